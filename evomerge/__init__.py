@@ -1,0 +1,62 @@
+"""Evolutionary search for the best way to merge fine-tuned language models."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.version import __version__
+
+if TYPE_CHECKING:
+    from evomerge.recipe import Recipe
+    from evomerge.results import Results
+    from evomerge.score import ScorerFunction
+    from evomerge.spec import Budget, RunSpec
+
+__all__ = ["__version__", "load", "merge", "resume", "search"]
+
+
+def search(spec: "str | Path | RunSpec", out: str | Path, scorer: "ScorerFunction | None" = None) -> "Results":
+    """Run a search from a run file, or a `RunSpec`, to its confirmed results in the folder `out`.
+
+    `scorer` stands in for lm-eval tasks: a callable from the live model and item ids to marks.
+
+    Raises:
+        evomerge.errors.SpecError: the run file, the models or the tasks cannot be used, or `out` exists.
+        evomerge.errors.Interrupted: Ctrl-C or SIGTERM; `resume` goes on.
+    """
+    from evomerge import assemble
+
+    return assemble.search(Path(spec) if isinstance(spec, str) else spec, Path(out), scorer=scorer)
+
+
+def resume(out: str | Path, budget: "Budget | None" = None, scorer: "ScorerFunction | None" = None) -> "Results":
+    """Go on with the run in `out` where it was stopped or killed, perhaps with another budget.
+
+    Raises:
+        evomerge.errors.SpecError: there is no run, or its models or tasks have changed since.
+        evomerge.errors.Interrupted: Ctrl-C or SIGTERM.
+    """
+    from evomerge import assemble
+
+    return assemble.resume(Path(out), budget=budget, scorer=scorer)
+
+
+def load(out: str | Path) -> "Results":
+    """Read the run in `out`; needs no model and executes nothing.
+
+    Raises:
+        evomerge.errors.SpecError: there is no run, or a damaged one.
+    """
+    from evomerge import assemble
+
+    return assemble.load(Path(out))
+
+
+def merge(recipe: "str | Path | Recipe", out: str | Path, *, force: bool = False) -> "Recipe":
+    """Merge a recipe, ours or mergekit's, to a model folder; returns it as it was understood.
+
+    Raises:
+        evomerge.errors.SpecError: the recipe or its models cannot be used, or `out` exists.
+    """
+    from evomerge import assemble
+
+    return assemble.merge(Path(recipe) if isinstance(recipe, str) else recipe, Path(out), force=force)

@@ -1,0 +1,231 @@
+"""Searches, from a run file to confirmed results, and on from where they were stopped."""
+
+import contextlib
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.assemble.start import Start, starting_points
+from evomerge.confirm import confirm
+from evomerge.errors import EvomergeError, Interrupted, RunError, SpecError
+from evomerge.estimate import Grader, MeanObserver
+from evomerge.events import Closed, Extended, Opened
+from evomerge.optimize.build import Build, resolve
+from evomerge.recipe import Parents
+from evomerge.results import Results
+from evomerge.schedule import FixedItems
+from evomerge.session import Interruptible, Session, Watch
+from evomerge.space import bind
+from evomerge.spec import Budget, RunSpec, load_run
+from evomerge.store import RunFile, RunStore
+from evomerge.study import Parts, Study
+from evomerge.version import __version__
+
+if TYPE_CHECKING:
+    from evomerge.evaluate import Evaluator, EvaluatorFactory
+    from evomerge.score import ScorerFunction
+
+FINALISTS = 8
+LIBRARIES = ("torch", "transformers", "lm-eval", "cma", "pymoo", "optuna", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who wants to know how it goes: one-line remarks, and a call after every result."""
+
+    say: Callable[[str], None] = lambda _: None
+    watch: Watch = lambda *_: None
+
+
+QUIET = Listener()
+
+
+def search(
+    spec: Path | RunSpec, out: Path, *, scorer: "ScorerFunction | None" = None, listener: Listener = QUIET
+) -> Results:
+    """Run a search from its beginning to its confirmed results.
+
+    Raises:
+        SpecError: the run file, the models or the tasks cannot be used, or `out` exists.
+        Interrupted: after Ctrl-C or SIGTERM; `resume` goes on.
+        RunError: the run cannot go on.
+    """
+    run = load_run(spec) if isinstance(spec, Path) else spec
+    RunStore.refuse_existing(out)
+    evaluator = factory(run, scorer, listener).build()
+    parents = evaluator.live.files.parents
+    resolved = with_defaults(run, parents)
+    start = starting_points(run, bind(run.space, parents), parents)
+    file = RunFile(evomerge=__version__, spec=resolved, parents=parents, scorer=_name_of(scorer))
+    store = RunStore.create(out, file, evaluator.scorer.table)
+    try:
+        session = _opened(store, evaluator, run.budget, listener)
+        return _finished(session, _study(session, start, listener))
+    finally:
+        store.close()
+
+
+def resume(
+    out: Path, *, budget: Budget | None = None, scorer: "ScorerFunction | None" = None, listener: Listener = QUIET
+) -> Results:
+    """Go on with a run where it was, perhaps with another budget.
+
+    Raises:
+        SpecError: the folder holds no run, or its models or tasks have changed since.
+        Interrupted: after Ctrl-C or SIGTERM.
+        RunError: the run cannot go on.
+    """
+    store = RunStore(out, write=True)
+    try:
+        evaluator = _evaluator_again(store, scorer, listener)
+        session = _opened(store, evaluator, budget, listener)
+        space = bind(store.file.spec.space, store.file.parents)
+        start = starting_points(store.file.spec, space, store.file.parents)
+        return _finished(session, _study(session, start, listener))
+    finally:
+        store.close()
+
+
+def confirm_more(out: Path, top: int, *, scorer: "ScorerFunction | None" = None, listener: Listener = QUIET) -> Results:
+    """Score more of a run's candidates on the held-out items.
+
+    Raises:
+        SpecError: the folder holds no run, or nothing has been searched yet.
+    """
+    store = RunStore(out, write=True)
+    try:
+        if not Results(store).choose_finalists(top):
+            raise SpecError(f"{out}: no candidate has been scored yet; go on with: evomerge resume {out}")
+        state = Results(store).status
+        session = _opened(store, _evaluator_again(store, scorer, listener), None, listener)
+        return _guarded(session, lambda: confirm(session, top), "finished" if state == "finished" else "stopped")
+    finally:
+        store.close()
+
+
+def load(out: Path) -> Results:
+    """The results in a run folder; needs no model and executes nothing.
+
+    Raises:
+        SpecError: the folder holds no run, or a damaged one.
+    """
+    return Results.load(out)
+
+
+def factory(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -> "EvaluatorFactory":
+    """What sets up the evaluators of a run.
+
+    Raises:
+        SpecError: the run file wants an executor that is not there yet.
+    """
+    from evomerge.evaluate import EvaluatorFactory
+
+    if run.executor.kind == "ray":
+        raise SpecError("executor: ray is not there yet; write executor: {kind: inline}, or leave the key out")
+    return EvaluatorFactory(
+        models=run.models, fitness=run.fitness, seed=run.seed, device=run.device, scorer=scorer, progress=listener.say
+    )
+
+
+def with_defaults(run: RunSpec, parents: Parents) -> RunSpec:
+    """The run with its optimiser written out."""
+    genes = len(bind(run.space, parents).genes)
+    if genes == 0:
+        raise SpecError("space: nothing is searched, every number is fixed; give weight or density a range")
+    return run.model_copy(update={"optimizer": resolve(run.optimizer, genes, len(run.fitness.objectives))})
+
+
+def versions() -> dict[str, str]:
+    """What this process runs on."""
+    found = {"evomerge": __version__, "python": platform.python_version(), "machine": platform.machine()}
+    return found | {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def _evaluator_again(store: RunStore, scorer: "ScorerFunction | None", listener: Listener) -> "Evaluator":
+    """The evaluator of a run that was opened before, if nothing it depends on has changed."""
+    for note in store.notes:
+        listener.say(note)
+    file = store.file
+    if file.scorer != _name_of(scorer):
+        then, now = (name or "lm-eval tasks" for name in (file.scorer, _name_of(scorer)))
+        raise SpecError(f"{store.folder} was scored by {then}, not by {now}; go on from Python with the same scorer")
+    evaluator = factory(file.spec, scorer, listener).build()
+    for name, folder in file.parents.models.items():
+        if evaluator.live.files.parents.models[name].digest != folder.digest:
+            raise SpecError(f"{store.folder}: {name} at {folder.path} has changed since the run was opened; restore it")
+    if evaluator.scorer.table != store.table:
+        raise SpecError(f"{store.folder}: the tasks have other items than when the run was opened; restore their data")
+    return evaluator
+
+
+def _opened(store: RunStore, evaluator: "Evaluator", budget: Budget | None, listener: Listener) -> Session:
+    from evomerge.execute import InlineExecutor
+
+    session = Session(store, InlineExecutor(evaluator), listener.watch)
+    before = session.state.budget if session.state.opened else budget or Budget()
+    device = str(evaluator.live.device)
+    session.record(Opened(at=time.time(), budget=before, executor="inline", device=device, versions=versions()))
+    if budget is not None and budget != before:
+        session.record(Extended(at=time.time(), budget=budget))
+    for note in sorted(evaluator.scorer.notes):
+        listener.say(note)
+    return session
+
+
+def _study(session: Session, start: Start, listener: Listener) -> Study:
+    file = session.store.file
+    run, space = file.spec, bind(file.spec.space, file.parents)
+    assert run.optimizer is not None, "resolved when the run was opened"
+    build = Build(
+        spec=run.optimizer,
+        dimension=len(space.genes),
+        objectives=len(run.fitness.objectives),
+        seeds=tuple(start.seeds),
+        scalar=run.fitness.scalar,
+        seed=run.seed,
+    )
+    observer = MeanObserver(Grader(run.fitness, session.store.table))
+    study = Study(session, Parts(space, build, observer, FixedItems(), start.seeds, start.outside))
+    for note in study.notes:
+        listener.say(note)
+    return study
+
+
+def _finished(session: Session, study: Study) -> Results:
+    def whole() -> None:
+        study.run()
+        confirm(session, FINALISTS)
+
+    return _guarded(session, whole, "finished")
+
+
+def _guarded(session: Session, work: Callable[[], None], state: str) -> Results:
+    """Do the work and close the journal with how it went."""
+    try:
+        with Interruptible(session):
+            work()
+    except (Interrupted, KeyboardInterrupt):
+        _close(session, "stopped", "interrupted")
+        raise Interrupted(f"stopped; go on with: evomerge resume {session.store.folder}") from None
+    except EvomergeError as error:
+        _close(session, "failed", str(error))
+        raise
+    _close(session, state, "")
+    return Results(session.store)
+
+
+def _close(session: Session, state: str, reason: str) -> None:
+    # A disk too full for the reason is reason enough; the journal is whole without it.
+    with contextlib.suppress(RunError):
+        session.record(Closed.model_validate({"at": time.time(), "state": state, "reason": reason}))
+
+
+def _name_of(scorer: object) -> str | None:
+    if scorer is None:
+        return None
+    named = scorer if hasattr(scorer, "__qualname__") else type(scorer)
+    return f"{named.__module__}.{named.__qualname__}"

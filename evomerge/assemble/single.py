@@ -1,0 +1,162 @@
+"""What takes no search: planning one, merging a recipe, scoring a model, exporting a candidate."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from evomerge.assemble.run import QUIET, Listener, factory, with_defaults
+from evomerge.assemble.start import read_recipe, starting_points
+from evomerge.errors import SpecError
+from evomerge.estimate import Grader
+from evomerge.fitness import Fitness
+from evomerge.recipe import Recipe
+from evomerge.results import Results
+from evomerge.space import bind, unchanged
+from evomerge.spec import Models, load_run, read_yaml
+from evomerge.trial import Draw
+
+if TYPE_CHECKING:
+    from evomerge.checkpoint import ParentFiles
+    from evomerge.export import Format
+    from evomerge.plan import Plan
+
+
+def plan(spec: Path, *, listener: Listener = QUIET) -> "Plan":
+    """Everything short of searching: open, check, load, and measure one candidate.
+
+    Raises:
+        SpecError: whatever `search` would fail on.
+    """
+    from evomerge.plan import make_plan
+
+    run = load_run(spec)
+    evaluator = factory(run, None, listener).build()
+    parents = evaluator.live.files.parents
+    run = with_defaults(run, parents)
+    space = bind(run.space, parents)
+    start = starting_points(run, space, parents)
+    listener.say("measuring one candidate")
+    outside = tuple(start.outside)
+    return make_plan(run, evaluator, space, seeds=len(start.seeds), outside=outside, where=spec.absolute().parent)
+
+
+def merge(recipe: Path | Recipe, out: Path, *, force: bool = False, listener: Listener = QUIET) -> Recipe:
+    """Merge a recipe, ours or mergekit's, to a model folder.
+
+    Raises:
+        SpecError: the recipe or its models cannot be used, or `out` exists.
+        RunError: the disk is full.
+    """
+    from evomerge.checkpoint import refuse_existing
+    from evomerge.export import export_recipe
+
+    refuse_existing(out, force=force)
+    found, files = open_recipe(recipe, listener)
+    listener.say(f"merging {files.anatomy.parameters:,} weights")
+    export_recipe(found, files, out, force=force)
+    return found
+
+
+def export(
+    results: Results,
+    pick: str,
+    out: Path,
+    *,
+    formats: Sequence["Format"] = ("all",),
+    force: bool = False,
+    listener: Listener = QUIET,
+) -> list[str]:
+    """Write a candidate of a run in other tools' words; returns remarks to read.
+
+    Raises:
+        SpecError: there is no such candidate, its models have changed, or `out` exists.
+        RunError: the disk is full.
+    """
+    from evomerge.checkpoint import refuse_existing
+    from evomerge.export import export_run
+
+    refuse_existing(out, force=force)
+    row = results.pick(pick)
+    run = results.file.spec
+    files = _open(run.models.base, run.models.experts, run.seed, listener)
+    for name, folder in results.file.parents.models.items():
+        if files.parents.models[name].digest != folder.digest:
+            raise SpecError(f"{name} at {folder.path} has changed since the search; restore it, or search again")
+    listener.say(f"writing candidate {row.number}")
+    return export_run(results, row, files, out, formats, force=force)
+
+
+def score(
+    model: Path, fitness: Fitness, *, items: Literal["all", "search", "confirm"] = "confirm", listener: Listener = QUIET
+) -> dict[str, Any]:
+    """Score a model folder or a recipe on a fitness: values with standard errors, and how many items they rest on.
+
+    Raises:
+        SpecError: the model or a task cannot be used.
+    """
+    from evomerge.evaluate import EvaluatorFactory, choose_device
+
+    if model.is_dir() or not model.is_file():
+        files = _open(None, {"model": str(model)}, 0, listener)
+        recipe = unchanged(files.parents, "model")
+    else:
+        recipe, files = open_recipe(model, listener)
+    models = Models(base=None, experts={"model": str(model)})
+    evaluator = EvaluatorFactory(models, fitness, 0, progress=listener.say).over(files, choose_device("auto"))
+    listener.say("scoring")
+    table = evaluator.scorer.table
+    grader = Grader(fitness, table)
+    pools: tuple[Literal["search", "confirm"], ...] = ("search", "confirm") if items == "all" else (items,)
+    marks = [evaluator.marks(recipe, Draw(pool=pool)) for pool in pools]
+    values = grader.values(marks[0], Draw(pool=pools[0])) if len(pools) == 1 else grader.joined(marks)
+    counts = {name: sum(len(task.pool(pool).ids) for pool in pools) for name, task in table.tasks.items()}
+    return {"objectives": {label: list(pair) for label, pair in values.items()}, "items": counts}
+
+
+def open_recipe(recipe: Path | Recipe, listener: Listener) -> tuple[Recipe, "ParentFiles"]:
+    """A recipe, ours or mergekit's, and its parents opened and checked.
+
+    Raises:
+        SpecError: the recipe is not understood, or a parent is not what it was.
+    """
+    if isinstance(recipe, Path) and "merge_method" in read_yaml(recipe):
+        return _open_mergekit(recipe, listener)
+    found = read_recipe(recipe) if isinstance(recipe, Path) else recipe
+    bases = {blend.base.parent for blend in found.blends() if blend.base is not None} or {found.template}
+    base = sorted(bases)[0]
+    experts = {name: folder.hub or folder.path for name, folder in found.parents.items() if name != base}
+    return _matched(found, base, experts, listener)
+
+
+def _matched(recipe: Recipe, base: str, experts: Mapping[str, str], listener: Listener) -> tuple[Recipe, "ParentFiles"]:
+    folder = recipe.parents[base]
+    files = _open(folder.hub or folder.path, experts, recipe.seed, listener)
+    names = {name: "base" if name == base else name for name in recipe.parents}
+    for name, parent in recipe.parents.items():
+        now = files.parents.models[names[name]].digest
+        if parent.digest is not None and parent.digest != now:
+            raise SpecError(
+                f"parents.{name}: {parent.path} is not the model this recipe was written for (digests differ)"
+            )
+    return recipe.over(files.parents, names), files
+
+
+def _open_mergekit(path: Path, listener: Listener) -> tuple[Recipe, "ParentFiles"]:
+    from evomerge.export import from_mergekit, mergekit_models
+
+    plain, where = read_yaml(path), path.absolute().parent
+    try:
+        models = mergekit_models(plain, where)
+        files = _open(models.base, models.experts, 0, listener)
+        return from_mergekit(plain, where, files), files
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise SpecError(f"{path} is not a mergekit configuration that evomerge understands ({error!r})") from None
+
+
+def _open(base: str | None, experts: Mapping[str, str], seed: int, listener: Listener) -> "ParentFiles":
+    from evomerge.checkpoint import open_parents
+
+    listener.say("checking parents")
+    return open_parents(base, experts, seed, listener.say)

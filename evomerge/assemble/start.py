@@ -1,0 +1,82 @@
+"""Where a search begins: what the user asks for, then the fixed recipes that its space can express."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from evomerge.errors import SpecError
+from evomerge.recipe import Parents, Recipe
+from evomerge.results import Results
+from evomerge.space import SearchSpace, fixed_recipes
+from evomerge.spec import RunSpec, parse, read_yaml
+from evomerge.values import Genome
+
+
+@dataclass(frozen=True)
+class Start:
+    """Genomes to begin with, named where they are fixed recipes, and the fixed recipes outside the space."""
+
+    seeds: Mapping[Genome, str | None]
+    outside: Mapping[str, Recipe]
+
+
+def starting_points(run: RunSpec, space: SearchSpace, parents: Parents) -> Start:
+    """The prior design of a run.
+
+    Raises:
+        SpecError: an entry of `start` is not a recipe or a run, or is not in the space.
+    """
+    seeds: dict[Genome, str | None] = {}
+    outside = {}
+    for entry in run.start:
+        for recipe in _recipes(Path(entry), parents):
+            try:
+                seeds.setdefault(space.encode(recipe), None)
+            except SpecError as error:
+                raise SpecError(
+                    f"start: {entry} is not in the space ({error}); take it out, or widen the space"
+                ) from None
+    for name, recipe in fixed_recipes(parents).items():
+        try:
+            genome = space.encode(recipe)
+            seeds[genome] = seeds.get(genome) or name
+        except SpecError:
+            outside[name] = recipe
+    return Start(seeds, outside)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe file of ours; paths of parents are relative to it.
+
+    Raises:
+        SpecError: it is not understood.
+    """
+    plain = read_yaml(path)
+    for parent in plain.get("parents", {}).values():
+        if isinstance(parent, dict) and isinstance(parent.get("path"), str):
+            parent["path"] = str(path.absolute().parent / parent["path"])
+    return parse(Recipe, plain, str(path))
+
+
+def _recipes(path: Path, parents: Parents) -> list[Recipe]:
+    """The recipe in a file, or the best and the front of a run, over this run's parents."""
+    if (path / "spec.yaml").is_file():
+        results = Results.load(path)
+        rows = [*([results.best] if results.best else []), *results.front]
+        found = [results.recipe(number) for number in dict.fromkeys(row.number for row in rows)]
+    elif path.is_file():
+        found = [read_recipe(path)]
+    else:
+        raise SpecError(f"start: {path} is neither a recipe file nor a run folder")
+    return [_over(parents, recipe, path) for recipe in found]
+
+
+def _over(parents: Parents, recipe: Recipe, path: Path) -> Recipe:
+    """The recipe with this run's names for the same models."""
+    known = {folder.digest: name for name, folder in parents.models.items()}
+    names = {}
+    for name, folder in recipe.parents.items():
+        if folder.digest not in known:
+            raise SpecError(f"start: {path} merges {name!r} ({folder.path}), which is not among this run's models")
+        names[name] = known[folder.digest]
+    return recipe.over(parents, names)

@@ -1,0 +1,19 @@
+"""Model folders on disk: read lazily, checked before use, written atomically."""
+
+from evomerge.checkpoint.anatomy import Anatomy, Place, quiet
+from evomerge.checkpoint.folder import Checkpoint
+from evomerge.checkpoint.parents import ParentFiles, open_parents
+from evomerge.checkpoint.write import refuse_existing, sync, whole_folder, write_model
+
+__all__ = [
+    "Anatomy",
+    "Checkpoint",
+    "ParentFiles",
+    "Place",
+    "open_parents",
+    "quiet",
+    "refuse_existing",
+    "sync",
+    "whole_folder",
+    "write_model",
+]

@@ -1,0 +1,176 @@
+"""Where each tensor of a model sits: which layer, which component, which group outside the stack.
+
+Read off the model class (built without memory), so a family that nobody here has heard of works too.
+"""
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
+from transformers.utils import logging as transformers_logging
+
+from evomerge.checkpoint.folder import Checkpoint
+from evomerge.errors import SpecError
+from evomerge.recipe import Component
+
+OUTER = ("embeddings", "norm", "head", "other")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor's place: a layer and one of its components, or a group outside the stack."""
+
+    layer: int | None
+    part: str
+    name: str
+    """The tensor's name within its layer; its full name outside the stack."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The tensors of a model class by their name in memory, each once (tied copies left out)."""
+
+    places: dict[str, Place]
+    shapes: dict[str, tuple[int, ...]]
+    layers: int
+    stack: str
+    """Name of the list of layers, such as `model.layers`."""
+
+    @property
+    def outer(self) -> tuple[str, ...]:
+        """The groups outside the stack that this class has."""
+        found = {place.part for place in self.places.values() if place.layer is None}
+        return tuple(group for group in OUTER if group in found)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, tied ones once."""
+        return sum(torch.Size(shape).numel() for shape in self.shapes.values())
+
+    def moved(self, name: str, layer: int | None) -> str:
+        """The tensor that stands where `name` stands, but in another layer."""
+        place = self.places[name]
+        return name if layer is None or place.layer is None else f"{self.stack}.{layer}.{place.name}"
+
+
+def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
+    """The folder's config as transformers understands it.
+
+    Raises:
+        SpecError: transformers does not know the model type.
+    """
+    with quiet():
+        try:
+            return AutoConfig.from_pretrained(checkpoint.path)
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise SpecError(f"{checkpoint.at('config.json')} is not understood by transformers ({reason})") from None
+
+
+def blank_model(config: PretrainedConfig) -> PreTrainedModel:
+    """The model without any memory behind its weights."""
+    with quiet(), torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+def anatomy_of(model: PreTrainedModel) -> Anatomy:
+    """Where each tensor of `model` sits.
+
+    Raises:
+        SpecError: the class has no list of layers as long as its config says.
+    """
+    stack, layers = _stack(model)
+    tied = _tied(model)
+    state = {name: t for name, t in model.state_dict(keep_vars=True).items() if t.is_floating_point()}
+    places = {name: _place(model, name, stack) for name in state if name not in tied}
+    return Anatomy(places, {name: tuple(state[name].shape) for name in places}, len(layers), stack)
+
+
+def disk_names(model: PreTrainedModel, checkpoint: Checkpoint, anatomy: Anatomy) -> dict[str, str]:
+    """Name on disk of each tensor of the model, by its name in memory.
+
+    Raises:
+        SpecError: a tensor is missing, or stored in another arrangement than the model class has.
+    """
+    renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+    state = model.state_dict()
+    found = {
+        rename_source_key(name, renamings, [], model.base_model_prefix, state)[0]: name for name in checkpoint.names
+    }
+    missing = [name for name in anatomy.places if name not in found]
+    if missing:
+        raise SpecError(
+            f"{checkpoint.at()} has no tensor for {missing[0]} ({len(missing)} missing in all); if it is there in"
+            " another arrangement, load it with transformers and save_pretrained(..., save_original_format=False)"
+        )
+    return {name: found[name] for name in anatomy.places}
+
+
+def _stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    depth = model.config.get_text_config().num_hidden_layers
+    lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth}
+    if not lists:
+        raise SpecError(f"{type(model).__name__} has no list of {depth} layers; this family is not supported")
+    # A stack nested in a layer (experts of one layer, say) has the longer name.
+    name = min(lists, key=lambda key: (key.count("."), key))
+    return name, lists[name]
+
+
+def _tied(model: PreTrainedModel) -> set[str]:
+    if not model.config.get_text_config().tie_word_embeddings:
+        return set()
+    return {
+        name for name in model.state_dict() for pattern in (model._tied_weights_keys or {}) if re.search(pattern, name)
+    }
+
+
+def _place(model: PreTrainedModel, name: str, stack: str) -> Place:
+    if not name.startswith(f"{stack}."):
+        return Place(None, _outer_group(model, name), name)
+    index, _, rest = name.removeprefix(f"{stack}.").partition(".")
+    return Place(int(index), _component(list(_owners(model, name, f"{stack}.{index}"))), rest)
+
+
+def _owners(model: PreTrainedModel, name: str, below: str) -> Iterator[nn.Module]:
+    """The modules from just below `below` down to the one that holds the tensor."""
+    parts = name.split(".")
+    for end in range(below.count(".") + 2 if below else 1, len(parts)):
+        yield model.get_submodule(".".join(parts[:end]))
+
+
+def _component(owners: list[nn.Module]) -> Component:
+    kinds = [type(owner).__name__.lower() for owner in owners]
+    if kinds and "norm" in kinds[-1]:
+        return "norm"
+    if any("attention" in kind or "attn" in kind for kind in kinds):
+        return "attention"
+    return "mlp"
+
+
+def _outer_group(model: PreTrainedModel, name: str) -> str:
+    owner = list(_owners(model, name, ""))[-1]
+    if owner is model.get_output_embeddings():
+        return "head"
+    if isinstance(owner, nn.Embedding):
+        return "embeddings"
+    return "norm" if "norm" in type(owner).__name__.lower() else "other"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' advice about configs and its progress bars off the terminal."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)

@@ -1,0 +1,108 @@
+"""Writing folders so that they are there whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from safetensors.torch import save_file
+
+from evomerge.checkpoint.folder import CONFIG, GENERATION, INDEX, SINGLE, TOKENIZER_FILES, Checkpoint
+from evomerge.errors import SpecError
+from evomerge.recipe import Dtype
+
+SHARD_BYTES = 5 * 10**9
+
+
+@contextmanager
+def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
+    """A temporary folder that becomes `out` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        SpecError: `out` exists and `force` is not given.
+    """
+    refuse_existing(out, force=force)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = out.parent / f".{out.name}.{uuid4().hex[:8]}"
+    fresh.mkdir()
+    try:
+        yield fresh
+        for path in (*fresh.rglob("*"), fresh):
+            sync(path)
+        aside = out.parent / f".{out.name}.{uuid4().hex[:8]}.old"
+        if out.exists():
+            out.rename(aside)
+        fresh.rename(out)
+        sync(out.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def refuse_existing(out: Path, *, force: bool = False) -> None:
+    """Stop before anything is overwritten.
+
+    Raises:
+        SpecError: `out` exists and `force` is not given.
+    """
+    if (out.exists() or out.is_symlink()) and not force:
+        raise SpecError(f"{out} exists already; choose another --out, or give --force to replace it")
+
+
+def sync(path: Path) -> None:
+    """Make what was written to a file, or into a folder, survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_model(
+    folder: Path, template: Checkpoint, disk: Mapping[str, str], dtype: Dtype, tensor: Callable[[str], torch.Tensor]
+) -> None:
+    """Write a model of the template's architecture: shards, config, tokenizer, generation config.
+
+    `tensor` makes each weight when its turn comes, so no more than a shard is in memory; `disk` maps names in
+    memory to names on disk.
+    """
+    _write_config(folder, template, dtype)
+    for name in (GENERATION, *TOKENIZER_FILES):
+        if (template.path / name).is_file():
+            shutil.copyfile(template.path / name, folder / name)
+    shards = _shards(template, disk, 4 if dtype == "float32" else 2)
+    names = (
+        [SINGLE]
+        if len(shards) == 1
+        else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    )
+    for file, shard in zip(names, shards, strict=True):
+        save_file({disk[name]: tensor(name).contiguous() for name in shard}, folder / file, metadata={"format": "pt"})
+    if len(shards) > 1:
+        total = sum((folder / file).stat().st_size for file in names)
+        where = {disk[name]: file for file, shard in zip(names, shards, strict=True) for name in shard}
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _write_config(folder: Path, template: Checkpoint, dtype: Dtype) -> None:
+    config = dict(template.config)
+    config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _shards(template: Checkpoint, disk: Mapping[str, str], width: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name in sorted(disk, key=lambda key: disk[key]):
+        size = torch.Size(template.shape(disk[name])).numel() * width
+        if shards[-1] and filled + size > SHARD_BYTES:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards

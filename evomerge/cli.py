@@ -1,0 +1,304 @@
+"""Turns a command line into one call."""
+
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evomerge.errors import EvomergeError, Interrupted, SpecError
+from evomerge.version import __version__
+
+if TYPE_CHECKING:
+    from evomerge.assemble import Listener
+    from evomerge.results import Results
+    from evomerge.terminal import Ticker
+
+app = typer.Typer(
+    name="evomerge",
+    help="Evolutionary search for the best way to merge fine-tuned language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Pool(StrEnum):
+    """Which items to score on."""
+
+    all = "all"
+    search = "search"
+    confirm = "confirm"
+
+
+class What(StrEnum):
+    """What an export writes."""
+
+    model = "model"
+    recipe = "recipe"
+    mergekit = "mergekit"
+    all = "all"
+
+
+class Where(StrEnum):
+    """Where candidates are evaluated."""
+
+    inline = "inline"
+    ray = "ray"
+
+
+RunFile = Annotated[Path, typer.Argument(help="The run file.", metavar="RUN.yaml")]
+Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; it must not exist yet.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where to write runs, models, reports; evomerge-demo if free.")
+    ] = None,
+    evaluations: Annotated[int, typer.Option(min=30, help="Candidates of each of the two searches.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="The searches' seed.")] = 7,
+) -> None:
+    """Show the whole story on small models that ship with evomerge, in minutes, on a CPU."""
+    from evomerge.demo import tell
+
+    tell(out or _free(Path("evomerge-demo")), evaluations=evaluations, seed=seed)
+
+
+@app.command()
+def init(
+    folders: Annotated[
+        list[str], typer.Argument(help="The base, then the experts; or the experts alone.", metavar="FOLDER...")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The run file to write.")] = Path("run.yaml"),
+    base: Annotated[bool, typer.Option("--base/--no-base", help="Whether the first folder is the base.")] = True,
+) -> None:
+    """Write a commented run file for these models."""
+    from evomerge.starter import write_run_file
+
+    write_run_file(folders, out, first_is_base=base)
+    typer.echo(f"wrote {out}; look it through, then: evomerge plan {out}")
+
+
+@app.command()
+def plan(run: RunFile) -> None:
+    """Check everything and measure one candidate, before hours are spent."""
+    from evomerge.assemble import plan as make
+    from evomerge.terminal import plan_text
+
+    found = _watched(lambda listener: make(run, listener=listener))
+    for line in plan_text(found):
+        typer.echo(line)
+
+
+@app.command()
+def search(
+    run: RunFile,
+    out: Out,
+    executor: Annotated[Where | None, typer.Option(help="Where candidates are evaluated.")] = None,
+    address: Annotated[str | None, typer.Option(help="The cluster's address, with --executor ray.")] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Evaluations, instead of the run file's budget.")] = None,
+) -> None:
+    """Search for the best merge, and confirm it on items the search never saw."""
+    from evomerge.assemble import search as go
+    from evomerge.spec import Budget, load_run
+
+    if executor is Where.ray or address is not None:
+        raise SpecError("--executor ray is not there yet; leave it out to search in this process")
+    spec = load_run(run)
+    if budget is not None:
+        spec = spec.model_copy(update={"budget": Budget(evaluations=budget)})
+    _conduct(out, lambda listener: go(spec, out, listener=listener))
+
+
+@app.command()
+def resume(
+    run: Run,
+    budget: Annotated[int | None, typer.Option(min=1, help="Evaluations in all, instead of the budget so far.")] = None,
+) -> None:
+    """Go on with a search where it was stopped or killed, or give a finished one more budget."""
+    from evomerge.assemble import resume as go
+    from evomerge.spec import Budget
+
+    extended = Budget(evaluations=budget) if budget is not None else None
+    _conduct(run, lambda listener: go(run, budget=extended, listener=listener))
+
+
+@app.command()
+def show(
+    run: Run,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Every candidate, one line each.")] = False,
+) -> None:
+    """Status, baselines, front, best and failures of a run, also while it is running."""
+    from evomerge.assemble import load
+    from evomerge.terminal import csv_lines
+
+    results = load(run)
+    if as_json:
+        typer.echo(json.dumps(results.to_json(), ensure_ascii=False))
+    elif as_csv:
+        typer.echo("\n".join(csv_lines(results)))
+    else:
+        _show(results)
+
+
+@app.command()
+def confirm(
+    run: Run, top: Annotated[int, typer.Option(min=1, help="How many of the search's best to confirm.")] = 8
+) -> None:
+    """Score finalists, parents and fixed recipes on items the search never saw."""
+    from evomerge.assemble import confirm_more
+
+    _conduct(run, lambda listener: confirm_more(run, top, listener=listener))
+
+
+@app.command()
+def export(
+    run: Run,
+    out: Out,
+    pick: Annotated[str, typer.Option(help="best, knee, an objective, or number:N.")] = "best",
+    format: Annotated[list[What], typer.Option(help="What to write; may be given several times.")] = [What.all],  # noqa: B006
+    force: Force = False,
+) -> None:
+    """Write a candidate as a Hugging Face model folder, a recipe, a mergekit configuration."""
+    from evomerge.assemble import export as go
+    from evomerge.assemble import load
+
+    results = load(run)
+    formats: Any = [what.value for what in format]
+    remarks = _watched(lambda listener: go(results, pick, out, formats=formats, force=force, listener=listener))
+    for remark in remarks:
+        typer.echo(remark)
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+def report(
+    run: Run,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file; RUN/report.html if left out.")] = None,
+) -> None:
+    """Write one self-contained HTML page about a run."""
+    from evomerge.assemble import load
+    from evomerge.report import write_report
+
+    typer.echo(f"wrote {write_report(load(run), out or run / 'report.html')}")
+
+
+@app.command()
+def merge(
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe of evomerge's, or a mergekit configuration.", metavar="RECIPE.yaml")
+    ],
+    out: Out,
+    force: Force = False,
+) -> None:
+    """Merge a recipe to a model folder, without a search."""
+    from evomerge.assemble import merge as go
+
+    _watched(lambda listener: go(recipe, out, force=force, listener=listener))
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+def score(
+    model: Annotated[Path, typer.Argument(help="A model folder, or a recipe.", metavar="MODEL_OR_RECIPE")],
+    fitness: Annotated[str, typer.Option(help="A fitness file, or a preset's name.")],
+    items: Annotated[Pool, typer.Option(help="Which of its items.")] = Pool.confirm,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Score one model, or one recipe, on a fitness."""
+    from evomerge.assemble import score as go
+    from evomerge.spec import load_fitness
+    from evomerge.terminal import scores_table
+
+    wanted = load_fitness(fitness, Path.cwd())
+    found = _watched(lambda listener: go(model, wanted, items=items.value, listener=listener), quiet=as_json)
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        _console().print(scores_table(found["objectives"], found["items"]))
+
+
+def main() -> None:
+    """The command line; ends the process with the exit status that `docs/cli.md` lists."""
+    try:
+        app()
+    except EvomergeError as error:
+        typer.echo(f"evomerge: {error}", err=True)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        typer.echo("evomerge: interrupted", err=True)
+        sys.exit(Interrupted.exit_status)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def _free(path: Path) -> Path:
+    """The path, or the first numbered one beside it that does not exist."""
+    numbered = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
+    return path if not path.exists() else next(other for other in numbered if not other.exists())
+
+
+def _console(*, err: bool = False) -> Any:
+    from evomerge.terminal import console
+
+    return console(err=err)
+
+
+def _ticker() -> "Ticker":
+    from evomerge.terminal import Ticker
+
+    return Ticker(_console(err=True))
+
+
+def _watched(work: "Callable[[Listener], Any]", *, quiet: bool = False) -> Any:
+    """Do some work with its remarks on stderr."""
+    from evomerge.assemble import QUIET, Listener
+
+    ticker = _ticker()
+    try:
+        return work(QUIET if quiet else Listener(ticker.say, ticker.watch))
+    finally:
+        ticker.close()
+
+
+def _conduct(run: Path, work: "Callable[[Listener], Results]") -> None:
+    """Search, resume or confirm, and show what came of it, also when it was stopped half-way."""
+    try:
+        _show(_watched(work))
+    except Interrupted:
+        from evomerge.assemble import load
+
+        _show(load(run))
+        raise
+    typer.echo(f"next: evomerge report {run}; evomerge export {run} --pick best --out MODEL")
+
+
+def _show(results: "Results") -> None:
+    from evomerge.terminal import results_tables, status_line
+
+    console = _console()
+    for table in results_tables(results):
+        console.print(table)
+        console.print()
+    for failure in results.to_json()["failures"][:5]:
+        console.print(
+            f"failed: candidate {failure['number']} while {failure['stage']}: {failure['reason']}", highlight=False
+        )
+    console.print(status_line(results), highlight=False)

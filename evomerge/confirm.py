@@ -1,0 +1,51 @@
+"""Held-out confirmation: finalists, parents and fixed recipes on items that the search never saw."""
+
+import time
+
+from evomerge.errors import Interrupted
+from evomerge.events import Confirmed
+from evomerge.results import Results
+from evomerge.session import Session
+from evomerge.trial import Draw
+
+CONFIRM = Draw(pool="confirm")
+
+
+def confirm(session: Session, top: int) -> None:
+    """Score the search's best `top` candidates (or its front) and all baselines on the confirm items.
+
+    What has been scored there already is not scored again.
+
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM.
+    """
+    results = Results(session.store)
+    finalists = results.choose_finalists(top)
+    wanted = [*finalists, *(row.number for row in results.baselines if row.search is not None)]
+    state = session.state
+    for work in state.open_works():
+        if work.draw == CONFIRM:
+            session.submit(work, results.recipe(work.number))
+    assigned = {work.number for work in state.works.values() if work.draw == CONFIRM}
+    for number in dict.fromkeys(wanted):
+        if number not in assigned:
+            _make_room(session)
+            session.assign(number, results.recipe(number), CONFIRM, "confirm")
+    while session.in_flight:
+        session.collect()
+    _stop_if_asked(session)
+    if set(finalists) - set(state.confirmed):
+        session.record(Confirmed(at=time.time(), numbers=tuple(finalists)))
+
+
+def _make_room(session: Session) -> None:
+    while not session.executor.free:
+        session.collect()
+    _stop_if_asked(session)
+
+
+def _stop_if_asked(session: Session) -> None:
+    if session.stopping:
+        while session.in_flight:
+            session.collect()
+        raise Interrupted("stopped during the confirmation")

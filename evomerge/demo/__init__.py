@@ -1,0 +1,5 @@
+"""The embedded example: a real search over real, if tiny, language models, from nothing to an exported model."""
+
+from evomerge.demo.story import tell
+
+__all__ = ["tell"]

@@ -1,0 +1,162 @@
+"""The whole story of a merge search, told while it happens: every number printed is computed in that run."""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import dedent
+
+from rich.console import Console
+from rich.table import Table
+
+from evomerge.assemble import Listener, export, search
+from evomerge.report import write_report
+from evomerge.results import Results
+from evomerge.spec import load_run
+from evomerge.store import RunStore
+from evomerge.terminal import Ticker, duration, results_tables
+from evomerge.terminal import console as new_console
+
+MODELS = Path(__file__).parent / "models"
+QUESTIONS = 3
+RUN_FILE = """\
+# {title}
+models:
+  base: {models}/base
+  experts:
+{experts}
+space: per-layer
+fitness: {fitness}
+optimizer: {{kind: {optimizer}}}
+budget: {{evaluations: {evaluations}}}
+seed: {seed}
+"""
+
+
+def tell(out: Path, *, evaluations: int = 300, seed: int = 7) -> tuple[Results, Results]:
+    """Search twice, confirm, export, ask the exported model, write the reports; all of it below `out`.
+
+    Raises:
+        SpecError: `out` exists and is not empty.
+    """
+    RunStore.refuse_existing(out)
+    out.mkdir(parents=True, exist_ok=True)
+    console = new_console()
+    started = time.monotonic()
+    _say(
+        console,
+        """
+        Three experts were fine-tuned from one small base: one does maths, in English; one turns Japanese word
+        problems into formulas, and cannot compute; one sorts lists. Nobody can do Japanese maths.
+        Can a merge, without any training?
+        """,
+    )
+    one = _search(console, out / "skill", ("maths", "japanese"), "demo-maths", "cma", (evaluations, seed))
+    _say(console, f"\nHeld-out accuracy, {_items(one)} items the search never saw, ± standard error:")
+    _tables(console, one)
+    _say(console, "\nNow both skills at once, over all three experts: what does more of one cost of the other?")
+    two = _search(console, out / "front", ("maths", "japanese", "lists"), "demo", "nsga2", (evaluations, seed))
+    _tables(console, two)
+    volumes = two.hypervolumes() or {}
+    _say(
+        console,
+        f"Hypervolume on held-out items: front {volumes['front']:.4f}, all fixed recipes {volumes['fixed']:.4f}",
+    )
+    model = out / "model"
+    export(one, "best", model)
+    _say(console, f"\nThe best merge is in {model}. Stock transformers loads it; here it is beside its parents:")
+    console.print(_conversation(one, {"merged": model, **{name: MODELS / name for name in ("maths", "japanese")}}))
+    reports = [write_report(results, out / f"{name}.html") for name, results in (("skill", one), ("front", two))]
+    _say(console, f"\nReports: {reports[0]} and {reports[1]}. All of it took {duration(time.monotonic() - started)}.")
+    _say(console, _next_steps(out))
+    return one, two
+
+
+def _search(
+    console: Console, out: Path, experts: Sequence[str], fitness: str, optimizer: str, scale: tuple[int, int]
+) -> Results:
+    """Write a run file that the user can edit, and run it."""
+    evaluations, seed = scale
+    path = out.with_suffix(".yaml")
+    lines = "\n".join(f"    {name}: {MODELS / name}" for name in experts)
+    title = f"Run it again, with another seed, say: evomerge search {path} --out AGAIN"
+    path.write_text(
+        RUN_FILE.format(
+            title=title,
+            models=MODELS,
+            experts=lines,
+            fitness=fitness,
+            optimizer=optimizer,
+            evaluations=evaluations,
+            seed=seed,
+        )
+    )
+    console.print(f"\n$ evomerge search {path} --out {out}")
+    ticker = Ticker(new_console())
+    try:
+        return search(load_run(path), out, listener=Listener(ticker.say, ticker.watch))
+    finally:
+        ticker.close()
+
+
+def _tables(console: Console, results: Results) -> None:
+    for table in results_tables(results):
+        console.print()
+        console.print(table)
+
+
+def _items(results: Results) -> str:
+    return ", ".join(str(len(task.confirm.ids)) for task in results.store.table.tasks.values())
+
+
+def _conversation(results: Results, folders: Mapping[str, Path]) -> Table:
+    """Held-out questions put to exported and original folders by stock transformers."""
+    from evomerge.score import open_banks
+
+    bank = open_banks(results.fitness)["math_ja"]
+    docs = [bank.items[key].doc for key in bank.table.confirm.ids[:QUESTIONS]]
+    table = Table(show_edge=False)
+    table.add_column("question")
+    table.add_column("answer")
+    for name in folders:
+        table.add_column(name)
+    answers = {name: _answers(folder, [str(doc["prompt"]) for doc in docs]) for name, folder in folders.items()}
+    for i, doc in enumerate(docs):
+        table.add_row(str(doc["prompt"]), str(doc["answer"]), *(answers[name][i] for name in folders))
+    return table
+
+
+def _answers(folder: Path, prompts: Sequence[str]) -> list[str]:
+    """Greedy answers of a model folder, by nothing but transformers."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from evomerge.checkpoint import quiet
+
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        inputs = tokenizer(list(prompts), return_tensors="pt", padding=True)
+        made = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, max_new_tokens=12)
+    texts: list[str] = tokenizer.batch_decode(made[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+def _next_steps(out: Path) -> str:
+    width = shutil.get_terminal_size().columns
+    return f"""
+        {"-" * min(width, 100)}
+        With your own models:
+
+          evomerge init path/to/base path/to/expert1 path/to/expert2     # writes run.yaml
+          evomerge plan run.yaml                                         # checks it, measures one candidate
+          evomerge search run.yaml --out RUN                             # Ctrl-C stops it, evomerge resume RUN goes on
+          evomerge show RUN
+          evomerge export RUN --pick best --out MODEL
+          evomerge report RUN
+
+        Look into {out / "skill.yaml"} for a run file, and into {out / "skill"} for what a run leaves.
+        """
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(dedent(text).strip("\n") if text.startswith("\n ") else text)

@@ -1,0 +1,152 @@
+"""A worker's work: merge a recipe into the live model, score it, turn trouble into a value."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from transformers import AutoTokenizer
+
+from evomerge.checkpoint import ParentFiles, open_parents
+from evomerge.errors import EvomergeError, RunError, SpecError
+from evomerge.fitness import Fitness
+from evomerge.merge import LiveModel
+from evomerge.recipe import Recipe
+from evomerge.score import FunctionScorer, Scorer, ScorerFunction, TaskScorer, open_banks
+from evomerge.space import unchanged
+from evomerge.spec import Models
+from evomerge.trial import Draw, Evaluation, Failure, Marks, Seconds, Work
+
+SMALL = 10_000_000
+"""Weights below which a second thread costs more than it computes."""
+
+
+class Evaluator:
+    """Holds parents, live model and items, and serves one work after another."""
+
+    def __init__(self, live: LiveModel, scorer: Scorer, name: str) -> None:
+        self.live = live
+        self.scorer = scorer
+        self.name = name
+
+    def __call__(self, work: Work) -> Evaluation:
+        """Merge and score; whatever goes wrong with this candidate becomes its `Failure`."""
+        started = time.perf_counter()
+        merged = None
+        outcome: Marks | Failure
+        try:
+            self.live.load(work.recipe)
+            merged = time.perf_counter()
+            outcome = self.scorer.marks(work.draw)
+        except EvomergeError:
+            raise
+        except Exception as error:  # noqa: BLE001  The one place where a candidate's trouble is caught.
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            outcome = Failure(stage="merge" if merged is None else "score", reason=reason)
+        ended = time.perf_counter()
+        seconds = Seconds(merge=(merged or ended) - started, score=ended - (merged or ended))
+        plain = outcome if isinstance(outcome, Failure) else {task: dict(rows) for task, rows in outcome.items()}
+        return Evaluation(work=work.id, number=work.number, outcome=plain, seconds=seconds, worker=self.name)
+
+    def marks(self, recipe: Recipe, draw: Draw) -> Marks:
+        """Merge and score, letting errors through."""
+        self.live.load(recipe)
+        return self.scorer.marks(draw)
+
+
+@dataclass(frozen=True)
+class EvaluatorFactory:
+    """All it takes to set up an evaluator, in this process or in another; it can be pickled."""
+
+    models: Models
+    fitness: Fitness
+    seed: int
+    device: str = "auto"
+    scorer: ScorerFunction | None = None
+    compiled: bool | None = None
+    progress: Callable[[str], None] = field(default=lambda _: None, compare=False)
+
+    def build(self) -> Evaluator:
+        """Open the parents, load the live model, build every request, and see that merging has an effect.
+
+        Raises:
+            SpecError: models or tasks cannot be used.
+            RunError: the canary died.
+        """
+        device = choose_device(self.device)
+        self.progress("checking parents")
+        files = open_parents(self.models.base, self.models.experts, self.seed, self.progress)
+        return self.over(files, device)
+
+    def over(self, files: ParentFiles, device: torch.device) -> Evaluator:
+        """The evaluator over parents that are open already."""
+        if device.type == "cpu":
+            torch.set_num_threads(1 if files.anatomy.parameters < SMALL else cores())
+        # Tasks come first: they are what most often goes wrong, and the live model takes longest.
+        self.progress("reading tasks")
+        banks = open_banks(self.fitness) if self.scorer is None else None
+        self.progress("loading the live model")
+        live = LiveModel(files, device, compiled=self.compiled)
+        folder = files.template.path
+        scorer: Scorer
+        if self.scorer is not None:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            scorer = FunctionScorer(self.scorer, self.fitness, live.model, tokenizer)
+        else:
+            assert banks is not None
+            scorer = TaskScorer(self.fitness, banks, live.model, folder)
+        canary(live)
+        return Evaluator(live, scorer, f"{socket.gethostname()}:{os.getpid()}")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device a run file's `device` means.
+
+    Raises:
+        SpecError: torch knows no such device, or there is none here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SpecError(f"device: {name!r} is not a device; write auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise SpecError(f"device: {name!r} is not supported; write auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SpecError(f"device: {name!r} is not here; torch sees {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+@torch.inference_mode()
+def canary(live: LiveModel) -> None:
+    """See that two parents give different logits, and that going back gives the first ones again, bit for bit.
+
+    Raises:
+        RunError: merging has no effect, or what was loaded before shows through.
+    """
+    models = live.files.parents.models
+    names = {folder.digest: name for name, folder in models.items()}
+    if len(names) < 2:
+        return
+    first, second = (unchanged(live.files.parents, name) for name in list(names.values())[:2])
+    before, between, after = (_probe(live, recipe) for recipe in (first, second, first))
+    if torch.equal(before, between):
+        raise RunError("canary: two parents with different weights give the same logits; nothing would be searched")
+    if not torch.equal(before, after):
+        raise RunError("canary: loading a recipe again gives other logits; scores would depend on what came before")
+
+
+def _probe(live: LiveModel, recipe: Recipe) -> torch.Tensor:
+    live.load(recipe)
+    vocabulary = live.model.config.get_text_config().vocab_size
+    tokens = torch.arange(1, min(17, vocabulary), device=live.device)[None]
+    logits: torch.Tensor = live.model(input_ids=tokens, use_cache=False).logits
+    return logits.clone()

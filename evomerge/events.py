@@ -1,0 +1,113 @@
+"""What happens in a run, one value an event: the only things a journal holds."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, TypeAdapter
+
+from evomerge.recipe import Recipe
+from evomerge.spec import Budget
+from evomerge.trial import Draw, Failure, Observation, Origin, Purpose, Seconds
+from evomerge.values import Genome, Tagged, Value
+
+
+class Opened(Tagged):
+    """A process took the run up, with these means."""
+
+    kind: Literal["opened"] = "opened"
+    at: float
+    budget: Budget
+    executor: str
+    device: str
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class Asked(Tagged):
+    """A candidate was proposed. `recipe` is written out only where no genome says it."""
+
+    kind: Literal["asked"] = "asked"
+    number: int
+    origin: Origin
+    genome: Genome | None
+    digest: str
+    recipe: Recipe | None = None
+    name: str | None = None
+    generation: int = 0
+
+
+class Assigned(Tagged):
+    """A candidate was to be scored on a draw of items."""
+
+    kind: Literal["assigned"] = "assigned"
+    work: int
+    number: int
+    draw: Draw
+    purpose: Purpose
+
+
+class MarksAt(Value):
+    """Where the marks of an evaluation lie in `responses/`: byte offset, counts by task and metric, checksum."""
+
+    offset: int
+    counts: dict[str, dict[str, int]]
+    crc: int
+
+
+class Evaluated(Tagged):
+    """A work came back, with marks or with the reason why there are none."""
+
+    kind: Literal["evaluated"] = "evaluated"
+    work: int
+    number: int
+    marks: MarksAt | None = None
+    failure: Failure | None = None
+    seconds: Seconds = Seconds()
+    worker: str = ""
+    at: float
+
+
+class Incident(Tagged):
+    """Something went wrong that was no candidate's doing."""
+
+    kind: Literal["incident"] = "incident"
+    at: float
+    what: str
+    work: int | None = None
+    worker: str = ""
+
+
+class Told(Tagged):
+    """The optimiser was told these, in this order, in one call."""
+
+    kind: Literal["told"] = "told"
+    observations: tuple[Observation, ...]
+
+
+class Extended(Tagged):
+    """The run got another budget."""
+
+    kind: Literal["extended"] = "extended"
+    at: float
+    budget: Budget
+
+
+class Confirmed(Tagged):
+    """These candidates and all baselines have been scored on the confirm items."""
+
+    kind: Literal["confirmed"] = "confirmed"
+    at: float
+    numbers: tuple[int, ...]
+
+
+class Closed(Tagged):
+    """The process let go of the run."""
+
+    kind: Literal["closed"] = "closed"
+    at: float
+    state: Literal["stopped", "finished", "failed"]
+    reason: str = ""
+
+
+Event: TypeAlias = Annotated[
+    Opened | Asked | Assigned | Evaluated | Incident | Told | Extended | Confirmed | Closed, Field(discriminator="kind")
+]
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -1,0 +1,91 @@
+"""The model card of an exported merge: parents, numbers, and how to make it again."""
+
+from pathlib import Path
+
+import yaml
+
+from evomerge.estimate import Pair
+from evomerge.recipe import Recipe
+from evomerge.results import Results, Row
+
+AGAIN = """\
+`reproduce.json` holds the run file, the digests of all parents, seeds and versions.
+
+```sh
+evomerge merge recipe.yaml --out again    # the same bytes, from the parents
+sha256sum -c SHA256SUMS                   # these files are whole
+```"""
+
+
+def model_card(results: Results, row: Row, recipe: Recipe, out: Path) -> str:
+    """README.md of an export, with the metadata that the Hugging Face hub reads."""
+    sections = [
+        f"# {out.name}",
+        _summary(results, row, recipe),
+        "## Parents\n\n" + _parents(recipe),
+        "## Results\n\n" + _results(results, row),
+        "## Make it again\n\n" + AGAIN,
+    ]
+    return _front_matter(recipe) + "\n\n".join(sections) + "\n"
+
+
+def _front_matter(recipe: Recipe) -> str:
+    hubs = sorted({parent.hub.partition("@")[0] for parent in recipe.parents.values() if parent.hub})
+    plain: dict[str, object] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if hubs:
+        plain |= {"base_model": hubs, "base_model_relation": "merge"}
+    return f"---\n{yaml.safe_dump({**plain, 'tags': ['merge', 'evomerge']}, sort_keys=False)}---\n\n"
+
+
+def _summary(results: Results, row: Row, recipe: Recipe) -> str:
+    kinds = sorted({blend.operator.kind for blend in recipe.blends()})
+    run = results.file.spec
+    kind = run.optimizer.kind if run.optimizer else "a fixed recipe"
+    return (
+        f"A merge of {len(recipe.parents)} models ({', '.join(kinds)}) in {recipe.dtype}, made without training. It is"
+        f" candidate {row.number} of a search over {len(results.state.finished())} candidates by evomerge ({kind})."
+        " `recipe.yaml` says what goes where; `evomerge merge recipe.yaml --out DIR` gives these weights again."
+    )
+
+
+def _parents(recipe: Recipe) -> str:
+    lines = ["| name | model | content |", "|---|---|---|"]
+    for name, parent in recipe.parents.items():
+        digest = (parent.digest or "")[: len("sha256:") + 12]
+        lines.append(f"| {name} | {parent.hub or Path(parent.path).name} | `{digest}` |")
+    return "\n".join(lines)
+
+
+def _results(results: Results, row: Row) -> str:
+    if row.confirmed is None:
+        return "Not confirmed on held-out items. The search's own values are optimistic and are left out here."
+    items = ", ".join(f"{len(task.confirm.ids)} of {name}" for name, task in results.store.table.tasks.items())
+    lines = [
+        f"Measured on items that the search never saw ({items}). Standard errors in brackets; differences are"
+        " paired on the same items, and the rivals were picked on them, in their favour.",
+        "",
+        "| objective | this model | minus best parent | minus best fixed recipe |",
+        "|---|---|---|---|",
+    ]
+    parents, fixed = results.best_parent(row), results.best_fixed(row)
+    for label in results.objectives:
+        cells = [_pair(row.confirmed[label])]
+        for rivals in (parents, fixed):
+            cells.append(f"{_pair(rivals[label][1], '+')} ({rivals[label][0]})" if label in rivals else "")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "All baselines:",
+        "",
+        f"| model | {' | '.join(results.objectives)} |",
+        "|---" * (len(results.objectives) + 1) + "|",
+    ]
+    for baseline in results.baselines:
+        if baseline.confirmed is not None:
+            values = " | ".join(_pair(baseline.confirmed[label]) for label in results.objectives)
+            lines.append(f"| {baseline.name} | {values} |")
+    return "\n".join(lines)
+
+
+def _pair(pair: Pair, sign: str = "") -> str:
+    return f"{pair[0]:{sign}.3f} ({pair[1]:.3f})"

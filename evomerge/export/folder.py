@@ -1,0 +1,167 @@
+"""The folders that a recipe or a run is exported to."""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+import yaml
+
+from evomerge.checkpoint import ParentFiles, whole_folder, write_model
+from evomerge.errors import RunError, SpecError
+from evomerge.export.card import model_card
+from evomerge.export.to_mergekit import caveat, to_mergekit
+from evomerge.merge import Merger, Placement
+from evomerge.recipe import Recipe
+from evomerge.results import Results, Row
+from evomerge.values import digest_of
+
+Format: TypeAlias = Literal["model", "recipe", "mergekit", "all"]
+Say: TypeAlias = Callable[[str], None]
+RECIPE = "recipe.yaml"
+MERGEKIT = "mergekit.yml"
+SUMS = "SHA256SUMS"
+
+
+def export_run(
+    results: Results, row: Row, files: ParentFiles, out: Path, formats: Sequence[Format], *, force: bool = False
+) -> list[str]:
+    """Write a candidate of a run as a model folder, a recipe, a mergekit configuration, or all of them.
+
+    Returns remarks the user should read.
+
+    Raises:
+        SpecError: `out` exists and `force` is not given; only `mergekit` is wanted and has no words for the recipe.
+        RunError: the disk is full.
+    """
+    recipe = only_used(results.recipe(row.number))
+    remarks: list[str] = []
+    with _room(out), whole_folder(out, force=force) as folder:
+        if {"recipe", "all"} & {*formats} or "model" in formats:
+            write_recipe(folder / RECIPE, recipe)
+        if {"mergekit", "all"} & {*formats}:
+            remarks += _write_mergekit(folder / MERGEKIT, recipe, files, insist=list(formats) == ["mergekit"])
+        if {"model", "all"} & {*formats}:
+            write_weights(folder, recipe, files)
+        (folder / "README.md").write_text(model_card(results, row, recipe, out))
+        (folder / "reproduce.json").write_text(json.dumps(_how(results, row, out), indent=2, ensure_ascii=False) + "\n")
+        write_sums(folder)
+    return remarks
+
+
+def export_recipe(recipe: Recipe, files: ParentFiles, out: Path, *, force: bool = False) -> None:
+    """Merge a recipe to a model folder, without a search.
+
+    Raises:
+        SpecError: `out` exists and `force` is not given.
+        RunError: the disk is full.
+    """
+    with _room(out), whole_folder(out, force=force) as folder:
+        write_weights(folder, recipe, files)
+        write_recipe(folder / RECIPE, recipe)
+        write_sums(folder)
+
+
+def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
+    """Merge tensor by tensor into safetensors files, on the CPU: the same bytes on every machine."""
+    merger = Merger(files, Placement(where="mapped", reason="export"), torch.device("cpu"))
+    dtype = getattr(torch, recipe.dtype)
+
+    def tensor(name: str) -> torch.Tensor:
+        merged = torch.empty(files.anatomy.shapes[name], dtype=dtype)
+        merger.write(recipe, name, merged)
+        return merged
+
+    write_model(folder, files.template, files.disk[files.parents.template], recipe.dtype, tensor)
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """A recipe as YAML, which `evomerge merge` reads."""
+    plain = {"format": recipe.format, **recipe.to_plain()}
+    path.write_text(yaml.dump(plain, Dumper=_Compact, sort_keys=False, allow_unicode=True, width=120))
+
+
+def only_used(recipe: Recipe) -> Recipe:
+    """The recipe without the parents that it takes nothing from."""
+    used = recipe.used() | {recipe.template}
+    return recipe.model_copy(update={"parents": {name: p for name, p in recipe.parents.items() if name in used}})
+
+
+def write_sums(folder: Path) -> None:
+    """Checksums of every file, in the format of `sha256sum -c`."""
+    lines = []
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    (folder / SUMS).write_text("".join(lines))
+
+
+def _write_mergekit(path: Path, recipe: Recipe, files: ParentFiles, *, insist: bool) -> list[str]:
+    try:
+        plain = to_mergekit(recipe, files.anatomy)
+    except SpecError as error:
+        if insist:
+            raise
+        return [f"no {path.name}: {error}"]
+    note = caveat(recipe)
+    head = f"# {note}.\n" if note else ""
+    path.write_text(head + yaml.dump(plain, Dumper=_Compact, sort_keys=False, width=120))
+    return [f"{path.name}: {note}"] if note else []
+
+
+def _how(results: Results, row: Row, out: Path) -> dict[str, Any]:
+    """What it takes to make this folder again."""
+    opened = results.state.opened
+    spec = results.file.to_plain()
+    run = results.store.folder
+    return {
+        "candidate": row.number,
+        "recipe": row.recipe,
+        "search": f"evomerge search run.yaml --out {shlex.quote(run.name)}",
+        "export": shlex.join(["evomerge", "export", run.name, "--pick", f"number:{row.number}", "--out", out.name]),
+        "versions": opened.versions if opened else {},
+        "device": opened.device if opened else None,
+        "spec": spec,
+        "spec_digest": digest_of(spec),
+    }
+
+
+class _room:
+    """Turns a full disk into one line."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise RunError(
+                f"{self._out} cannot be written ({error.strerror or error}); nothing was left behind"
+            ) from None
+
+
+class _Compact(yaml.SafeDumper):
+    """YAML with one line for each mapping or list that holds only plain values."""
+
+
+def _flow(dumper: _Compact, data: Any) -> yaml.Node:
+    values = list(data.values()) if isinstance(data, dict) else data
+    leaves = all(not isinstance(value, dict | list) or _small(value) for value in values)
+    if isinstance(data, dict):
+        return dumper.represent_mapping("tag:yaml.org,2002:map", data.items(), flow_style=leaves and bool(values))
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=leaves and bool(values))
+
+
+def _small(value: dict[str, Any] | list[Any]) -> bool:
+    return len(value) <= 1 and not any(
+        isinstance(v, dict | list) for v in (value.values() if isinstance(value, dict) else value)
+    )
+
+
+_Compact.add_representer(dict, _flow)
+_Compact.add_representer(list, _flow)

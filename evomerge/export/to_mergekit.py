@@ -1,0 +1,162 @@
+"""A recipe in mergekit's words: one slice per run of equal layers, filters for components and outer tensors."""
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any, TypeAlias
+
+from evomerge.checkpoint import Anatomy
+from evomerge.errors import SpecError
+from evomerge.recipe import COMPONENTS, NEEDS_BASE, Blend, DareTies, Linear, Operator, Recipe, Slerp
+from evomerge.space import span_of
+
+Shares: TypeAlias = dict[str, tuple[float, float]]
+"""Weight and density of each model; for slerp the weight of the second model is t."""
+
+
+def to_mergekit(recipe: Recipe, anatomy: Anatomy) -> dict[str, Any]:
+    """A mergekit configuration that merges the same model (DARE's random masks aside).
+
+    Raises:
+        SpecError: mergekit has no words for it.
+    """
+    return _Writer(recipe, anatomy).configuration()
+
+
+def caveat(recipe: Recipe) -> str | None:
+    """What mergekit will do otherwise with this recipe, in a sentence."""
+    dare = next((b.operator for b in recipe.blends() if isinstance(b.operator, DareTies)), None)
+    if dare is None:
+        return None
+    rule = "" if dare.rescale == "l1" else " and rescales by L1 norm instead of 1/density"
+    return f"mergekit draws other random masks for dare_ties{rule}, so its model will differ from this one"
+
+
+class _Writer:
+    """One recipe, being put into mergekit's words."""
+
+    def __init__(self, recipe: Recipe, anatomy: Anatomy) -> None:
+        self.recipe = recipe
+        self.anatomy = anatomy
+        self.operator = _main_operator(recipe)
+        self.base = next((blend.base.parent for blend in recipe.blends() if blend.base is not None), None)
+        self.voices = self._voices()
+
+    def configuration(self) -> dict[str, Any]:
+        depth = len(self.recipe.layers)
+        layers = [self._layer(index) for index in range(depth)]
+        slices = []
+        for _, run in groupby(range(depth), key=lambda index: repr(layers[index])):
+            indices = list(run)
+            slices.append(self._slice(indices[0], indices[-1] + 1, layers[indices[0]]))
+        plain: dict[str, Any] = {"merge_method": self.operator.kind, "slices": slices}
+        base = self.voices[0] if isinstance(self.operator, Slerp) else self.base
+        if base is not None:
+            plain["base_model"] = self._model(base)
+        if constants := self._constants():
+            plain["parameters"] = constants
+        # mergekit computes TIES and DARE in the dtype of the tensors unless told otherwise.
+        return {**plain, "dtype": "float32", "out_dtype": self.recipe.dtype}
+
+    def _voices(self) -> tuple[str, ...]:
+        """The models that have a weight, in the order of the recipe's parents; slerp's pair in its own."""
+        if isinstance(self.operator, Slerp):
+            pairs = {tuple(s.parent for s in b.sources) for b in self.recipe.blends() if isinstance(b.operator, Slerp)}
+            if len(pairs) > 1:
+                raise SpecError("the recipe has several pairs of models under slerp, a mergekit configuration has one")
+            return pairs.pop()
+        silent = {self.base} if self.operator.kind in NEEDS_BASE else set()
+        return tuple(name for name in self.recipe.parents if name in self.recipe.used() - silent)
+
+    def _layer(self, index: int) -> dict[str, Shares]:
+        layer = self.recipe.layers[index]
+        if any(source.layer != index for part in COMPONENTS for source in layer.part(part).sources):
+            raise SpecError("the recipe moves layers, which only mergekit's passthrough does")
+        return {part: self._shares(layer.part(part)) for part in COMPONENTS}
+
+    def _shares(self, blend: Blend) -> Shares:
+        if isinstance(self.operator, Slerp):
+            return self._slerp_shares(blend)
+        if blend.operator == self.operator and not isinstance(blend.operator, Linear):
+            own = {source.parent: (source.weight, source.density) for source in blend.sources}
+            return {name: own.get(name, (0.0, 1.0)) for name in self.voices}
+        span = span_of(blend)
+        scale = 1.0
+        if not isinstance(self.operator, Linear | Slerp):
+            scale = self.operator.scale
+            if set(span) - {*self.voices, self.base} or abs(sum(span.values()) - 1) > 1e-6:
+                raise SpecError("the recipe adds up to something other than base plus task vectors")
+        return {name: (span.get(name, 0.0) / scale, 1.0) for name in self.voices}
+
+    def _slerp_shares(self, blend: Blend) -> Shares:
+        if isinstance(blend.operator, Slerp):
+            t = blend.operator.t
+        else:
+            span = span_of(blend)
+            if list(span) not in ([self.voices[0]], [self.voices[1]]):
+                raise SpecError("the recipe is not a slerp of two models throughout")
+            t = 0.0 if self.voices[0] in span else 1.0
+        return {self.voices[0]: (0.0, 1.0), self.voices[1]: (t, 1.0)}
+
+    def _slice(self, first: int, end: int, layer: Mapping[str, Shares]) -> dict[str, Any]:
+        outer = self._outer(first == 0, end == len(self.recipe.layers))
+        models = [*([self.base] if self.base and self.base not in self.voices else []), *self.voices]
+        sources: list[dict[str, Any]] = [{"model": self._model(m), "layer_range": [first, end]} for m in models]
+        if isinstance(self.operator, Slerp):
+            return {"sources": sources, "parameters": {"t": self._setting(layer, outer, self.voices[1], 0)}}
+        for model, source in zip(models, sources, strict=True):
+            if model in self.voices:
+                source["parameters"] = {"weight": self._setting(layer, outer, model, 0)}
+                if self.operator.kind in ("ties", "dare_ties"):
+                    source["parameters"]["density"] = self._setting(layer, outer, model, 1)
+        return {"sources": sources}
+
+    def _outer(self, at_start: bool, at_end: bool) -> dict[str, Shares]:
+        """What happens to tensors before the stack, which the first slice sets, and behind it, which the last does."""
+        return {
+            name: self._shares(self.recipe.outer[place.part])
+            for name, place in self.anatomy.places.items()
+            if place.layer is None and (at_start if place.part == "embeddings" else at_end)
+        }
+
+    def _setting(self, layer: Mapping[str, Shares], outer: Mapping[str, Shares], model: str, which: int) -> Any:
+        """One number, or filters by tensor name where components or outer tensors have numbers of their own."""
+        inner = {component: shares[model][which] for component, shares in layer.items()}
+        default = inner["attention"]
+        by_filter = {
+            name.rpartition(".")[0]: shares[model][which]
+            for name, shares in outer.items()
+            if shares[model][which] != default
+        }
+        for place in self.anatomy.places.values():
+            if place.layer == 0 and inner[place.part] != default:
+                by_filter[f".{place.name.rpartition('.')[0]}."] = inner[place.part]
+        if not by_filter:
+            return default
+        return [*({"filter": text, "value": value} for text, value in by_filter.items()), {"value": default}]
+
+    def _constants(self) -> dict[str, Any]:
+        operator = self.operator
+        if isinstance(operator, Slerp):
+            return {}
+        found: dict[str, Any] = {"normalize": operator.normalize}
+        if not isinstance(operator, Linear):
+            found["lambda"] = operator.scale
+        if isinstance(operator, DareTies):
+            found["rescale"] = operator.rescale != "none"
+        return found
+
+    def _model(self, name: str) -> str:
+        parent = self.recipe.parents[name]
+        return parent.hub or parent.path
+
+
+def _main_operator(recipe: Recipe) -> Operator:
+    """The one operator of the recipe; copies and sums of parents fit into any of them."""
+    kinds: list[Operator] = [Slerp()] if any(isinstance(b.operator, Slerp) for b in recipe.blends()) else []
+    for blend in recipe.blends():
+        if not isinstance(blend.operator, Linear | Slerp) and blend.operator not in kinds:
+            kinds.append(blend.operator)
+    if len(kinds) > 1:
+        names = ", ".join(operator.kind for operator in kinds)
+        raise SpecError(f"the recipe has several operators ({names}), a mergekit configuration has one")
+    return kinds[0] if kinds else Linear(normalize=False)

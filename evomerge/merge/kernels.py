@@ -1,0 +1,97 @@
+"""The arithmetic of merging: each kernel reads its inputs once, works in fp32 and rounds once.
+
+All take flat tensors of one length in the dtype they are stored in: `xs` are the experts, behind the base where
+the operator has one. Scalars arrive in `tables` as small tensors, so that a compiled kernel serves every
+candidate. Eager and compiled arithmetic agree bit for bit on a CPU: the same operations in the same order, without
+contraction.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Tables: TypeAlias = tuple[Tensor, ...]
+Kernel: TypeAlias = Callable[[Tensor, torch.dtype, Sequence[Tensor], Tables, bool], None]
+
+
+def linear(out: Tensor, dtype: torch.dtype, xs: Sequence[Tensor], tables: Tables, normalize: bool) -> None:  # noqa: ARG001
+    """`sum_i w_i x_i`; one table, the weights (experts,), already normalised."""
+    (weights,) = tables
+    total = xs[0].float() * weights[0]
+    for i in range(1, len(xs)):
+        total = total + xs[i].float() * weights[i]
+    _round(out, dtype, total)
+
+
+def task_arithmetic(out: Tensor, dtype: torch.dtype, xs: Sequence[Tensor], tables: Tables, normalize: bool) -> None:  # noqa: ARG001
+    """`b + sum_i w_i (x_i - b)` (Ilharco et al. 2022); one table, the weights (experts,), lambda included."""
+    (weights,) = tables
+    base = xs[0].float()
+    total = (xs[1].float() - base) * weights[0]
+    for i in range(2, len(xs)):
+        total = total + (xs[i].float() - base) * weights[i - 1]
+    _round(out, dtype, base + total)
+
+
+def ties(out: Tensor, dtype: torch.dtype, xs: Sequence[Tensor], tables: Tables, normalize: bool) -> None:
+    """TIES with weighted mass (Yadav et al. 2023; mergekit's meaning).
+
+    One table with rows (weights, thresholds, lambda), shape (3, experts), lambda repeated.
+    """
+    (scalars,) = tables
+    base = xs[0].float()
+    voices = []
+    for i, x in enumerate(xs[1:]):
+        delta = x.float() - base
+        voices.append(torch.where(delta.abs() >= scalars[1, i], delta, 0.0) * scalars[0, i])
+    _round(out, dtype, base + _elect(voices, scalars[0], normalize) * scalars[2, 0])
+
+
+def dare_ties(out: Tensor, dtype: torch.dtype, xs: Sequence[Tensor], tables: Tables, normalize: bool) -> None:
+    """DARE's drop and rescale (Yu et al. 2023), then TIES' election.
+
+    Two tables: rows (weights, rescaling, lambda), fp32, and rows (key, threshold, offset), int32, both of shape
+    (3, experts). An element is kept where the hash of its place, counted from the offset, is below the threshold.
+    """
+    scalars, hashing = tables
+    base = xs[0].float()
+    places = torch.arange(out.numel(), device=out.device, dtype=torch.int32)
+    voices = []
+    for i, x in enumerate(xs[1:]):
+        kept = hash24(places + hashing[2, i], hashing[0, i]) < hashing[1, i]
+        voices.append(torch.where(kept, x.float() - base, 0.0) * scalars[1, i] * scalars[0, i])
+    _round(out, dtype, base + _elect(voices, scalars[0], normalize) * scalars[2, 0])
+
+
+def _elect(voices: Sequence[Tensor], weights: Tensor, normalize: bool) -> Tensor:
+    """Sum, or weighted mean, of the values that have the sign of the mass; a mass of zero counts as positive."""
+    mass = voices[0]
+    for voice in voices[1:]:
+        mass = mass + voice
+    positive = mass >= 0
+    total = torch.zeros_like(mass)
+    divisor = torch.zeros_like(mass)
+    for i, voice in enumerate(voices):
+        agrees = torch.where(positive, voice > 0, voice < 0)
+        total = total + torch.where(agrees, voice, 0.0)
+        if normalize:
+            divisor = divisor + torch.where(agrees, weights[i], 0.0)
+    return total / torch.where(divisor == 0, 1.0, divisor) if normalize else total
+
+
+def _round(out: Tensor, dtype: torch.dtype, value: Tensor) -> None:
+    # What is scored is what is exported: the live model may be fp32, its numbers are those of the recipe's dtype.
+    out.copy_(value.to(dtype))
+
+
+def hash24(places: Tensor, key: Tensor) -> Tensor:
+    """24 pseudo-random bits for each element index: Murmur3's finaliser of the keyed index.
+
+    int32 in and out; products wrap around, right shifts are made logical by masking.
+    """
+    h = (places * -1640531527) ^ key
+    h = (h ^ ((h >> 16) & 0xFFFF)) * -2048144789
+    h = (h ^ ((h >> 13) & 0x7FFFF)) * -1028477387
+    return (h ^ ((h >> 16) & 0xFFFF)) & 0xFFFFFF

@@ -1,0 +1,107 @@
+"""An optimiser from its spec, with the prior design in front of it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evomerge.optimize import Optimizer
+from evomerge.optimize.scalarised import Scalar, Scalarised, ideal_of, reduced
+from evomerge.optimize.seeded import Seeded
+from evomerge.spec import CmaSpec, Nsga2Spec, OptimizerSpec, RandomSpec, TpeSpec
+from evomerge.trial import Observation
+from evomerge.values import Genome
+
+SIGMA_FROM_SEEDS = 0.15
+SIGMA_FROM_NOTHING = 0.3
+FEWEST_AROUND = 4
+"""Points drawn around the best seeds, at least; more if the first population is larger than the design."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """Makes an optimiser from nothing (the prior design comes first) or from observations of an earlier one."""
+
+    spec: OptimizerSpec
+    dimension: int
+    objectives: int
+    seeds: tuple[Genome, ...]
+    scalar: Scalar
+    seed: int
+
+    def __call__(self, known: Sequence[Observation] = ()) -> Optimizer:
+        """The optimiser."""
+        if not isinstance(self.spec, CmaSpec) or self.objectives == 1:
+            return self._seeded(known)
+        ideal = ideal_of(known)
+        return Scalarised(self._seeded(reduced(known, self.scalar, ideal)), self.scalar, ideal)
+
+    def _seeded(self, known: Sequence[Observation]) -> Seeded:
+        around = max(FEWEST_AROUND, first_population(self.spec, self.dimension) - len(self.seeds))
+        return Seeded(self.seeds, around, seed=self.seed, rank=self._rank, make=self._core, known=known)
+
+    def _rank(self, observations: Sequence[Observation]) -> list[Observation]:
+        """Best first; failures are left out."""
+        valid = [o for o in observations if o.utilities is not None]
+        ideal = ideal_of(valid)
+
+        def merit(observation: Observation) -> tuple[float, int]:
+            utilities = observation.utilities or ()
+            value = utilities[0] if len(utilities) == 1 else self.scalar(utilities, ideal)
+            return -value, observation.number or 0
+
+        return sorted(valid, key=merit)
+
+    def _core(self, told: Sequence[Observation]) -> Optimizer:
+        match self.spec:
+            case CmaSpec():
+                return self._cma(self.spec, told)
+            case Nsga2Spec():
+                from evomerge.optimize.nsga2 import Nsga2
+
+                return Nsga2(
+                    self.dimension, self.objectives, seed=self.seed, population=self.spec.population, initial=told
+                )
+            case TpeSpec():
+                from evomerge.optimize.tpe import Tpe
+
+                return Tpe(self.dimension, self.objectives, seed=self.seed, initial=told)
+            case RandomSpec():
+                from evomerge.optimize.sobol import Sobol
+
+                sobol = Sobol(self.dimension, self.objectives, seed=self.seed)
+                sobol.tell(told)
+                return sobol
+
+    def _cma(self, spec: CmaSpec, told: Sequence[Observation]) -> Optimizer:
+        from evomerge.optimize.cma import Cma
+
+        best = self._rank(told)[:1]
+        cma = Cma(
+            self.dimension,
+            seed=self.seed,
+            start=best[0].genome if best else None,
+            sigma=spec.sigma or (SIGMA_FROM_SEEDS if best else SIGMA_FROM_NOTHING),
+            population=spec.population,
+        )
+        cma.tell(told)
+        return cma
+
+
+def resolve(spec: OptimizerSpec | None, dimension: int, objectives: int) -> OptimizerSpec:
+    """The spec with its defaults written out: CMA-ES for one objective, NSGA-II for several."""
+    if spec is None:
+        spec = CmaSpec() if objectives == 1 else Nsga2Spec()
+    if isinstance(spec, CmaSpec) and spec.population is None:
+        return spec.model_copy(update={"population": first_population(spec, dimension)})
+    return spec
+
+
+def first_population(spec: OptimizerSpec, dimension: int) -> int:
+    """Points of a first generation."""
+    match spec:
+        case CmaSpec():
+            return spec.population or 4 + int(3 * math.log(dimension))
+        case Nsga2Spec():
+            return spec.population
+        case _:
+            return 10

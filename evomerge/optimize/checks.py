@@ -1,0 +1,63 @@
+"""What every optimiser holds its caller to, and what it keeps of the told points."""
+
+import math
+from collections.abc import Sequence
+
+from evomerge.trial import Observation
+from evomerge.values import Genome
+
+TOP = 8
+MARGIN = 1.0
+"""How far below the worst result a failure is put, in the units of the objectives."""
+
+
+def checked(observations: Sequence[Observation], dimension: int, objectives: int) -> list[Observation]:
+    """The observations in the order of their numbers, so that ties are broken alike in every replay.
+
+    Raises:
+        ValueError: a genome or a result has another length than the optimiser was made for, or is not finite.
+    """
+    for observation in observations:
+        genome, utilities = observation.genome, observation.utilities
+        if genome is None or len(genome) != dimension:
+            raise ValueError(
+                f"a genome of {dimension} genes was expected, number {observation.number} has another length"
+            )
+        if utilities is not None and (len(utilities) != objectives or not all(map(math.isfinite, utilities))):
+            raise ValueError(
+                f"{objectives} finite utilities were expected, number {observation.number} has {utilities}"
+            )
+    return sorted(observations, key=lambda o: (o.number is None, o.number or 0))
+
+
+def genome_of(observation: Observation) -> Genome:
+    """The genome, which `checked` made sure of."""
+    assert observation.genome is not None
+    return observation.genome
+
+
+class Elite:
+    """The best points of one objective told so far, and how low results went."""
+
+    def __init__(self) -> None:
+        self._best: list[tuple[float, Genome]] = []
+        self.worst = math.inf
+
+    def add(self, observations: Sequence[Observation]) -> None:
+        """Take results in; failures are passed over."""
+        for observation in observations:
+            if observation.utilities is not None:
+                self._best.append((observation.utilities[0], genome_of(observation)))
+                self.worst = min(self.worst, observation.utilities[0])
+        self._best = sorted(self._best, key=lambda entry: -entry[0])[:TOP]
+
+    def mean_utility(self) -> float:
+        """Mean of the best eight results, minus infinity before any."""
+        return sum(u for u, _ in self._best) / len(self._best) if self._best else -math.inf
+
+    def mean(self) -> list[Genome]:
+        """The mean of the best eight points: under noise a better pick than the luckiest; none before any."""
+        if not self._best:
+            return []
+        columns = zip(*(genome for _, genome in self._best), strict=True)
+        return [tuple(sum(column) / len(column) for column in columns)]

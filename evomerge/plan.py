@@ -1,0 +1,147 @@
+"""The preflight: what a search will do, cost and need, measured on one candidate before hours are spent."""
+
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from evomerge.checkpoint import ParentFiles
+from evomerge.evaluate import Evaluator
+from evomerge.space import Gene, SearchSpace
+from evomerge.spec import Budget, RunSpec
+from evomerge.trial import Draw
+from evomerge.values import Genome, Value
+
+PROBE = 0.4321
+"""Every gene of the candidate that is measured: nothing at an edge, so that nothing is saved."""
+
+
+class ParentPlan(Value):
+    """A parent as it was found."""
+
+    name: str
+    path: str
+    digest: str
+    parameters: int
+    dtype: str
+
+
+class TaskPlan(Value):
+    """A task as it will be used."""
+
+    name: str
+    search: int
+    confirm: int
+    metrics: tuple[str, ...]
+
+
+class Plan(Value):
+    """Everything that `evomerge plan` says; seconds are wall-clock, bytes are bytes."""
+
+    parents: tuple[ParentPlan, ...]
+    layers: int
+    genes: tuple[Gene, ...]
+    optimizer: str
+    seeds: int
+    outside: tuple[str, ...]
+    tasks: tuple[TaskPlan, ...]
+    device: str
+    placement: str
+    compiled: bool
+    merge_seconds: float
+    score_seconds: float
+    confirm_seconds: float
+    search_seconds: float
+    memory: int
+    run_bytes: int
+    export_bytes: int
+    free_bytes: int
+    notes: tuple[str, ...]
+
+
+def make_plan(
+    run: RunSpec, evaluator: Evaluator, space: SearchSpace, *, seeds: int, outside: tuple[str, ...], where: Path
+) -> Plan:
+    """Measure one candidate and add up what the run will take."""
+    files = evaluator.live.files
+    merge, score = _measure(evaluator, space)
+    confirm = _confirm_share(evaluator) * score
+    rivals = len(files.parents.experts) + 1 + 10
+    evaluations = _evaluations(run.budget, evaluator, merge + score) + len(outside)
+    sizes = [len(task.metrics) for task in evaluator.scorer.table.tasks.values()]
+    items = [len(task.search.ids) for task in evaluator.scorer.table.tasks.values()]
+    per_candidate = 8 * sum(a * b for a, b in zip(sizes, items, strict=True)) + 40 * len(space.genes) + 1000
+    assert run.optimizer is not None, "the caller resolves it"
+    return Plan(
+        parents=_parents(files),
+        layers=files.parents.layers,
+        genes=space.genes,
+        optimizer=str(run.optimizer.kind),
+        seeds=seeds,
+        outside=outside,
+        tasks=tuple(
+            TaskPlan(name=name, search=len(t.search.ids), confirm=len(t.confirm.ids), metrics=tuple(t.metrics))
+            for name, t in evaluator.scorer.table.tasks.items()
+        ),
+        device=str(evaluator.live.device),
+        placement=f"{evaluator.live.placement.where} ({evaluator.live.placement.reason})",
+        compiled=evaluator.live.merger.compiled,
+        merge_seconds=merge,
+        score_seconds=score,
+        confirm_seconds=confirm * rivals,
+        search_seconds=evaluations * (merge + score),
+        memory=_peak_memory(),
+        run_bytes=evaluations * per_candidate,
+        export_bytes=files.size(),
+        free_bytes=shutil.disk_usage(where).free,
+        notes=tuple(sorted(evaluator.scorer.notes)),
+    )
+
+
+def _measure(evaluator: Evaluator, space: SearchSpace) -> tuple[float, float]:
+    """Seconds to merge and to score a candidate, after one that warms everything up."""
+    times = (0.0, 0.0)
+    for value in (PROBE, 1 - PROBE):
+        genome: Genome = (value,) * len(space.genes)
+        started = time.perf_counter()
+        evaluator.live.load(space.decode(genome))
+        merged = time.perf_counter()
+        evaluator.scorer.marks(Draw(pool="search"))
+        times = (merged - started, time.perf_counter() - merged)
+    return times
+
+
+def _confirm_share(evaluator: Evaluator) -> float:
+    """How many times the search items the confirm items are."""
+    tasks = evaluator.scorer.table.tasks.values()
+    return sum(len(task.confirm.ids) for task in tasks) / sum(len(task.search.ids) for task in tasks)
+
+
+def _evaluations(budget: Budget, evaluator: Evaluator, seconds: float) -> int:
+    pool = sum(len(task.search.ids) for task in evaluator.scorer.table.tasks.values())
+    limits = [
+        budget.evaluations,
+        budget.item_evaluations // pool if budget.item_evaluations is not None else None,
+        int(budget.seconds / max(seconds, 1e-9)) if budget.seconds is not None else None,
+    ]
+    return min((limit for limit in limits if limit is not None), default=0)
+
+
+def _parents(files: ParentFiles) -> tuple[ParentPlan, ...]:
+    return tuple(
+        ParentPlan(
+            name=name,
+            path=folder.hub or folder.path,
+            digest=folder.digest or "",
+            parameters=files.anatomy.parameters,
+            dtype=files.checkpoints[name].main_dtype,
+        )
+        for name, folder in files.parents.models.items()
+    )
+
+
+def _peak_memory() -> int:
+    """Bytes this process has held at most, mapped parents that were read included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

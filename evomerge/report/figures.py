@@ -1,0 +1,254 @@
+"""The figures of a report."""
+
+from collections.abc import Callable, Sequence
+
+import plotly.graph_objects as go
+
+from evomerge.estimate import Pair
+from evomerge.recipe import Recipe
+from evomerge.results import Results, Row, hypervolume, non_dominated
+
+SEARCH, CONFIRMED, FIXED, PARENT, BEST = "#9aa5b1", "#2563eb", "#d97706", "#111827", "#dc2626"
+HEIGHT = 420
+WIDE = 1040
+
+
+def _styled(figure: go.Figure, *, height: int = HEIGHT) -> go.Figure:
+    figure.update_layout(
+        template="simple_white",
+        height=height,
+        font={"family": "system-ui, sans-serif", "size": 13},
+        margin={"l": 70, "r": 20, "t": 30, "b": 60},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        hoverlabel={"namelength": -1},
+    )
+    return figure
+
+
+def front(results: Results) -> go.Figure:
+    """Search against confirmed values: for one objective as a list, for several in the plane of the first two."""
+    return _ladder(results) if len(results.objectives) == 1 else _plane(results)
+
+
+def _ladder(results: Results) -> go.Figure:
+    """One objective: fixed recipes and finalists from worst to best, search and confirmed value of each."""
+    label = results.objectives[0]
+    rows = [*results.baselines, *(row for row in results.front if row not in results.baselines)]
+    rows = sorted((row for row in rows if results.known(row)), key=results.scalar)
+    figure = go.Figure()
+    searched = [(row, row.search[label]) for row in rows if row.search]
+    confirmed = [(row, row.confirmed[label]) for row in rows if row.confirmed]
+    for name, shown, colour in (("search items", searched, SEARCH), ("held-out items", confirmed, CONFIRMED)):
+        figure.add_trace(
+            go.Scatter(
+                x=[value for _, (value, _) in shown],
+                y=[row.name for row, _ in shown],
+                error_x={"array": [1.96 * error for _, (_, error) in shown], "thickness": 1.2, "width": 3},
+                mode="markers",
+                name=name,
+                marker={"color": colour, "size": 9},
+            )
+        )
+    figure.update_xaxes(title=f"{label} (bars: 95 %)", showgrid=True)
+    figure.update_yaxes(type="category", automargin=True)
+    return _styled(figure, height=120 + 26 * len(rows))
+
+
+def _plane(results: Results) -> go.Figure:
+    x, y = results.objectives[:2]
+    figure = go.Figure()
+    every = [row for row in results.rows.values() if row.search and row.origin != "baseline"]
+    figure.add_trace(_cloud("all candidates, search items", every, x, y, SEARCH))
+    for row in results.front:
+        if row.search and row.confirmed:
+            figure.add_trace(_shift(row, x, y))
+    named = [row for row in results.baselines if results.known(row)]
+    figure.add_trace(
+        _points("fixed recipes", [r for r in named if r.name not in results.parent_names], results, x, y, FIXED)
+    )
+    figure.add_trace(_points("parents", [r for r in named if r.name in results.parent_names], results, x, y, PARENT))
+    best = [row for row in results.front if results.best and row.number == results.best.number]
+    others = [row for row in results.front if row not in best]
+    figure.add_trace(
+        _points("front, held-out items" if results.is_confirmed else "front", others, results, x, y, CONFIRMED)
+    )
+    figure.add_trace(_points("best", best, results, x, y, BEST))
+    figure.update_xaxes(title=x, showgrid=True)
+    figure.update_yaxes(title=y, showgrid=True)
+    return _styled(figure, height=560)
+
+
+def _cloud(name: str, rows: Sequence[Row], x: str, y: str, colour: str) -> go.Scatter:
+    values = [row.search for row in rows if row.search is not None]
+    return go.Scatter(
+        x=[v[x][0] for v in values],
+        y=[v[y][0] for v in values],
+        text=[row.name for row in rows],
+        mode="markers",
+        name=name,
+        marker={"color": colour, "size": 5, "opacity": 0.6},
+    )
+
+
+def _shift(row: Row, x: str, y: str) -> go.Scatter:
+    """A thin line from what the search believed to what held-out items say."""
+    assert row.search is not None
+    assert row.confirmed is not None
+    return go.Scatter(
+        x=[row.search[x][0], row.confirmed[x][0]],
+        y=[row.search[y][0], row.confirmed[y][0]],
+        mode="lines",
+        line={"color": SEARCH, "width": 1},
+        showlegend=False,
+        hoverinfo="skip",
+    )
+
+
+def _points(name: str, rows: Sequence[Row], results: Results, x: str, y: str, colour: str) -> go.Scatter:
+    known = [results.known(row) for row in rows]
+    bars = {"thickness": 1, "width": 0}
+    return go.Scatter(
+        x=[values[x][0] for values in known],
+        y=[values[y][0] for values in known],
+        error_x={"array": [1.96 * values[x][1] for values in known], **bars},
+        error_y={"array": [1.96 * values[y][1] for values in known], **bars},
+        text=[row.name for row in rows],
+        mode="markers",
+        name=name,
+        marker={"color": colour, "size": 10},
+    )
+
+
+def convergence(results: Results) -> go.Figure:
+    """Best so far, or hypervolume so far, on the search items, against what needs no search."""
+    rows = [row for row in results.rows.values() if row.origin != "baseline" and row.search]
+    if len(results.objectives) == 1:
+        title, level = results.objectives[0], _best_so_far(results, rows)
+        fixed = [(row.name, row.search[title][0]) for row in results.baselines if row.search]
+        points = [row.search[title][0] for row in rows if row.search]
+    else:
+        title, level, fixed, points = "hypervolume", *_volume_so_far(results, rows), []
+    figure = go.Figure()
+    if points:
+        figure.add_trace(
+            go.Scatter(
+                x=_counts(rows), y=points, mode="markers", name="candidates", marker={"color": SEARCH, "size": 5}
+            )
+        )
+    figure.add_trace(
+        go.Scatter(x=_counts(rows), y=level, mode="lines", name="best so far", line={"color": CONFIRMED, "width": 2.5})
+    )
+    sign = results.grader.sign(results.objectives[0]) if len(results.objectives) == 1 else 1
+    for name, value in sorted(fixed, key=lambda entry: -sign * entry[1])[:1]:
+        figure.add_hline(
+            y=value, line={"color": FIXED, "dash": "dash"}, annotation_text=f"best without a search: {name}"
+        )
+    figure.update_xaxes(title="candidates")
+    figure.update_yaxes(title=f"{title}, search items", showgrid=True)
+    return _styled(figure)
+
+
+def _counts(rows: Sequence[Row]) -> list[int]:
+    return list(range(1, len(rows) + 1))
+
+
+def _best_so_far(results: Results, rows: Sequence[Row]) -> list[float]:
+    label = results.objectives[0]
+    pick: Callable[[float, float], float] = max if results.grader.sign(label) > 0 else min
+    level: list[float] = []
+    for row in rows:
+        assert row.search is not None
+        value = row.search[label][0]
+        level.append(value if not level else pick(level[-1], value))
+    return level
+
+
+def _volume_so_far(results: Results, rows: Sequence[Row]) -> tuple[list[float], list[tuple[str, float]]]:
+    fixed = [results.grader.oriented(row.search) for row in results.baselines if row.search]
+    points = [results.grader.oriented(row.search) for row in rows if row.search]
+    reference = [min(column) for column in zip(*fixed, *points, strict=True)]
+    level, front_so_far = [], []
+    for point in points:
+        front_so_far.append(point)
+        front_so_far = [front_so_far[i] for i in non_dominated(front_so_far)]
+        level.append(hypervolume(front_so_far, reference))
+    return level, [("all fixed recipes together", hypervolume(fixed, reference))] if fixed else []
+
+
+def coefficients(recipe: Recipe) -> go.Figure:
+    """What each parent gives to each layer, component and outer group: weights as a heat map."""
+    places = _places(recipe)
+    parents = [name for name in recipe.parents if any(name in weights for _, weights in places)]
+    z = [[weights.get(name) for _, weights in places] for name in parents]
+    largest = max((abs(value) for line in z for value in line if value is not None), default=1.0)
+    figure = go.Figure(
+        go.Heatmap(
+            z=z,
+            x=[label for label, _ in places],
+            y=parents,
+            zmin=-largest,
+            zmax=largest,
+            colorscale="RdBu",
+            reversescale=True,
+            text=[["" if value is None else f"{value:.2f}" for value in line] for line in z],
+            texttemplate="%{text}" if len(places) <= 40 else None,
+            hovertemplate="%{y}, %{x}: %{z:.3f}<extra></extra>",
+            colorbar={"title": "weight"},
+        )
+    )
+    figure.update_xaxes(type="category", tickangle=-45)
+    return _styled(figure, height=170 + 42 * len(parents))
+
+
+def _places(recipe: Recipe) -> list[tuple[str, dict[str, float]]]:
+    """Parts of the model in the order data flows through them, with the weight of every source."""
+    inner = []
+    for index, layer in enumerate(recipe.layers):
+        parts = {
+            "": layer.blend,
+            **{f" {name}": part for name in ("mlp", "norm") if (part := getattr(layer, name)) is not None},
+        }
+        for suffix, blend in parts.items():
+            label = f"{index}{suffix}" if len(parts) == 1 or suffix else f"{index} attention"
+            inner.append((label, _weights(blend)))
+    before = [(name, _weights(blend)) for name, blend in recipe.outer.items() if name == "embeddings"]
+    after = [(name, _weights(blend)) for name, blend in recipe.outer.items() if name != "embeddings"]
+    return [*before, *inner, *after]
+
+
+def _weights(blend: object) -> dict[str, float]:
+    from evomerge.recipe import Blend, Slerp
+
+    assert isinstance(blend, Blend)
+    if isinstance(blend.operator, Slerp):
+        first, second = blend.sources
+        return {first.parent: 1 - blend.operator.t, second.parent: blend.operator.t}
+    return {source.parent: source.weight for source in blend.sources}
+
+
+def time_spent(results: Results) -> go.Figure:
+    """Where the seconds went."""
+    seconds = results.to_json()["seconds"]
+    names = {"merge": "merging", "score": "scoring", "overhead": "all else, loading included"}
+    figure = go.Figure()
+    for (key, name), colour in zip(names.items(), (FIXED, CONFIRMED, SEARCH), strict=True):
+        figure.add_trace(
+            go.Bar(
+                x=[seconds[key]],
+                y=["time"],
+                name=name,
+                orientation="h",
+                marker={"color": colour},
+                text=[f"{seconds[key]:.1f} s"],
+                hovertemplate=f"{name}: %{{x:.1f}} s<extra></extra>",
+            )
+        )
+    figure.update_layout(barmode="stack")
+    figure.update_xaxes(title="seconds")
+    figure.update_yaxes(visible=False)
+    return _styled(figure, height=190)
+
+
+def text_of(pair: Pair | None, sign: str = "") -> str:
+    """A value with its standard error, for a table cell."""
+    return "" if pair is None else f"{pair[0]:{sign}.3f} ± {pair[1]:.3f}"

@@ -1,0 +1,215 @@
+"""One self-contained HTML page about a run: opens anywhere, needs no network, runs nothing of the run's."""
+
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from evomerge.errors import RunError
+from evomerge.report import figures
+from evomerge.report.figures import text_of
+from evomerge.results import Results, Row
+from evomerge.store import sync_text
+from evomerge.version import __version__
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff; }
+body { margin: 0 auto; max-width: 1080px; padding: 24px; }
+h1 { font-size: 26px; margin: 0 0 4px; }
+h2 { font-size: 19px; margin: 40px 0 8px; border-top: 1px solid #e4e7eb; padding-top: 20px; }
+p { margin: 6px 0; }
+.lead { color: #52606d; }
+.cards { display: flex; gap: 16px; flex-wrap: wrap; margin: 18px 0; }
+.card { border: 1px solid #e4e7eb; border-radius: 8px; padding: 12px 18px; min-width: 170px; }
+.card b { display: block; font-size: 22px; }
+.card span { color: #52606d; font-size: 13px; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
+th, td { text-align: right; padding: 4px 18px 4px 0; white-space: nowrap; border-bottom: 1px solid #f0f2f5; }
+th:first-child, td:first-child, .words td { text-align: left; }
+th { color: #52606d; font-weight: 600; }
+tr.best td { font-weight: 650; }
+pre { background: #f5f7fa; border-radius: 4px; padding: 10px 14px; overflow-x: auto; }
+"""
+
+
+def write_report(results: Results, out: Path) -> Path:
+    """Write the page.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    page = "\n".join(
+        [
+            "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+            "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+            f"<title>{_text(results.store.folder.name)} · evomerge</title><style>{STYLE}</style>",
+            f"<script>{get_plotlyjs()}</script></head><body>",
+            *_sections(results),
+            "</body></html>",
+        ]
+    )
+    try:
+        sync_text(out, page)
+    except OSError as error:
+        raise RunError(f"{out} cannot be written ({error.strerror})") from None
+    return out
+
+
+def _sections(results: Results) -> Iterable[str]:
+    yield _head(results)
+    if not results.front:
+        yield "<p>No candidate has been scored yet.</p>"
+        return
+    one = len(results.objectives) == 1
+    yield _section(
+        "Search against held-out items" if one else "Pareto front",
+        "Grey is what the search believed, blue what held-out items say; bars are 95 % intervals."
+        if results.is_confirmed
+        else "Not confirmed yet: these values are the search's own, and optimistic.",
+        _figure(figures.front(results)),
+        _front_table(results),
+    )
+    yield _section("Parents and fixed recipes", "What needs no search, on the same items.", _baseline_table(results))
+    yield _section("Convergence", "On the search items.", _figure(figures.convergence(results)))
+    if results.best is not None:
+        recipe = results.recipe(results.best.number)
+        text = f"Weights of candidate {results.best.number}, the best, by layer; outer groups at the ends."
+        yield _section("Coefficients", text, _figure(figures.coefficients(recipe)))
+        if results.best.confirmed is not None:
+            text = "The best candidate and the best parent of each objective on the same held-out items, item by item."
+            yield _section("Tasks", text, _task_table(results, results.best))
+    yield _section("Failures", "", _failures(results))
+    yield _section("Time", "", _figure(figures.time_spent(results)))
+    yield _section("Environment", "", _environment(results))
+
+
+def _head(results: Results) -> str:
+    found = results.to_json()
+    counts = found["evaluations"]
+    cards = [
+        (
+            f"{counts['done']}{' of ' + str(counts['budget']) if counts['budget'] else ''}",
+            f"candidates, {counts['failed']} failed",
+        ),
+        (found["state"], "state"),
+    ]
+    best = results.best
+    if best is not None:
+        cards += [
+            (text_of(results.known(best)[label]), f"{label}, best candidate {best.number}")
+            for label in results.objectives
+        ]
+        for label, (rival, pair) in results.best_fixed(best).items():
+            cards.append((text_of(pair, "+"), f"{label}, minus best fixed recipe ({rival})"))
+    volumes = found["hypervolume"]
+    if volumes:
+        cards.append((f"{volumes['front']:.4f}", f"hypervolume; fixed recipes {volumes['fixed']:.4f}"))
+    boxes = "".join(f"<div class='card'><b>{_text(value)}</b><span>{_text(name)}</span></div>" for value, name in cards)
+    run = results.file.spec
+    experts = ", ".join(run.models.experts)
+    kind = run.optimizer.kind if run.optimizer else ""
+    lead = (
+        f"{experts}{' over base ' + (Path(run.models.base).name) if run.models.base else ''} · {kind} · seed {run.seed}"
+    )
+    return (
+        f"<h1>{_text(results.store.folder.name)}</h1><p class='lead'>{_text(lead)}</p><div class='cards'>{boxes}</div>"
+    )
+
+
+def _front_table(results: Results) -> str:
+    head = ["candidate"]
+    for label in results.objectives:
+        head += [f"{label}: search", "confirmed", "minus best parent", "minus best fixed"]
+    rows = []
+    for row in results.front:
+        parents, fixed = results.best_parent(row), results.best_fixed(row)
+        cells = [row.name]
+        for label in results.objectives:
+            cells += [text_of((row.search or {}).get(label)), text_of((row.confirmed or {}).get(label))]
+            cells += [text_of(rivals[label][1], "+") if label in rivals else "" for rivals in (parents, fixed)]
+        rows.append((cells, results.best is not None and row.number == results.best.number))
+    return _table(head, rows)
+
+
+def _baseline_table(results: Results) -> str:
+    head = ["model"] + [f"{label}: {which}" for label in results.objectives for which in ("search", "confirmed")]
+    rows = []
+    for row in results.baselines:
+        cells = [row.name]
+        for label in results.objectives:
+            cells += [text_of((values or {}).get(label)) for values in (row.search, row.confirmed)]
+        rows.append((cells, False))
+    return _table(head, rows)
+
+
+def _task_table(results: Results, row: Row) -> str:
+    """For marks of 0 and 1: how many items both, one or neither got right."""
+    head = ["task", "metric", "items", "this model", "best parent", "gained", "lost"]
+    mine = results.marks(row.number, "confirm") or {}
+    rows = []
+    for label, (rival, _) in results.best_parent(row).items():
+        number = next(other.number for other in results.baselines if other.name == rival)
+        theirs = results.marks(number, "confirm") or {}
+        for key in results.fitness.keys(label):
+            metric = results.store.table.tasks[key].metric(results.fitness.objectives[label].metric) or ""
+            pairs = list(zip(mine[key][metric], theirs[key][metric], strict=True))
+            means = [sum(column) / len(pairs) for column in zip(*pairs, strict=True)]
+            gained, lost = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+            cells = [
+                key,
+                metric,
+                str(len(pairs)),
+                f"{means[0]:.3f}",
+                f"{means[1]:.3f} ({rival})",
+                str(gained),
+                str(lost),
+            ]
+            rows.append((cells, False))
+    return _table(head, rows)
+
+
+def _failures(results: Results) -> str:
+    failures = results.to_json()["failures"]
+    if not failures:
+        return "<p>None.</p>"
+    rows = [([f"candidate {f['number']}", f["stage"], f["reason"]], False) for f in failures]
+    return _table(["candidate", "stage", "reason"], rows, words=True)
+
+
+def _environment(results: Results) -> str:
+    opened = results.state.opened
+    facts = [("device", opened.device if opened else ""), *((opened.versions if opened else {}).items())]
+    facts += [(f"parent {name}", folder.digest or "") for name, folder in results.file.parents.models.items()]
+    facts.append(("report made by", f"evomerge {__version__}"))
+    commands = f"evomerge export {results.store.folder.name} --pick best --out MODEL"
+    table = _table(["", ""], [([name, value], False) for name, value in facts], words=True)
+    return f"{table}<pre>{_text(commands)}</pre>"
+
+
+def _section(title: str, text: str, *parts: str) -> str:
+    return f"<h2>{_text(title)}</h2><p class='lead'>{_text(text)}</p>" + "".join(parts)
+
+
+def _figure(figure: go.Figure) -> str:
+    found: str = figure.to_html(
+        full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
+    )
+    return found
+
+
+def _table(head: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]], *, words: bool = False) -> str:
+    top = "".join(f"<th>{_text(cell)}</th>" for cell in head)
+    body = "".join(
+        f"<tr{' class=best' if best else ''}>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>"
+        for cells, best in rows
+    )
+    kind = " class=words" if words else ""
+    return f"<div class='scroll'><table{kind}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))

@@ -1,0 +1,7 @@
+"""What a run has found so far."""
+
+from evomerge.results.pareto import hypervolume, non_dominated
+from evomerge.results.state import RunState
+from evomerge.results.table import Results, Row
+
+__all__ = ["Results", "Row", "RunState", "hypervolume", "non_dominated"]

@@ -1,0 +1,267 @@
+"""What a run has found so far: the one table that `show`, `--pick`, the report and the model card read."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from evomerge.errors import SpecError
+from evomerge.estimate import Grader, Pair
+from evomerge.events import Asked, Evaluated
+from evomerge.fitness import Fitness
+from evomerge.recipe import Recipe
+from evomerge.results.pareto import crowded_out, hypervolume, knee, non_dominated
+from evomerge.results.state import RunState
+from evomerge.space import bind
+from evomerge.store import RunStore
+from evomerge.trial import Draw, Failure, Marks
+from evomerge.values import Value
+
+TOP = 8
+MOST_FINALISTS = 24
+
+
+class Row(Value):
+    """A model and what it scored: value and standard error of each objective, None where it was not scored."""
+
+    number: int
+    name: str
+    origin: str
+    recipe: str
+    search: dict[str, Pair] | None = None
+    confirmed: dict[str, Pair] | None = None
+    failure: Failure | None = None
+
+
+class Results:
+    """A run, read. Nothing is executed and no model is needed.
+
+    Raises:
+        SpecError: the folder holds no run, or a damaged one.
+    """
+
+    def __init__(self, store: RunStore) -> None:
+        self.store = store
+        self.file = store.file
+        self.fitness: Fitness = store.file.spec.fitness
+        self.grader = Grader(self.fitness, store.table)
+        self.state = RunState()
+        for event in store.events():
+            self.state.apply(event)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Results":
+        """The results in a run folder."""
+        return cls(RunStore(folder))
+
+    @property
+    def objectives(self) -> list[str]:
+        """Labels of the objectives, in the order of the fitness file."""
+        return list(self.fitness.objectives)
+
+    @cached_property
+    def rows(self) -> dict[int, Row]:
+        """Every model of the run by number: candidates, and baselines outside the space."""
+        return {number: self._row(asked) for number, asked in self.state.candidates.items()}
+
+    @cached_property
+    def baselines(self) -> list[Row]:
+        """The parents and the fixed recipes."""
+        return [self.rows[number] for number, asked in self.state.candidates.items() if asked.name is not None]
+
+    @property
+    def parent_names(self) -> tuple[str, ...]:
+        """Names of the baselines that are parents as they were."""
+        parents = self.file.parents
+        return (*((parents.base,) if parents.base else ()), *parents.experts)
+
+    @cached_property
+    def finalists(self) -> list[int]:
+        """Candidates worth confirming: those confirmed already, or the front, or the top 8 and what was recommended."""
+        return list(self.state.confirmed) or self.choose_finalists(TOP)
+
+    def choose_finalists(self, top: int) -> list[int]:
+        """The search's best by its own numbers: with one objective the top few, with several the front."""
+        found = [row for row in self.rows.values() if row.origin != "baseline" and row.search is not None]
+        if not found:
+            return []
+        if len(self.objectives) == 1:
+            ranked = sorted(found, key=lambda row: (-self.scalar(row, "search"), row.number))
+            best = [row for row in ranked if row.origin != "recommended"][:top]
+        else:
+            front = non_dominated([self._oriented(row, "search") for row in found])
+            points = [found[i] for i in front]
+            kept = crowded_out([self._oriented(row, "search") for row in points], max(top, MOST_FINALISTS))
+            best = [points[i] for i in kept]
+        recommended = [row for row in found if row.origin == "recommended" and row not in best]
+        return [row.number for row in (*best, *recommended)]
+
+    @cached_property
+    def front(self) -> list[Row]:
+        """The non-dominated finalists by their best known values; with one objective all finalists, best first."""
+        rows = [self.rows[number] for number in self.finalists]
+        rows = [row for row in rows if self.known(row)]
+        if len(self.objectives) == 1:
+            return sorted(rows, key=lambda row: (-self.scalar(row), row.number))
+        front = [rows[i] for i in non_dominated([self._oriented(row) for row in rows])]
+        return sorted(front, key=lambda row: (-self._oriented(row)[0], row.number))
+
+    @cached_property
+    def best(self) -> Row | None:
+        """The finalist with the highest confirmed scalarisation (by search values before confirmation)."""
+        rows = [row for row in (self.rows[number] for number in self.finalists) if self.known(row)]
+        return max(rows, key=lambda row: (self.scalar(row), -row.number), default=None)
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether finalists have been scored on items that the search never saw."""
+        return bool(self.state.confirmed)
+
+    @property
+    def status(self) -> str:
+        """`running`, `stopped` (can be resumed), `failed` or `finished`."""
+        return self.state.closed.state if self.state.closed is not None else "running"
+
+    def known(self, row: Row) -> Mapping[str, Pair]:
+        """A row's most trusted values: confirmed ones once there are any, else those of the search."""
+        return (row.confirmed if self.is_confirmed else row.search) or {}
+
+    def scalar(self, row: Row, which: str = "known") -> float:
+        """All objectives of a row as one number."""
+        others = [self._oriented(other, which) for other in self.rows.values() if self._values(other, which)]
+        ideal = [max(column) for column in zip(*others, strict=True)]
+        return self.fitness.scalar(self._oriented(row, which), ideal)
+
+    def pick(self, what: str) -> Row:
+        """A candidate by `best`, `knee`, an objective's label, or `number:N`.
+
+        Raises:
+            SpecError: there is no such thing, or nothing has been evaluated yet.
+        """
+        if what.startswith("number:"):
+            number = what.removeprefix("number:")
+            if not number.isdigit() or int(number) not in self.rows:
+                raise SpecError(f"--pick {what}: the run has no candidate of that number; `evomerge show` lists them")
+            return self.rows[int(number)]
+        if not self.front or self.best is None:
+            raise SpecError(f"--pick {what}: no candidate has been scored yet")
+        if what == "best":
+            return self.best
+        if what == "knee" and len(self.objectives) > 1:
+            return self.front[knee([self._oriented(row) for row in self.front])]
+        if what in self.objectives:
+            place = self.objectives.index(what)
+            return max(self.front, key=lambda row: self._oriented(row)[place])
+        known = ", ".join(("best", *(("knee",) if len(self.objectives) > 1 else ()), *self.objectives, "number:N"))
+        raise SpecError(f"--pick {what!r} is none of {known}")
+
+    def recipe(self, number: int) -> Recipe:
+        """The recipe of a candidate, decoded from its genome unless it was written out.
+
+        Raises:
+            SpecError: this version decodes the genome to another recipe than the run's did.
+        """
+        asked = self.state.candidates[number]
+        if asked.recipe is not None or asked.genome is None:
+            assert asked.recipe is not None, "a candidate without a genome has its recipe written out"
+            return asked.recipe
+        recipe = bind(self.file.spec.space, self.file.parents).decode(asked.genome)
+        if recipe.digest() != asked.digest:
+            raise SpecError(
+                f"{self.store.folder}: candidate {number} decodes to another recipe than when it was evaluated;"
+                f" use evomerge {self.file.evomerge}, which made this run"
+            )
+        return recipe
+
+    def marks(self, number: int, pool: str) -> Marks | None:
+        """Raw marks of a candidate on a pool."""
+        evaluated = self.state.scored.get((number, pool))
+        return self.store.marks(evaluated) if evaluated is not None else None
+
+    def paired(self, row: Row, others: Sequence[Row]) -> dict[str, tuple[str, Pair]]:
+        """For each objective, the best of `others` and the row's difference to it on the same confirm items."""
+        mine = self.marks(row.number, "confirm")
+        rivals = [other for other in others if other.confirmed is not None and other.number != row.number]
+        if mine is None or not rivals:
+            return {}
+        found = {}
+        for place, label in enumerate(self.objectives):
+            rival = max(rivals, key=lambda other: self._oriented(other)[place])
+            theirs = self.marks(rival.number, "confirm")
+            assert theirs is not None, "confirmed values come from marks"
+            found[label] = (rival.name, self.grader.differences(mine, theirs, Draw(pool="confirm"))[label])
+        return found
+
+    def best_parent(self, row: Row) -> dict[str, tuple[str, Pair]]:
+        """Difference to the best parent, objective by objective."""
+        return self.paired(row, [other for other in self.baselines if other.name in self.parent_names])
+
+    def best_fixed(self, row: Row) -> dict[str, tuple[str, Pair]]:
+        """Difference to the best fixed recipe, parents among them, objective by objective."""
+        return self.paired(row, self.baselines)
+
+    def hypervolumes(self) -> dict[str, float] | None:
+        """Hypervolume of the front and of the fixed recipes, from the worst fixed value of each objective."""
+        fixed = [self._oriented(row) for row in self.baselines if self.known(row)]
+        if len(self.objectives) < 2 or not fixed or not self.front:
+            return None
+        reference = [min(column) for column in zip(*fixed, strict=True)]
+        return {
+            "front": hypervolume([self._oriented(row) for row in self.front], reference),
+            "fixed": hypervolume(fixed, reference),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `evomerge show --json` prints."""
+        finished = self.state.finished()
+        every = self.state.outcomes.values()
+        merge, score = sum(e.seconds.merge for e in every), sum(e.seconds.score for e in every)
+        return {
+            "state": self.status,
+            "evaluations": {
+                "done": len(finished),
+                "failed": sum(e.failure is not None for e in finished),
+                "budget": self.state.budget.evaluations,
+            },
+            "objectives": self.objectives,
+            "baselines": [_plain(row, ("name", "search", "confirmed")) for row in self.baselines],
+            "front": [self._front_entry(row) for row in self.front],
+            "best": self.best.number if self.best else None,
+            "seconds": {"merge": merge, "score": score, "overhead": max(0.0, self.state.seconds() - merge - score)},
+            "hypervolume": self.hypervolumes(),
+            "failures": [{"number": e.number, **e.failure.to_plain()} for e in finished if e.failure],
+        }
+
+    def _front_entry(self, row: Row) -> dict[str, Any]:
+        paired = {
+            name: {label: list(pair) for label, (_, pair) in differences.items()}
+            for name, differences in (("best_parent", self.best_parent(row)), ("best_fixed", self.best_fixed(row)))
+        }
+        return {**_plain(row, ("number", "recipe", "search", "confirmed")), "paired": paired}
+
+    def _row(self, asked: Asked) -> Row:
+        search, confirmed = (self.state.scored.get((asked.number, pool)) for pool in ("search", "confirm"))
+        return Row(
+            number=asked.number,
+            name=asked.name or f"candidate {asked.number}",
+            origin=asked.origin,
+            recipe=asked.digest,
+            search=self._graded(search, "search"),
+            confirmed=self._graded(confirmed, "confirm"),
+            failure=search.failure if search else None,
+        )
+
+    def _graded(self, evaluated: Evaluated | None, pool: str) -> dict[str, Pair] | None:
+        marks = self.store.marks(evaluated) if evaluated is not None else None
+        return None if marks is None else self.grader.values(marks, Draw.model_validate({"pool": pool}))
+
+    def _values(self, row: Row, which: str) -> Mapping[str, Pair]:
+        return self.known(row) if which == "known" else (row.search or {})
+
+    def _oriented(self, row: Row, which: str = "known") -> tuple[float, ...]:
+        return self.grader.oriented(self._values(row, which))
+
+
+def _plain(row: Row, keys: tuple[str, ...]) -> dict[str, Any]:
+    plain = row.model_dump(mode="json")
+    return {key: plain[key] if plain[key] is not None else {} for key in keys}

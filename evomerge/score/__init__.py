@@ -1,0 +1,15 @@
+"""A live model to raw marks."""
+
+from evomerge.score.function import FunctionScorer, ScorerFunction, function_table
+from evomerge.score.scorer import ScoreFailure, Scorer, TaskScorer, check_metrics, open_banks
+
+__all__ = [
+    "FunctionScorer",
+    "ScoreFailure",
+    "Scorer",
+    "ScorerFunction",
+    "TaskScorer",
+    "check_metrics",
+    "function_table",
+    "open_banks",
+]

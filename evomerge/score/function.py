@@ -1,0 +1,85 @@
+"""A metric of one's own instead of lm-eval tasks: a Python callable from a live model to marks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from evomerge.errors import SpecError
+from evomerge.fitness import Fitness, ItemTable, TaskItems
+from evomerge.score.bank import Item, pool_of, split_items
+from evomerge.score.scorer import ScoreFailure, check_metrics, finite
+from evomerge.trial import Draw, Marks
+
+
+class ScorerFunction(Protocol):
+    """`items` lists item ids by task; a call marks some of them with the live model.
+
+    It gets the model, its tokenizer, and the ids wanted by task, and gives back task, then metric, then one mark
+    per id in the order asked. Higher is better, unless an objective says `direction: min`.
+    """
+
+    items: Mapping[str, Sequence[str]]
+
+    def __call__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, items: Mapping[str, Sequence[str]], /
+    ) -> Mapping[str, Mapping[str, Sequence[float]]]:
+        """Marks of the wanted items."""
+        ...
+
+
+class FunctionScorer:
+    """Lets a callable stand in for lm-eval; its tasks are those that the fitness names."""
+
+    def __init__(
+        self, function: ScorerFunction, fitness: Fitness, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        self._function = function
+        self._model = model
+        self._tokenizer = tokenizer
+        self.notes: set[str] = set()
+        self.table = function_table(function, fitness)
+
+    def marks(self, draw: Draw) -> Marks:
+        """Marks of the drawn items.
+
+        Raises:
+            ScoreFailure: the callable gave another number of marks than there are items, or one that is not finite.
+        """
+        wanted = self.table.drawn(draw.pool, draw.places)
+        given = self._function(self._model, self._tokenizer, wanted)
+        marks: dict[str, dict[str, tuple[float, ...]]] = {}
+        for task, ids in wanted.items():
+            marks[task] = {metric: tuple(map(float, values)) for metric, values in given.get(task, {}).items()}
+            for metric in self.table.tasks[task].metrics:
+                values = marks[task].get(metric, ())
+                if len(values) != len(ids):
+                    raise ScoreFailure(
+                        f"the scorer gave {len(values)} marks of {metric} for {len(ids)} items of {task}"
+                    )
+                for item, value in zip(ids, values, strict=True):
+                    finite(value, metric, item, task)
+        return marks
+
+
+def function_table(function: ScorerFunction, fitness: Fitness) -> ItemTable:
+    """The items of a callable, split like those of a task.
+
+    Raises:
+        SpecError: the fitness names a task that the callable has no items for.
+    """
+    tasks: dict[str, TaskItems] = {}
+    for label, objective in fitness.objectives.items():
+        for task in objective.task_names():
+            if task not in function.items:
+                known = ", ".join(function.items)
+                raise SpecError(f"fitness.objectives.{label}: the scorer has no items for {task!r}; it has {known}")
+            metric = objective.metric or "score"
+            ids = [Item(str(key), str(key), task, i, {}) for i, key in enumerate(function.items[task])]
+            search, confirm = split_items(task, ids, fitness.items)
+            known_metrics = tasks[task].metrics if task in tasks else {}
+            metrics = {**known_metrics, metric: True}
+            tasks[task] = TaskItems(search=pool_of(search), confirm=pool_of(confirm), metrics=metrics)
+    table = ItemTable(tasks=tasks)
+    check_metrics(fitness, table)
+    return table

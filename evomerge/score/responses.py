@@ -1,0 +1,197 @@
+"""Answers of a live model to lm-eval requests: natively where we can, through lm-eval's own HFLM where not."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from evomerge.score.generation import GreedyDecoder, Prompt
+from evomerge.score.loglikelihood import LikelihoodPlan, Request
+
+TOKEN_BUDGET = {"cpu": 1024, "cuda": 65536}
+"""Padded tokens of one forward pass: on a CPU what keeps activations in the cache, on a GPU what fills it."""
+GREEDY_KEYS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
+NEUTRAL = {
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "num_beams": 1,
+    "min_length": 0,
+    "bad_words_ids": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+}
+"""Settings of a generation config under which greedy decoding is nothing but the largest logit."""
+PROBE_TOLERANCE = 1e-3
+
+
+class Responder:
+    """Puts requests to a live model.
+
+    `notes` says in plain words what goes the slow way, and why.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model = model
+        self.lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=16)
+        self.notes: set[str] = set()
+        self._budget = TOKEN_BUDGET[model.device.type]
+        self._decoder = GreedyDecoder(model, tokenizer, self._budget)
+        self._share: bool | None = None
+        self._eos = self.lm.tok_decode(self.lm.eot_token_id, skip_special_tokens=False)
+
+    def prepare(self, instances: Sequence[Instance]) -> "Prepared":
+        """Tokenise and plan, once for all candidates."""
+        return Prepared(self, instances)
+
+    def likelihood_plan(self, requests: Sequence[Request]) -> LikelihoodPlan:
+        """A plan over requests, with shared contexts if this model class takes them rightly."""
+        limit = self.lm.max_length
+        if self._share is None:
+            self._share = self._can_share(requests)
+        return LikelihoodPlan(requests, self.model, limit, self._budget, share=self._share)
+
+    def decode(self, prompts: Sequence[Prompt]) -> list[str]:
+        """Greedy continuations, cut at their stop strings as lm-eval cuts them."""
+        texts = self._decoder.run(prompts)
+        return [postprocess_generated_text(t, list(p.stops), None) for t, p in zip(texts, prompts, strict=True)]
+
+    def prompts(self, instances: Sequence[Instance]) -> list[Prompt]:
+        """What the decoder needs of `generate_until` requests."""
+        found = []
+        for instance in instances:
+            text, arguments = instance.args
+            settings = normalize_gen_kwargs(dict(arguments), self.lm.max_gen_toks)
+            stops = handle_stop_sequences(settings.get("until"), eos=self._eos)
+            room = self.lm.max_length - settings["max_gen_toks"]
+            tokens, _ = self.lm.tok_batch_encode([text], left_truncate_len=room, truncation=self.lm.truncation)
+            found.append(
+                Prompt(tuple(tokens[0].tolist()), settings["max_gen_toks"], tuple(stop for stop in stops if stop))
+            )
+        return found
+
+    def greedy(self, instances: Sequence[Instance]) -> bool:
+        """Whether all these requests are plain greedy decoding, which is done natively."""
+        config = self.model.generation_config
+        odd = [key for key, value in NEUTRAL.items() if (getattr(config, key, None) or value) != value]
+        for instance in instances:
+            arguments = instance.args[1]
+            sampled = arguments.get("do_sample") or float(arguments.get("temperature") or 0) > 0
+            odd += ["sampling"] if sampled else []
+            odd += [key for key in normalize_gen_kwargs(dict(arguments), 1) if key not in GREEDY_KEYS]
+        if odd:
+            self.notes.add(
+                f"generation goes through lm-eval's HFLM, which is slower, because of {', '.join(sorted(set(odd)))}"
+            )
+        return not odd
+
+    def _can_share(self, requests: Sequence[Request]) -> bool:
+        """Score a few requests with shared contexts and one by one; a class that ignores our masks is found out."""
+        window = getattr(self.model.config.get_text_config(), "sliding_window", None)
+        longest = max((len(r.context) + len(r.continuation) for r in requests), default=0)
+        if window is not None and longest > window:
+            # Our masks say who sees whom, and know nothing of windows.
+            self.notes.add("contexts are not shared between answers: some are longer than the attention window")
+            return False
+        by_context: dict[tuple[int, ...], list[Request]] = {}
+        for request in requests:
+            by_context.setdefault(request.context, []).append(request)
+        probe = [r for group in list(by_context.values())[:4] for r in group if len(group) > 1]
+        if not probe:
+            return True
+        limit = self.lm.max_length
+        together, alone = (
+            torch.tensor(LikelihoodPlan(probe, self.model, limit, self._budget, share=share).run(self.model)[0])
+            for share in (True, False)
+        )
+        tolerance = PROBE_TOLERANCE if self.model.dtype == torch.float32 else 0.25
+        same = bool(((together - alone).abs() <= tolerance * (1 + alone.abs())).all())
+        if not same:
+            self.notes.add(
+                f"contexts are not shared between answers: {type(self.model).__name__} does not take our masks"
+            )
+        return same
+
+
+class Prepared:
+    """Requests ready to be put to candidate after candidate."""
+
+    def __init__(self, responder: Responder, instances: Sequence[Instance]) -> None:
+        self._responder = responder
+        self._kinds: dict[str, list[Instance]] = {}
+        for instance in instances:
+            self._kinds.setdefault(instance.request_type, []).append(instance)
+        self._plan: LikelihoodPlan | None = None
+        self._windows: list[int] = []
+        requests = self._likelihood_requests()
+        if requests:
+            self._plan = responder.likelihood_plan(requests)
+        wanted = self._kinds.get("generate_until", [])
+        self._prompts = responder.prompts(wanted) if wanted and responder.greedy(wanted) else None
+
+    def _likelihood_requests(self) -> list[Request]:
+        lm = self._responder.lm
+        requests = [_pair(lm, *instance.args) for instance in self._kinds.get("loglikelihood", [])]
+        for instance in self._kinds.get("loglikelihood_rolling", []):
+            windows = get_rolling_token_windows(
+                token_list=lm.tok_encode(instance.args[0]),
+                prefix_token=lm.prefix_token_id,
+                max_seq_len=lm.max_length,
+                context_len=1,
+            )
+            pairs = [Request(tuple(context), tuple(rest)) for context, rest in map(make_disjoint_window, windows)]
+            self._windows.append(len(pairs))
+            requests += pairs
+        return requests
+
+    def answer(self) -> None:
+        """Fill every request's `resps` with what the model, as it is now, says."""
+        for kind, instances in self._kinds.items():
+            for instance in instances:
+                instance.resps, instance.filtered_resps = [], {}
+            if kind == "generate_until":
+                self._answer_generations(instances)
+        if self._plan is not None:
+            self._answer_likelihoods()
+
+    def _answer_likelihoods(self) -> None:
+        assert self._plan is not None
+        totals, greedy = self._plan.run(self._responder.model)
+        answers: list[Any] = list(zip(totals, greedy, strict=True))
+        single = self._kinds.get("loglikelihood", [])
+        for instance, answer in zip(single, answers, strict=False):
+            instance.resps = [answer] * (instance.repeats or 1)
+        start = len(single)
+        for instance, count in zip(self._kinds.get("loglikelihood_rolling", []), self._windows, strict=True):
+            instance.resps = [sum(totals[start : start + count])] * (instance.repeats or 1)
+            start += count
+
+    def _answer_generations(self, instances: Sequence[Instance]) -> None:
+        if self._prompts is not None:
+            texts = self._responder.decode(self._prompts)
+        else:
+            repeated = [instance for instance in instances for _ in range(instance.repeats or 1)]
+            every = iter(self._responder.lm.generate_until(repeated, disable_tqdm=True))
+            for instance in instances:
+                instance.resps = [next(every) for _ in range(instance.repeats or 1)]
+            return
+        for instance, text in zip(instances, texts, strict=True):
+            instance.resps = [text] * (instance.repeats or 1)
+
+
+def _pair(lm: HFLM, context: str, continuation: str) -> Request:
+    """Tokens of a context and its continuation, split where lm-eval splits them."""
+    if context:
+        left, right = lm._encode_pair(context, continuation)
+        return Request(tuple(left), tuple(right))
+    right = lm.tok_encode(continuation, add_special_tokens=False)
+    if lm.prefix_token_id != right[0]:
+        return Request((lm.prefix_token_id,), tuple(right))
+    return Request((right[0],), tuple(right[1:]))

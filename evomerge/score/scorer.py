@@ -1,0 +1,157 @@
+"""A live model to raw marks: one number per item and metric, as lm-eval's own metric code gives them."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from lm_eval.api.instance import Instance
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from evomerge.errors import SpecError
+from evomerge.fitness import Fitness, ItemTable
+from evomerge.score.bank import TaskBank, build_requests, open_bank
+from evomerge.score.responses import Prepared, Responder
+from evomerge.score.tasks import TaskCatalogue, mark_of, metric_name
+from evomerge.trial import Draw, Marks
+
+DRAWS_KEPT = 8
+
+
+class ScoreFailure(Exception):
+    """A candidate that cannot be scored: its logits are not finite, or a metric chokes on its answers."""
+
+
+class Scorer(Protocol):
+    """Marks of whatever the live model is at the moment."""
+
+    table: ItemTable
+
+    @property
+    def notes(self) -> set[str]:
+        """What is scored the slow way, and why."""
+        ...
+
+    def marks(self, draw: Draw) -> Marks:
+        """Task, then metric, then a mark per drawn item."""
+        ...
+
+
+class TaskScorer:
+    """Scores a live model on the lm-eval tasks of a fitness.
+
+    Documents, prompts, tokens and forward-pass plans are made once per draw and reused for every candidate.
+    """
+
+    def __init__(
+        self, fitness: Fitness, banks: dict[str, TaskBank], model: PreTrainedModel, tokenizer_folder: Path
+    ) -> None:
+        self._banks = banks
+        self.table = ItemTable(tasks={name: bank.table for name, bank in self._banks.items()})
+        check_metrics(fitness, self.table)
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+        _check_template(fitness, tokenizer)
+        self._responder = Responder(model, tokenizer)
+        self._requests = {name: build_requests(bank, self._responder.lm) for name, bank in self._banks.items()}
+        self._prepared: OrderedDict[str, tuple[Prepared, dict[str, list[str]]]] = OrderedDict()
+
+    @property
+    def notes(self) -> set[str]:
+        """What is scored the slow way, and why."""
+        return self._responder.notes
+
+    def marks(self, draw: Draw) -> Marks:
+        """Marks of the drawn items.
+
+        Raises:
+            ScoreFailure: a mark is not a finite number.
+        """
+        prepared, ids = self._prepare(draw)
+        prepared.answer()
+        return {name: self._graded(self._banks[name], ids[name]) for name in ids}
+
+    def _prepare(self, draw: Draw) -> tuple[Prepared, dict[str, list[str]]]:
+        key = draw.model_dump_json(include={"pool", "places"})
+        if key not in self._prepared:
+            ids = self.table.drawn(draw.pool, draw.places)
+            instances = [i for name, wanted in ids.items() for item in wanted for i in self._requests[name][item]]
+            self._prepared[key] = (self._responder.prepare(instances), ids)
+            while len(self._prepared) > DRAWS_KEPT:
+                self._prepared.popitem(last=False)
+        self._prepared.move_to_end(key)
+        return self._prepared[key]
+
+    def _graded(self, bank: TaskBank, ids: Sequence[str]) -> dict[str, tuple[float, ...]]:
+        """Apply each task's filters and its metric code, document by document."""
+        rows: dict[str, dict[str, float]] = {}
+        for leaf, task in bank.leaves.items():
+            wanted = [item for item in ids if bank.items[item].leaf == leaf]
+            if not wanted:
+                continue
+            filters = [ensemble.name for ensemble in task._filters]
+            task._instances = [i for item in wanted for i in self._requests[bank.name][item]]
+            task.apply_filters()
+            for item in wanted:
+                rows[item] = _item_marks(bank, item, self._requests[bank.name][item], filters)
+        shared = set.intersection(*(set(row) for row in rows.values()))
+        return {metric: tuple(rows[item][metric] for item in ids) for metric in rows[ids[0]] if metric in shared}
+
+
+def _item_marks(bank: TaskBank, key: str, instances: Sequence[Instance], filters: Sequence[str]) -> dict[str, float]:
+    item = bank.items[key]
+    task = bank.leaves[item.leaf]
+    ordered = sorted(instances, key=lambda instance: instance.idx)
+    row = {}
+    for name in filters:
+        for metric, value in task.process_results(item.doc, [i.filtered_resps[name] for i in ordered]).items():
+            mark = mark_of(metric, value)
+            if mark is None:
+                continue
+            row[metric_name(metric, name, filters)] = finite(mark, metric, key, bank.name)
+    return row
+
+
+def finite(mark: float, metric: str, item: str, task: str) -> float:
+    """The mark, if it is a number.
+
+    Raises:
+        ScoreFailure: it is NaN or infinite.
+    """
+    if not math.isfinite(mark):
+        raise ScoreFailure(f"{metric} of item {item} of {task} is {mark}: the merged model computes no finite numbers")
+    return mark
+
+
+def open_banks(fitness: Fitness) -> dict[str, TaskBank]:
+    """Load every task of a fitness and split its items; needs no model.
+
+    Raises:
+        SpecError: a task is unknown, cannot be loaded, or has too few documents.
+    """
+    catalogue = TaskCatalogue(fitness)
+    return {name: open_bank(name, use, catalogue.load(use), fitness.items) for name, use in fitness.uses().items()}
+
+
+def check_metrics(fitness: Fitness, table: ItemTable) -> None:
+    """Refuse a metric that a task does not give.
+
+    Raises:
+        SpecError: with the metrics it does give.
+    """
+    for label, objective in fitness.objectives.items():
+        for key in fitness.keys(label):
+            items = table.tasks[key]
+            wanted = [objective.metric, objective.tie_break.metric if objective.tie_break else None]
+            for metric in wanted:
+                if metric is not None and items.metric(metric) is None:
+                    raise SpecError(
+                        f"fitness.objectives.{label}.metric: {key!r} gives no {metric!r} per document;"
+                        f" it gives {', '.join(items.metrics)}"
+                    )
+
+
+def _check_template(fitness: Fitness, tokenizer: PreTrainedTokenizerBase) -> None:
+    for label, objective in fitness.objectives.items():
+        if objective.chat_template and tokenizer.chat_template is None:
+            raise SpecError(f"fitness.objectives.{label}.chat_template: the parents' tokenizer has no chat template")

@@ -1,0 +1,136 @@
+"""lm-eval tasks: found by name, loaded once, with the marks they give per document made plain numbers."""
+
+import contextlib
+import difflib
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+
+from evomerge.errors import SpecError
+from evomerge.fitness import Fitness, TaskUse
+
+FEWSHOT_SEED = 1234
+"""lm-eval's own default, so that few-shot examples are those of its published numbers."""
+
+# Metrics whose value per document is not a number: how it becomes one, and what aggregating would have done.
+LIKELIHOODS = {"word_perplexity": 1.0, "byte_perplexity": 1.0, "bits_per_byte": math.log(2)}
+
+
+class TaskCatalogue:
+    """The tasks of a fitness: those in its own folders first, lm-eval's stock (slow to list) only if needed."""
+
+    def __init__(self, fitness: Fitness) -> None:
+        self._include = [Path(folder) for folder in fitness.include]
+        for folder in self._include:
+            if not folder.is_dir():
+                raise SpecError(f"fitness.include: {folder} is not a folder; give a folder of lm-eval task files")
+        self._manager = TaskManager(include_path=[*self._include], include_defaults=False)
+        self._stock_listed = False
+
+    def load(self, use: TaskUse) -> dict[str, Task]:
+        """The task, or a group's leaves, by name; set up for the use's few-shot and generation arguments.
+
+        Raises:
+            SpecError: no such task, or it cannot be loaded, or it needs images, audio or running code.
+        """
+        if use.task not in self._manager.task_index and not self._stock_listed:
+            self._manager = TaskManager(include_path=[*self._include])
+            self._stock_listed = True
+        if use.task not in self._manager.task_index:
+            near = difflib.get_close_matches(use.task, self._manager.all_tasks, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists the stock ones"
+            raise SpecError(f"fitness: there is no task {use.task!r}; {hint}")
+        tasks = self._build(use.task)
+        for name, task in tasks.items():
+            _configure(name, task, use)
+        return tasks
+
+    def _build(self, name: str) -> dict[str, Task]:
+        entry = self._manager.task_index[name]
+        home = entry.yaml_path.parent if entry.yaml_path and self._local(entry.yaml_path) else None
+        # lm-eval reads a task's data files relative to the working directory; people mean the task's folder.
+        with _silent(), contextlib.chdir(home) if home else contextlib.nullcontext():
+            try:
+                tasks: dict[str, Task] = self._manager.load([name])["tasks"]
+            except Exception as error:  # noqa: BLE001  Anything a task file or a data set can raise.
+                reason = str(error).strip().split("\n")[0] or type(error).__name__
+                raise SpecError(f"fitness: task {name!r} cannot be loaded ({reason})") from None
+        return tasks
+
+    def _local(self, path: Path) -> bool:
+        return any(folder.resolve() in path.resolve().parents for folder in self._include)
+
+
+def _configure(name: str, task: Task, use: TaskUse) -> None:
+    if getattr(task, "MULTIMODAL", False) or getattr(task, "UNSAFE_CODE", False):
+        what = "runs generated code" if getattr(task, "UNSAFE_CODE", False) else "needs images or audio"
+        raise SpecError(f"fitness: task {name!r} {what}, which evomerge does not do; choose another task")
+    if use.generation is not None:
+        if task.get_config("output_type") != "generate_until":
+            raise SpecError(f"fitness: task {name!r} generates nothing; leave generation out")
+        task.set_config("generation_kwargs", dict(use.generation), update=True)
+    fixed = task.get_config("num_fewshot")
+    if use.fewshot is not None and fixed == 0 and use.fewshot != 0:
+        raise SpecError(f"fitness: task {name!r} is defined as zero-shot (num_fewshot: 0); leave fewshot out")
+    if use.fewshot is not None:
+        task.set_config("num_fewshot", use.fewshot)
+    elif fixed is None:
+        task.set_config("num_fewshot", 0)
+    task.set_fewshot_seed(FEWSHOT_SEED)
+
+
+def metrics_of(task: Task) -> dict[str, bool]:
+    """The metrics a task gives, named as in a fitness file, with whether higher is better."""
+    filters = [ensemble.name for ensemble in task._filters]
+    better = task.higher_is_better()
+    return {
+        metric_name(metric, filter_name, filters): bool(better.get(metric, True))
+        for filter_name in filters
+        for metric in task.aggregation()
+    }
+
+
+def metric_name(metric: str, filter_name: str, filters: Sequence[str]) -> str:
+    """`acc`, or `exact_match,strict-match` where a task has several filters."""
+    return metric if len(filters) == 1 else f"{metric},{filter_name}"
+
+
+def mark_of(metric: str, value: Any) -> float | None:
+    """A document's metric as one number, or None if it only means something for many documents together.
+
+    Log-likelihoods become negative log-likelihoods, in nats per document (`perplexity`), per word, per byte, or
+    bits per byte, so that lower is better as the metric's name says; `brier_score` is the squared distance from
+    the truth.
+    """
+    if metric == "perplexity":
+        return -float(value)
+    if metric in LIKELIHOODS and isinstance(value, tuple):
+        likelihood, size = value
+        return -float(likelihood) / max(float(size), 1.0) / LIKELIHOODS[metric]
+    if metric == "brier_score" and isinstance(value, tuple):
+        gold, probabilities = value
+        return float(sum((p - (i == gold)) ** 2 for i, p in enumerate(probabilities)))
+    if isinstance(value, bool | int | float):
+        return float(value)
+    return float(value) if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else None
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep lm-eval's and datasets' progress bars and remarks off the terminal."""
+    from datasets.utils.logging import disable_progress_bar, enable_progress_bar
+
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        enable_progress_bar()

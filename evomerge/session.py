@@ -1,0 +1,178 @@
+"""One process's hold on a run: what it writes down, hands out and collects."""
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from evomerge.errors import Interrupted
+from evomerge.events import Asked, Assigned, Evaluated, Event, Incident
+from evomerge.execute import Executor
+from evomerge.recipe import Recipe
+from evomerge.results import RunState
+from evomerge.store import RunStore
+from evomerge.trial import Candidate, Draw, Evaluation, Failure, Purpose, Seconds, Work
+
+Watch = Callable[["Session", Evaluation], None]
+
+
+class Session:
+    """Keeps journal, state and executor in step: nothing is handed out that is not written down first.
+
+    `watch` is called with every result, once it is written down.
+    """
+
+    def __init__(self, store: RunStore, executor: Executor, watch: Watch = lambda *_: None) -> None:
+        self.store = store
+        self.executor = executor
+        self.state = RunState()
+        self.stopping = False
+        self._watch = watch
+        self._in_flight: set[int] = set()
+        self._started = time.monotonic()
+        for event in store.events():
+            self.state.apply(event)
+        self._seconds_before = self.state.seconds()
+
+    def record(self, event: Event) -> None:
+        """Write an event down and take it in."""
+        self.store.append(event)
+        self.state.apply(event)
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next candidate."""
+        return len(self.state.candidates)
+
+    @property
+    def in_flight(self) -> int:
+        """Works handed out and not yet back."""
+        return len(self._in_flight)
+
+    def seconds(self) -> float:
+        """Wall-clock seconds of this session and of all before it."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def left(self) -> int:
+        """How many more candidates the budget allows, what is in flight counted as spent."""
+        budget, counted = self.state.budget, len(self.state.counted())
+        limits = [budget.evaluations - counted] if budget.evaluations is not None else []
+        if budget.item_evaluations is not None:
+            pool = sum(len(task.search.ids) for task in self.store.table.tasks.values())
+            limits.append(budget.item_evaluations // pool - counted)
+        if budget.seconds is not None:
+            limits.append(self._affordable(budget.seconds - self.seconds()))
+        return max(0, min(limits, default=0))
+
+    def _affordable(self, seconds: float) -> int:
+        """Candidates that the remaining seconds pay for, at the mean price so far."""
+        if seconds <= 0:
+            return 0
+        prices = [e.seconds.merge + e.seconds.score for e in self.state.finished()]
+        price = sum(prices) / len(prices) if prices else 0.0
+        return int(seconds / price) if price > 0 else 1
+
+    def propose(self, candidate: Candidate) -> None:
+        """Write a new candidate down."""
+        self.record(
+            Asked(
+                number=candidate.number,
+                origin=candidate.origin,
+                genome=candidate.genome,
+                digest=candidate.recipe.digest(),
+                recipe=candidate.recipe if candidate.genome is None else None,
+                name=candidate.name,
+                generation=candidate.generation,
+            )
+        )
+
+    def assign(self, number: int, recipe: Recipe, draw: Draw, purpose: Purpose) -> None:
+        """Write a work down and hand it out, or answer it at once if the same model was scored on the same draw."""
+        assigned = Assigned(work=len(self.state.works), number=number, draw=draw, purpose=purpose)
+        self.record(assigned)
+        twin = self.state.twin(assigned)
+        if twin is not None:
+            again = {
+                "work": assigned.work,
+                "number": number,
+                "worker": "as before",
+                "seconds": Seconds(),
+                "at": time.time(),
+            }
+            self.record(twin.model_copy(update=again))
+        else:
+            self.submit(assigned, recipe)
+
+    def submit(self, assigned: Assigned, recipe: Recipe) -> None:
+        """Hand out a work that is written down already."""
+        self._in_flight.add(assigned.work)
+        self.executor.submit(
+            Work(id=assigned.work, number=assigned.number, recipe=recipe, draw=assigned.draw, purpose=assigned.purpose)
+        )
+
+    def collect(self, timeout: float | None = None) -> list[Evaluation]:
+        """Wait for results and write them down."""
+        back = self.executor.wait(timeout)
+        found = []
+        for result in back:
+            if isinstance(result, Incident):
+                self.record(result)
+                continue
+            self.record(
+                Evaluated(
+                    work=result.work,
+                    number=result.number,
+                    marks=None if isinstance(result.outcome, Failure) else self.store.keep_marks(result.outcome),
+                    failure=result.outcome if isinstance(result.outcome, Failure) else None,
+                    seconds=result.seconds,
+                    worker=result.worker,
+                    at=time.time(),
+                )
+            )
+            self._in_flight.discard(result.work)
+            found.append(result)
+            self._watch(self, result)
+        return found
+
+    def evaluation(self, evaluated: Evaluated) -> Evaluation:
+        """An evaluation as it came back, read from disk."""
+        marks = self.store.marks(evaluated)
+        outcome = evaluated.failure if marks is None else {task: dict(rows) for task, rows in marks.items()}
+        assert outcome is not None, "an evaluation has marks or a failure"
+        return Evaluation(work=evaluated.work, number=evaluated.number, outcome=outcome, seconds=evaluated.seconds)
+
+    def check_interrupted(self) -> None:
+        """Stop here if the user, or the system, asked for it.
+
+        Raises:
+            Interrupted: after Ctrl-C or SIGTERM.
+        """
+        if self.stopping and not self._in_flight:
+            raise Interrupted("stopped between two candidates")
+
+
+class Interruptible:
+    """While it lasts, the first Ctrl-C or SIGTERM lets the running candidate finish; a second does not."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def __enter__(self) -> None:
+        """Take the signals over."""
+        for number in self._signals():
+            self._before[number] = signal.signal(number, self._stop)
+
+    def __exit__(self, *_: object) -> None:
+        """Give them back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  The signature is the system's.
+        if self._session.stopping:
+            raise KeyboardInterrupt
+        self._session.stopping = True
+
+    @staticmethod
+    def _signals() -> Sequence[signal.Signals]:
+        return (signal.SIGINT, signal.SIGTERM)

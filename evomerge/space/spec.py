@@ -1,0 +1,172 @@
+"""The coefficient space as written in YAML, and the parts of a model that it gives genes of their own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from evomerge.errors import SpecError
+from evomerge.recipe import COMPONENTS, NEEDS_BASE, Component, Operator, Parents, TaskArithmetic, Ties
+from evomerge.values import Tagged
+
+Range: TypeAlias = tuple[float, float] | float
+Index: TypeAlias = Annotated[int, Field(ge=0)]
+RULES = ("own", "join", "base")
+
+
+def _named(operator: Any) -> Any:
+    return {"kind": operator} if isinstance(operator, str) else operator
+
+
+class BlendSpec(Tagged):
+    """A coefficient space: which operator, which parts of the model have genes of their own, which ranges.
+
+    `outer` says what happens to embeddings, final norm and head: `own` genes, `join` the first and the last
+    layer group, or taken unchanged from the `base` or from an expert by its name.
+    """
+
+    kind: Literal["blend"] = "blend"
+    operator: Annotated[Operator, BeforeValidator(_named)] = TaskArithmetic()
+    groups: Literal["layer", "model"] | Annotated[int, Field(ge=1)] | tuple[tuple[Index, Index], ...] = "layer"
+    components: Literal["all", "split"] = "all"
+    outer: str = "own"
+    weight: Range | None = None
+    density: Range = 1.0
+
+    @field_validator("weight", "density")
+    @classmethod
+    def _upright(cls, value: Range | None) -> Range | None:
+        if isinstance(value, tuple) and value[0] >= value[1]:
+            raise ValueError(f"is upside down or empty; write [low, high], here [{value[1]:g}, {value[0]:g}]")
+        return value
+
+    @field_validator("density")
+    @classmethod
+    def _fraction(cls, value: Range) -> Range:
+        low, high = ends(value)
+        if low < 0 or high > 1:
+            raise ValueError("is not a fraction of a task vector; give values from 0 to 1")
+        return value
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        kind = self.operator.kind
+        if self.outer == "join" and self.components == "split":
+            raise ValueError("outer: join needs components: all; with components: split write outer: own")
+        if self.density != 1.0 and kind not in ("ties", "dare_ties"):
+            raise ValueError(f"{kind} has no density; leave the key out, or use ties or dare_ties")
+        if isinstance(self.operator, Ties) and self.operator.normalize and self.weights[0] < 0:
+            # The divisor is a sum of weights: near zero, the merged delta is a thousand times any expert's.
+            raise ValueError("ties with normalize: true takes no negative weights; begin the weight range at 0")
+        return self
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Lower and upper end of the weights, equal if the weight is fixed."""
+        if self.weight is None:
+            return (0.0, 1.0) if self.operator.kind in ("linear", "slerp") else (0.0, 1.5)
+        return ends(self.weight)
+
+
+def ends(value: Range) -> tuple[float, float]:
+    """Both ends of a range, a number being a range of length zero."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A part of the model that shares its genes: a layer range or one component of it, perhaps outer groups."""
+
+    name: str
+    first: int = 0
+    last: int = -1
+    component: Component | None = None
+    outer: tuple[str, ...] = ()
+
+
+def slots_of(spec: BlendSpec, parents: Parents) -> list[Slot]:
+    """The parts of this model that the space gives genes of their own, in the order of the genome.
+
+    Raises:
+        SpecError: the layer ranges do not cover the model once.
+    """
+    slots = []
+    ranges = _layer_ranges(spec, parents.layers)
+    parts: tuple[Component | None, ...] = COMPONENTS if spec.components == "split" else (None,)
+    for first, last in ranges:
+        name = f"layers.{first}" if first == last else f"layers.{first}-{last}"
+        outer = _joined(spec, parents, first == 0, last == parents.layers - 1)
+        if len(ranges) == 1 and outer == parents.outer:
+            name = "model"
+        slots += [Slot(f"{name}.{part}" if part else name, first, last, part, outer) for part in parts]
+    if spec.outer == "own":
+        slots += [Slot(name, outer=(name,)) for name in parents.outer]
+    return slots
+
+
+def _joined(spec: BlendSpec, parents: Parents, at_start: bool, at_end: bool) -> tuple[str, ...]:
+    if spec.outer != "join":
+        return ()
+    return tuple(name for name in parents.outer if (at_start if name == "embeddings" else at_end))
+
+
+def _layer_ranges(spec: BlendSpec, layers: int) -> Sequence[tuple[int, int]]:
+    match spec.groups:
+        case "layer":
+            return [(i, i) for i in range(layers)]
+        case "model":
+            return [(0, layers - 1)]
+        case int(count):
+            if count > layers:
+                raise SpecError(
+                    f"space.groups: {count} is more than the model's {layers} layers; write {layers} or less"
+                )
+            return [(i * layers // count, (i + 1) * layers // count - 1) for i in range(count)]
+        case ranges:
+            return _explicit(sorted(ranges), layers)
+
+
+def _explicit(ranges: Sequence[tuple[int, int]], layers: int) -> Sequence[tuple[int, int]]:
+    expected = 0
+    for first, last in ranges:
+        if first != expected or last < first:
+            raise SpecError(
+                f"space.groups: [{first}, {last}] does not follow on; the next range must begin at layer {expected}"
+                " (ranges are inclusive and cover every layer once)"
+            )
+        expected = last + 1
+    if expected != layers:
+        raise SpecError(f"space.groups: the ranges end at layer {expected - 1}; the model's last layer is {layers - 1}")
+    return ranges
+
+
+def check(spec: BlendSpec, parents: Parents) -> None:
+    """Refuse a space that these parents cannot fill.
+
+    Raises:
+        SpecError: the operator needs a base or another number of models; `outer` names nobody.
+    """
+    kind = spec.operator.kind
+    taken = [name for name in parents.experts if name in RULES]
+    if taken:
+        raise SpecError(f"models.experts: {taken[0]!r} has a meaning of its own in a space; choose another name")
+    if kind in NEEDS_BASE and parents.base is None:
+        raise SpecError(f"space.operator: {kind} works on task vectors and needs models.base; name it, or use linear")
+    if kind == "slerp" and len(slerp_ends(parents)) != 2:
+        raise SpecError(
+            f"space.operator: slerp takes two models, here are {len(parents.experts)} experts"
+            f"{' and a base' if parents.base else ''}; give two experts, or a base and one expert"
+        )
+    if spec.outer not in RULES and spec.outer not in parents.experts:
+        known = ", ".join((*RULES, *parents.experts))
+        raise SpecError(f"space.outer: {spec.outer!r} is neither a rule nor an expert; write one of {known}")
+    if spec.outer == "base" and parents.base is None:
+        raise SpecError("space.outer: base needs models.base; name it, or write own")
+
+
+def slerp_ends(parents: Parents) -> tuple[str, ...]:
+    """The models that slerp goes between: two experts, or the base and the one expert."""
+    if len(parents.experts) == 1 and parents.base is not None:
+        return (parents.base, parents.experts[0])
+    return parents.experts

@@ -1,0 +1,235 @@
+"""The run file as a value: everything a search is, parsed once, with errors that say where and what to do."""
+
+import difflib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from evomerge.errors import SpecError
+from evomerge.fitness import Fitness
+from evomerge.presets import find_preset
+from evomerge.space import SpaceSpec
+from evomerge.values import Tagged, Value
+
+T = TypeVar("T")
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+
+
+class Models(Value):
+    """The models to merge: folders or hub ids, experts under the names that genes and reports use."""
+
+    base: str | None = None
+    experts: dict[Annotated[str, Field(pattern=r"^[\w -]+$")], str] = Field(min_length=1)
+
+
+class CmaSpec(Tagged):
+    """CMA-ES, for one objective or a scalarisation of several."""
+
+    kind: Literal["cma"] = "cma"
+    population: Annotated[int, Field(ge=3)] | None = None
+    sigma: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class Nsga2Spec(Tagged):
+    """NSGA-II, for a Pareto front."""
+
+    kind: Literal["nsga2"] = "nsga2"
+    population: Annotated[int, Field(ge=4)] = 20
+
+
+class TpeSpec(Tagged):
+    """The tree-structured Parzen estimator, for few genes."""
+
+    kind: Literal["tpe"] = "tpe"
+
+
+class RandomSpec(Tagged):
+    """Scrambled Sobol points: what every other optimiser has to beat."""
+
+    kind: Literal["random"] = "random"
+
+
+OptimizerSpec: TypeAlias = Annotated[CmaSpec | Nsga2Spec | TpeSpec | RandomSpec, Field(discriminator="kind")]
+
+
+class Budget(Value):
+    """Hard limits of a search; the first to be reached ends it. `seconds` counts all sessions together."""
+
+    evaluations: Count | None = None
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    item_evaluations: Count | None = None
+
+
+class ExecutorSpec(Value):
+    """Where candidates are evaluated."""
+
+    kind: Literal["inline", "ray"] = "inline"
+
+
+class RunSpec(Value):
+    """Everything a search is."""
+
+    models: Models
+    space: SpaceSpec
+    fitness: Fitness
+    optimizer: OptimizerSpec | None = None
+    start: tuple[str, ...] = ()
+    budget: Budget = Budget(evaluations=200)
+    executor: ExecutorSpec = ExecutorSpec()
+    seed: int = Field(7, ge=0)
+    device: str = "auto"
+
+
+def load_run(path: Path) -> RunSpec:
+    """Read a run file. Paths in it are relative to it; `space` and `fitness` may be presets or files.
+
+    Raises:
+        SpecError: in one line, the file, the field, the value and the way out.
+    """
+    plain = read_yaml(path)
+    where = path.absolute().parent
+    sections = {key: _section(key, plain[key], path, where) for key in ("space", "fitness") if key in plain}
+    if isinstance(plain.get("models"), dict):
+        plain["models"] = _models(plain["models"], where)
+    if isinstance(plain.get("start"), list):
+        plain["start"] = [str(_absolute(entry, where)) for entry in plain["start"]]
+    return parse(RunSpec, {**plain, **sections}, str(path))
+
+
+def load_fitness(name: str, nearby: Path) -> Fitness:
+    """A fitness by preset name or path.
+
+    Raises:
+        SpecError: there is none, or it is not understood.
+    """
+    return parse(Fitness, _section("fitness", name, Path("--fitness"), nearby), name)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping.
+
+    Raises:
+        SpecError: no such file, not YAML, not a mapping.
+    """
+    try:
+        plain = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read ({error.strerror}); give a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(plain, dict):
+        raise SpecError(f"{path} holds {type(plain).__name__}, expected keys and values")
+    return plain
+
+
+def parse(kind: type[T], plain: Any, source: str) -> T:
+    """A value from JSON types, strictly.
+
+    Raises:
+        SpecError: the first thing that is wrong, addressed by `source` and field.
+    """
+    try:
+        text = json.dumps(plain, default=_unexpected)
+        return TypeAdapter(kind).validate_json(text)
+    except TypeError as error:
+        raise SpecError(f"{source}: {error}") from None
+    except ValidationError as error:
+        raise SpecError(_first_error(error, plain, kind, source)) from None
+
+
+def _unexpected(value: Any) -> Any:
+    raise TypeError(f"{value!r} is a {type(value).__name__}, expected text or a number; put it in quotes")
+
+
+def _section(key: str, value: Any, file: Path, nearby: Path) -> dict[str, Any]:
+    """A space or a fitness, wherever it is written, checked under the name of its own file."""
+    home = nearby
+    if isinstance(value, str):
+        try:
+            file = find_preset(key, value, nearby)
+        except SpecError as error:
+            raise SpecError(f"{file}: {error}") from None
+        home = file.absolute().parent
+        value = read_yaml(file)
+        key = ""
+    if isinstance(value, dict) and isinstance(value.get("include"), list):
+        value["include"] = [str(_absolute(entry, home)) for entry in value["include"]]
+    kind: Any = Fitness if key == "fitness" or (key == "" and "objectives" in value) else SpaceSpec
+    checked: Value = parse(kind, value, f"{file}: {key}" if key else str(file))
+    return checked.to_plain()
+
+
+def _models(plain: dict[str, Any], where: Path) -> dict[str, Any]:
+    """Parents' paths made absolute; what is no path here is left for the hub."""
+    found = dict(plain)
+    if isinstance(plain.get("base"), str):
+        found["base"] = _model(plain["base"], where)
+    if isinstance(plain.get("experts"), dict):
+        found["experts"] = {k: _model(v, where) if isinstance(v, str) else v for k, v in plain["experts"].items()}
+    return found
+
+
+def _model(value: str, where: Path) -> str:
+    path = _absolute(value, where)
+    looks_local = value.startswith((".", "/", "~")) or path.exists() or value.count("/") != 1
+    return str(path) if looks_local else value
+
+
+def _absolute(value: Any, where: Path) -> Path:
+    return Path(os.path.normpath(where / Path(str(value)).expanduser()))
+
+
+def _first_error(error: ValidationError, plain: Any, kind: Any, source: str) -> str:
+    """The first complaint, in words: file, field, value, way out."""
+    first = error.errors()[0]
+    path = _readable(first["loc"], plain)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    # A section is checked on its own, and its fields are named below it: `run.yaml: space.weight`.
+    separator = "." if source.endswith((": space", ": fitness")) else ": "
+    return f"{source}{separator if path else ''}{path}{_complaint(first, kind)}{more}"
+
+
+def _complaint(first: Mapping[str, Any], kind: Any) -> str:
+    name = str(first["loc"][-1]) if first["loc"] else ""
+    value = json.dumps(first["input"], default=str, ensure_ascii=False)
+    shown = value if len(value) <= 60 else value[:57] + "..."
+    match first["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(name, _known_keys(kind), n=1)
+            return f" is not a key here{f'; did you mean {near[0]}?' if near else '; take it out'}"
+        case "missing":
+            return " is missing; write it"
+        case "value_error":
+            said = str(first["ctx"]["error"])
+            return f": {shown} {said}" if said.startswith("is ") else f": {said}"
+        case "union_tag_invalid":
+            return f" is {first['ctx']['tag']!r}; give one of {first['ctx']['expected_tags']}"
+        case _:
+            return f" is {shown}; {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _readable(loc: tuple[int | str, ...], plain: Any) -> str:
+    """A pydantic location without the tags of unions, which are no keys of what was written."""
+    parts: list[str] = []
+    here = plain
+    for i, step in enumerate(loc):
+        last = i == len(loc) - 1
+        if isinstance(here, dict) and (step in here or last):
+            here = here.get(step)
+        elif isinstance(here, list | tuple) and isinstance(step, int) and step < len(here):
+            here = here[step]
+        else:
+            continue
+        parts.append(str(step))
+    return ".".join(parts)
+
+
+def _known_keys(kind: Any) -> list[str]:
+    schema = TypeAdapter(kind).json_schema()
+    known = [schema, *schema.get("$defs", {}).values()]
+    return sorted({key for one in known for key in one.get("properties", {})})

@@ -1,0 +1,68 @@
+"""A first run file for somebody's models, with a comment on every choice."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from evomerge.errors import SpecError
+from evomerge.presets import preset_names
+
+TEMPLATE = """\
+# A search for the best merge of these models. Check it with `evomerge plan {name}`, then
+# `evomerge search {name} --out RUN`. Relative paths are relative to this file.
+
+models:
+{models}
+# Which merges may be proposed. Presets: {spaces}; or a file, or a mapping like
+#   {{kind: blend, operator: ties, groups: 4, weight: [0.0, 1.5], density: [0.2, 1.0]}}
+space: {space}
+
+# What counts as better, on which items. Tasks are lm-eval's (`lm-eval ls tasks`), or YAML files of your own in
+# folders named by `include`. Search and confirm items are disjoint: winners are confirmed on what they never saw.
+fitness:
+  # include: [tasks]
+  objectives:
+    first: {{task: arc_easy, metric: acc_norm}}       # one line an objective; two or more give a Pareto front
+    second: {{task: gsm8k, metric: "exact_match,flexible-extract", fewshot: 5}}
+  items: {{search: 128, confirm: 512}}                # per task, chosen by hash; more search items, less overfitting
+
+# Left out: cma for one objective, nsga2 for several. Others: tpe, random.
+# optimizer: {{kind: nsga2, population: 20}}
+
+# Recipes or finished runs to begin with, beside the fixed recipes that every search begins with.
+# start: [recipe.yaml, OTHER_RUN]
+
+budget: {{evaluations: 200}}                          # and/or seconds, item_evaluations; the first reached ends it
+seed: 7
+device: auto                                        # cpu, cuda, cuda:1
+"""
+
+
+def write_run_file(folders: Sequence[str], out: Path, *, first_is_base: bool) -> None:
+    """Write the file.
+
+    Raises:
+        SpecError: it exists already, or there are too few models.
+    """
+    if out.exists():
+        raise SpecError(f"{out} exists already and was not overwritten; choose another --out")
+    experts = list(folders[1:] if first_is_base else folders)
+    if not experts:
+        raise SpecError("init takes the base and at least one expert; give another folder")
+    space = "per-layer" if first_is_base else "slerp" if len(experts) == 2 else "{kind: blend, operator: linear}"
+    models: dict[str, object] = {"base": folders[0]} if first_is_base else {}
+    text = yaml.safe_dump({**models, "experts": _named(experts)}, sort_keys=False, allow_unicode=True)
+    indented = "".join(f"  {line}\n" for line in text.splitlines())
+    spaces = ", ".join(preset_names("space"))
+    out.write_text(TEMPLATE.format(name=out.name, models=indented, space=space, spaces=spaces))
+
+
+def _named(experts: Sequence[str]) -> dict[str, str]:
+    """Experts under the last part of their path, told apart by numbers where that is the same."""
+    named: dict[str, str] = {}
+    for path in experts:
+        stem = Path(path.partition("@")[0]).name or "expert"
+        name = stem if stem not in named else f"{stem} {sum(key.startswith(stem) for key in named) + 1}"
+        named[name] = path
+    return named

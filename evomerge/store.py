@@ -1,0 +1,243 @@
+"""A run on disk: an immutable spec, an append-only journal, and the marks it refers to."""
+
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import yaml
+from pydantic import ValidationError
+
+from evomerge.errors import RunError, SpecError
+from evomerge.events import EVENT, Evaluated, Event, MarksAt
+from evomerge.fitness import ItemTable
+from evomerge.recipe import Parents
+from evomerge.spec import RunSpec, parse, read_yaml
+from evomerge.trial import Marks
+from evomerge.values import Value
+
+FORMAT = 1
+SPEC = "spec.yaml"
+JOURNAL = "journal.jsonl"
+ITEMS = "responses/items.json"
+MARKS = "responses/marks.f64"
+LOCK = "lock"
+
+
+class RunFile(Value):
+    """`spec.yaml`: all that changes the search. Resolved defaults are filled in; paths of models may change."""
+
+    format: Literal[1] = 1
+    evomerge: str
+    spec: RunSpec
+    parents: Parents
+    scorer: str | None = None
+
+
+@dataclass(frozen=True)
+class _Line:
+    event: Event
+    end: int
+
+
+class RunStore:
+    """One run folder. Opened for writing it is locked, and cut back to what was whole when the last process died.
+
+    Raises:
+        SpecError: the folder holds no run, one from a newer format, or a damaged one; or another process has it.
+    """
+
+    def __init__(self, folder: Path, *, write: bool = False) -> None:
+        self.folder = folder
+        if not (folder / SPEC).is_file():
+            raise SpecError(f"{folder} holds no run (there is no {SPEC}); give the --out folder of a search")
+        self._lock = _locked(folder) if write else None
+        self.file = _read_spec(folder / SPEC)
+        self.table = parse(ItemTable, json.loads((folder / ITEMS).read_text()), str(folder / ITEMS))
+        self.notes: list[str] = []
+        self._lines = list(self._read())
+        if write:
+            self._cut_back()
+            self._journal = os.open(folder / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            self._marks = os.open(folder / MARKS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    @classmethod
+    def create(cls, folder: Path, file: RunFile, table: ItemTable) -> "RunStore":
+        """A new run folder, open for writing.
+
+        Raises:
+            SpecError: the folder exists and is not empty.
+        """
+        cls.refuse_existing(folder)
+        (folder / "responses").mkdir(parents=True, exist_ok=True)
+        _write_whole(folder / ITEMS, json.dumps(table.to_plain()))
+        # The spec comes last: a folder that has one is a run.
+        plain = {"format": FORMAT, **file.to_plain()}
+        _write_whole(folder / SPEC, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        return cls(folder, write=True)
+
+    @staticmethod
+    def refuse_existing(folder: Path) -> None:
+        """Stop before anything is overwritten.
+
+        Raises:
+            SpecError: the folder exists and is not empty.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            way = f"go on with it: evomerge resume {folder}" if (folder / SPEC).exists() else "choose another --out"
+            raise SpecError(f"{folder} exists already and nothing was overwritten; {way}")
+
+    def append(self, event: Event) -> None:
+        """Write an event; it is on disk when this returns.
+
+        Raises:
+            RunError: the disk is full or failing; what was written before stays whole.
+        """
+        _append(self._journal, _line(event), self.folder / JOURNAL)
+        self._lines.append(_Line(event, 0))
+
+    def keep_marks(self, marks: Marks) -> MarksAt:
+        """Write marks beside the journal and say where; the event that refers to them must follow.
+
+        Raises:
+            RunError: the disk is full or failing.
+        """
+        counts = {task: {metric: len(values) for metric, values in rows.items()} for task, rows in marks.items()}
+        flat = [value for rows in marks.values() for values in rows.values() for value in values]
+        block = np.asarray(flat, dtype="<f8").tobytes()
+        offset = os.fstat(self._marks).st_size
+        _append(self._marks, block, self.folder / MARKS)
+        return MarksAt(offset=offset, counts=counts, crc=zlib.crc32(block))
+
+    def marks(self, evaluated: Evaluated) -> Marks | None:
+        """The marks of an evaluation, None if it failed.
+
+        Raises:
+            SpecError: the file that holds them was cut or changed.
+        """
+        if evaluated.marks is None:
+            return None
+        at = evaluated.marks
+        total = sum(count for rows in at.counts.values() for count in rows.values())
+        with (self.folder / MARKS).open("rb") as file:
+            file.seek(at.offset)
+            block = file.read(total * 8)
+        if zlib.crc32(block) != at.crc:
+            raise SpecError(f"{self.folder / MARKS} is damaged at byte {at.offset}; restore it from a copy")
+        values = iter(np.frombuffer(block, dtype="<f8").tolist())
+        return {
+            task: {metric: tuple(next(values) for _ in range(count)) for metric, count in rows.items()}
+            for task, rows in at.counts.items()
+        }
+
+    def events(self) -> list[Event]:
+        """Everything that happened, in order; a last line that a crash cut short is left out."""
+        return [line.event for line in self._lines]
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._lock is not None:
+            os.close(self._journal)
+            os.close(self._marks)
+            os.close(self._lock)
+            self._lock = None
+
+    def _read(self) -> Iterator[_Line]:
+        path = self.folder / JOURNAL
+        content = path.read_bytes() if path.exists() else b""
+        end = 0
+        for number, raw in enumerate(content.splitlines(keepends=True), start=1):
+            end += len(raw)
+            try:
+                yield _Line(_parse_line(raw), end)
+            except ValueError as error:
+                if end < len(content):
+                    raise SpecError(
+                        f"{path} is damaged in line {number} ({error}), and not at its end; restore it from a copy, or"
+                        " cut the file before that line and lose what follows"
+                    ) from None
+                self.notes.append(f"{path}: the last line was cut short by a crash; it is dropped")
+
+    def _cut_back(self) -> None:
+        """Drop a torn last line, and marks that no event refers to."""
+        whole = self._lines[-1].end if self._lines else 0
+        used = [line.event.marks for line in self._lines if isinstance(line.event, Evaluated) and line.event.marks]
+        sizes = [at.offset + 8 * sum(n for rows in at.counts.values() for n in rows.values()) for at in used]
+        for name, size in ((JOURNAL, whole), (MARKS, max(sizes, default=0))):
+            if (self.folder / name).exists():
+                os.truncate(self.folder / name, size)
+
+
+def _line(event: Event) -> bytes:
+    text = json.dumps(event.to_plain(), separators=(",", ":"), ensure_ascii=False)
+    return f'{{"crc":{zlib.crc32(text.encode())},"event":{text}}}\n'.encode()
+
+
+def _parse_line(raw: bytes) -> Event:
+    if not raw.endswith(b"\n"):
+        raise ValueError("it has no end")
+    head, _, rest = raw.partition(b',"event":')
+    text = rest.removesuffix(b"}\n")
+    if head != b'{"crc":%d' % zlib.crc32(text):
+        raise ValueError("its checksum is wrong")
+    try:
+        return EVENT.validate_json(text)
+    except ValidationError as error:
+        raise ValueError(f"it is not understood: {error.errors()[0]['msg']}") from None
+
+
+def _read_spec(path: Path) -> RunFile:
+    plain = read_yaml(path)
+    if plain.get("format") != FORMAT:
+        raise SpecError(f"{path}: format is {plain.get('format')}, this evomerge reads {FORMAT}; use a newer evomerge")
+    return parse(RunFile, plain, str(path))
+
+
+def _locked(folder: Path) -> int:
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise SpecError(f"{folder} is in use by another process; wait for it to end, or stop it first") from None
+    return handle
+
+
+def _append(handle: int, block: bytes, path: Path) -> None:
+    size = os.fstat(handle).st_size
+    try:
+        written = 0
+        while written < len(block):
+            written += os.write(handle, block[written:])
+        os.fsync(handle)
+    except OSError as error:
+        os.ftruncate(handle, size)  # Half a record is worse than none.
+        folder = path.parent if path.name == JOURNAL else path.parent.parent
+        raise RunError(
+            f"{path} cannot be written ({error.strerror}); make room, then go on with: evomerge resume {folder}"
+        ) from None
+
+
+def sync_text(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    fresh = path.with_name(f".{path.name}.new")
+    with fresh.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    handle = os.open(path.parent, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    try:
+        sync_text(path, text)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}); make room, then start again") from None

@@ -1,0 +1,255 @@
+"""What a person at a terminal sees: progress while it works, tables when it is done."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from evomerge.estimate import Grader, Pair
+from evomerge.plan import Plan
+from evomerge.results import Results, Row, non_dominated
+from evomerge.session import Session
+from evomerge.trial import Draw, Evaluation, Failure
+
+QUIET_EVERY = 10.0
+"""Seconds between progress lines where there is no terminal."""
+
+
+WIDTH = 120
+"""Columns of a table where there is no terminal to be asked."""
+
+
+def console(*, err: bool = False) -> Console:
+    """The console that everything is printed to."""
+    found = Console(stderr=err, soft_wrap=True, highlight=False)
+    if not found.is_terminal:
+        found.width = WIDTH
+    return found
+
+
+class Ticker:
+    """Progress of a search: best, front size, rate and time left; quiet lines when not at a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._said = time.monotonic()
+        self._started = time.monotonic()
+        self._done_before: int | None = None
+        self._points: list[tuple[float, ...]] = []
+        self._failed = 0
+        self._phase = ""
+
+    def say(self, text: str) -> None:
+        """A remark."""
+        self._console.print(f"[dim]{text}[/dim]" if self._console.is_terminal else text)
+
+    def watch(self, session: Session, evaluation: Evaluation) -> None:
+        """Take a result in and show where things stand."""
+        purpose = session.state.works[evaluation.work].purpose
+        phase = "confirm" if purpose == "confirm" else "search"
+        done, total = self._counts(session, phase)
+        if phase != self._phase:
+            self._begin(phase, done - 1)
+        if phase == "search" and purpose == "search":
+            self._take(session, evaluation)
+        text = self._standing(session, phase, done, total)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total or None, standing=text)
+        elif time.monotonic() - self._said >= QUIET_EVERY or done == total:
+            self._said = time.monotonic()
+            self._console.print(f"{phase} {done}/{total or '?'}  {text}")
+
+    def close(self) -> None:
+        """End the progress bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _begin(self, phase: str, done: int) -> None:
+        self.close()
+        self._phase, self._done_before, self._started = phase, done, time.monotonic()
+        if self._console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, TextColumn("{task.fields[standing]}"), console=self._console)
+            self._bar.add_task(phase, standing="")
+            self._bar.start()
+
+    def _counts(self, session: Session, phase: str) -> tuple[int, int]:
+        state = session.state
+        if phase == "search":
+            return len(state.finished()), state.budget.evaluations or 0
+        confirms = [work for work in state.works.values() if work.purpose == "confirm"]
+        return sum(work.work in state.outcomes for work in confirms), 0
+
+    def _take(self, session: Session, evaluation: Evaluation) -> None:
+        if isinstance(evaluation.outcome, Failure):
+            self._failed += 1
+            return
+        grader = Grader(session.store.file.spec.fitness, session.store.table)
+        self._points.append(grader.oriented(grader.values(evaluation.outcome, Draw(pool="search"))))
+
+    def _standing(self, session: Session, phase: str, done: int, total: int) -> str:
+        passed = time.monotonic() - self._started
+        rate = (done - (self._done_before or 0)) / passed if passed > 0 else 0.0
+        parts = [f"{rate:.1f}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s each"]
+        if phase == "search" and self._points:
+            labels = session.store.file.spec.fitness.objectives
+            best = [max(column) for column in zip(*self._points, strict=True)]
+            parts.insert(
+                0, "best " + ", ".join(f"{label} {value:.3f}" for label, value in zip(labels, best, strict=True))
+            )
+            if len(best) > 1:
+                parts.insert(1, f"front {len(non_dominated(self._points))}")
+        if self._failed:
+            parts.append(f"{self._failed} failed")
+        if total > done and rate > 0 and not self._console.is_terminal:
+            parts.append(f"{duration((total - done) / rate)} left")
+        return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words short enough for a table."""
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes in the unit that suits them."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def pair(value: Pair | None, sign: str = "") -> str:
+    """A value with its standard error."""
+    return "" if value is None else f"{value[0]:{sign}.3f} ±{value[1]:.3f}"
+
+
+def results_tables(results: Results) -> list[Table]:
+    """Baselines and front of a run."""
+    which = "confirmed on held-out items" if results.is_confirmed else "on the search items, optimistic"
+    baselines = Table(title=f"parents and fixed recipes ({which})", title_justify="left", show_edge=False)
+    baselines.add_column("model")
+    for label in results.objectives:
+        baselines.add_column(label, justify="right")
+    for row in results.baselines:
+        known = results.known(row)
+        baselines.add_row(row.name, *(pair(known.get(label)) for label in results.objectives))
+    return [baselines, _front_table(results)]
+
+
+def _front_table(results: Results) -> Table:
+    """A line for every candidate and objective."""
+    one = len(results.objectives) == 1
+    table = Table(title="finalists, best first" if one else "Pareto front", title_justify="left", show_edge=False)
+    table.add_column("candidate")
+    columns = ["search", "confirmed", "- best parent", "- best fixed"] if results.is_confirmed else ["search"]
+    for name in ([] if one else ["objective"]) + columns:
+        table.add_column(name, justify="left" if name == "objective" else "right")
+    for row in results.front:
+        parents, fixed = results.best_parent(row), results.best_fixed(row)
+        for label in results.objectives:
+            first = _called(results, row) if label == results.objectives[0] else ""
+            cells = [] if one else [label]
+            cells.append(pair((row.search or {}).get(label)))
+            if results.is_confirmed:
+                cells.append(pair((row.confirmed or {}).get(label)))
+                cells += [pair(rivals[label][1], "+") if label in rivals else "" for rivals in (parents, fixed)]
+            table.add_row(first, *cells)
+        if not one:
+            table.add_section()
+    return table
+
+
+def _called(results: Results, row: Row) -> str:
+    mark = " *" if results.best is not None and row.number == results.best.number else ""
+    name = "" if row.name.startswith("candidate ") else f" {row.name}"
+    origin = f" {row.origin}" if row.origin == "recommended" else ""
+    return f"{row.number}{name}{origin}{mark}"
+
+
+def status_line(results: Results) -> str:
+    """State, counts and time of a run in a line."""
+    found = results.to_json()
+    counts, seconds = found["evaluations"], found["seconds"]
+    budget = f" of {counts['budget']}" if counts["budget"] else ""
+    failed = f", {counts['failed']} failed" if counts["failed"] else ""
+    best = f", best {results.best.number} (*)" if results.best else ""
+    spent = f"merging {duration(seconds['merge'])}, scoring {duration(seconds['score'])}"
+    return (
+        f"{results.store.folder}: {found['state']}, {counts['done']}{budget} evaluations{failed}{best};"
+        f" {spent}, the rest {duration(seconds['overhead'])}"
+    )
+
+
+def csv_lines(results: Results) -> list[str]:
+    """Every model of the run, one line each."""
+    head = ["number", "name", "origin", "recipe"]
+    for label in results.objectives:
+        head += [f"{label} {which}{part}" for which in ("search", "confirmed") for part in ("", " error")]
+    lines = [_csv(head)]
+    for row in results.rows.values():
+        cells: list[object] = [row.number, row.name, row.origin, row.recipe]
+        for label in results.objectives:
+            for values in (row.search, row.confirmed):
+                cells += list(values[label]) if values is not None else ["", ""]
+        lines.append(_csv(cells))
+    return lines
+
+
+def _csv(cells: Sequence[object]) -> str:
+    texts = [str(cell) for cell in cells]
+    return ",".join('"' + text.replace('"', '""') + '"' if set(text) & {",", '"', "\n"} else text for text in texts)
+
+
+def plan_text(plan: Plan) -> list[str]:
+    """A plan as lines to read."""
+    lines = [
+        f"parents    {parent.name}: {parent.path} ({parent.parameters:,} weights, {parent.dtype})"
+        for parent in plan.parents
+    ]
+    lines += [f"space      {len(plan.genes)} genes over {plan.layers} layers, {plan.optimizer}"]
+    lines += [f"           {text}" for text in _gene_lines(plan)]
+    lines += [
+        f"start      {plan.seeds} points of the prior design; outside the space: {', '.join(plan.outside) or 'none'}"
+    ]
+    for task in plan.tasks:
+        lines.append(
+            f"task       {task.name}: {task.search} search and {task.confirm} confirm items; {', '.join(task.metrics)}"
+        )
+    compiled = ", merging compiled" if plan.compiled else ""
+    lines += [
+        f"device     {plan.device}{compiled}; parents {plan.placement}",
+        f"cost       {duration(plan.merge_seconds)} to merge a candidate, {duration(plan.score_seconds)} to score it",
+        f"duration   {duration(plan.search_seconds)} to search, {duration(plan.confirm_seconds)} to confirm",
+        f"memory     {size(plan.memory)} at most so far",
+        f"disk       {size(plan.run_bytes)} for the run, {size(plan.export_bytes)} for an export;"
+        f" {size(plan.free_bytes)} free",
+    ]
+    return lines + [f"note       {note}" for note in plan.notes]
+
+
+def _gene_lines(plan: Plan) -> list[str]:
+    """Gene names with their ranges, runs of equal ranges in one line."""
+    ranges: dict[tuple[float, float], list[str]] = {}
+    for gene in plan.genes:
+        ranges.setdefault((gene.low, gene.high), []).append(gene.name)
+    return [f"[{low:g}, {high:g}]: {', '.join(names)}" for (low, high), names in ranges.items()]
+
+
+def scores_table(values: Mapping[str, Sequence[float]], items: Mapping[str, int]) -> Table:
+    """What `evomerge score` found."""
+    table = Table(show_edge=False, caption=", ".join(f"{count} items of {task}" for task, count in items.items()))
+    table.add_column("objective")
+    table.add_column("value", justify="right")
+    for label, found in values.items():
+        table.add_row(label, pair((found[0], found[1])))
+    return table

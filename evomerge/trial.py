@@ -1,0 +1,81 @@
+"""One candidate's life: proposed, evaluated, observed."""
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from evomerge.recipe import Recipe
+from evomerge.values import Genome, Value
+
+Origin: TypeAlias = Literal["baseline", "prior", "search", "recommended"]
+Purpose: TypeAlias = Literal["search", "refresh", "confirm", "baseline"]
+Marks: TypeAlias = Mapping[str, Mapping[str, tuple[float, ...]]]
+"""Task, then metric, then one mark per drawn item in the draw's order."""
+
+
+class Candidate(Value):
+    """A proposed model. `genome` is None for a recipe outside the search space, which then has a `name`."""
+
+    number: int
+    genome: Genome | None
+    recipe: Recipe
+    origin: Origin
+    generation: int = 0
+    name: str | None = None
+
+
+class Draw(Value):
+    """Which items are put to a model: all of a pool, or places in it by task.
+
+    `probabilities` are those with which the places were drawn; None means certainty.
+    """
+
+    pool: Literal["search", "confirm"]
+    places: dict[str, tuple[int, ...]] | None = None
+    probabilities: dict[str, tuple[float, ...]] | None = None
+
+
+class Work(Value):
+    """One errand of a worker: merge a recipe, score it on a draw."""
+
+    id: int
+    number: int
+    recipe: Recipe
+    draw: Draw
+    purpose: Purpose
+
+
+class Failure(Value):
+    """Why a candidate has no marks: the step it failed in, and what was said."""
+
+    stage: Literal["merge", "score", "worker"]
+    reason: str
+
+
+class Seconds(Value):
+    """Where an evaluation's time went, in wall-clock seconds."""
+
+    merge: float = 0.0
+    score: float = 0.0
+
+
+class Evaluation(Value):
+    """What came back for one `Work`."""
+
+    work: int
+    number: int
+    outcome: dict[str, dict[str, tuple[float, ...]]] | Failure
+    seconds: Seconds = Seconds()
+    worker: str = ""
+
+
+class Observation(Value):
+    """What an optimiser is told of a point: utilities, higher is better, with standard errors.
+
+    `utilities` is None for a failed candidate; `number` is None for a point that nobody asked for, and a number
+    told before is a revision. `genome` may be left out where the number says it.
+    """
+
+    number: int | None
+    genome: Genome | None = None
+    utilities: tuple[float, ...] | None
+    errors: tuple[float, ...] = ()

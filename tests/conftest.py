@@ -1,0 +1,126 @@
+"""Fixtures that many tests share: the demo's models, tiny models of many families, a command line to type into."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO_MODELS = ROOT / "evomerge/demo/models"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["EVOMERGE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What came of a command line."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Typed]:
+    """Types a command line, as a user does, into this process."""
+    from evomerge.cli import main
+
+    def run(*arguments: object) -> Typed:
+        monkeypatch.setattr(sys, "argv", ["evomerge", *map(str, arguments)])
+        capsys.readouterr()
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        captured = capsys.readouterr()
+        return Typed(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a run file over the demo's models; keyword arguments replace its keys."""
+
+    def write(name: str = "run.yaml", **changes: object) -> Path:
+        plain: dict[str, object] = {
+            "models": {
+                "base": str(DEMO_MODELS / "base"),
+                "experts": {"maths": str(DEMO_MODELS / "maths"), "japanese": str(DEMO_MODELS / "japanese")},
+            },
+            "space": "model-wide",
+            "fitness": small_fitness(),
+            "budget": {"evaluations": 14},
+            "seed": 3,
+        }
+        plain |= changes
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        return path
+
+    return write
+
+
+def small_fitness(*tasks: str, search: int = 16, confirm: int = 24) -> dict[str, object]:
+    """The demo's tasks with few items."""
+    return {
+        "include": [str(ROOT / "fitness/demo")],
+        "objectives": {task: {"task": task, "metric": "acc"} for task in tasks or ("math_ja",)},
+        "items": {"search": search, "confirm": confirm, "group": "group"},
+    }
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Two finished runs to read from, never to write to: `one` objective (cma) and `two` (nsga2)."""
+    from evomerge.assemble import search
+    from evomerge.spec import load_run
+
+    folder = tmp_path_factory.mktemp("finished")
+    runs = {}
+    for name, tasks in (("one", ("math_ja",)), ("two", ("math_ja", "lists"))):
+        experts = ("maths", "japanese", "lists")[: 2 if name == "one" else 3]
+        plain = {
+            "models": {"base": str(DEMO_MODELS / "base"), "experts": {e: str(DEMO_MODELS / e) for e in experts}},
+            "space": "per-layer",
+            "fitness": small_fitness(*tasks, search=24, confirm=48),
+            "budget": {"evaluations": 40},
+            "seed": 5,
+        }
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(plain, sort_keys=False))
+        search(load_run(path), folder / name)
+        runs[name] = folder / name
+    yield runs
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def copy_of_run(finished: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    """A private copy of a finished run, to be damaged or gone on with."""
+
+    def copy(name: str) -> Path:
+        target = tmp_path / f"copy-{name}"
+        shutil.copytree(finished[name], target)
+        return target
+
+    return copy

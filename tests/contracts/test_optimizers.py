@@ -1,0 +1,353 @@
+"""What every optimiser keeps to, whatever it is: one suite, run on all of them."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evomerge.fitness import Fitness, Objective
+from evomerge.optimize import Optimizer
+from evomerge.optimize.build import Build
+from evomerge.spec import CmaSpec, Nsga2Spec, OptimizerSpec, RandomSpec, TpeSpec
+from evomerge.trial import Observation
+from evomerge.values import Genome
+
+SPECS: dict[str, OptimizerSpec] = {
+    "cma": CmaSpec(),
+    "nsga2": Nsga2Spec(population=8),
+    "tpe": TpeSpec(),
+    "random": RandomSpec(),
+}
+SEEDS = ((0.0,) * 4, (1.0, 0.0, 0.5, 0.5), (0.5,) * 4)
+BOTH = ((name, objectives) for name in SPECS for objectives in (1, 2))
+CASES = [pytest.param(name, objectives, id=f"{name}-{objectives}") for name, objectives in BOTH]
+
+
+def build(name: str, objectives: int = 1, *, dimension: int = 4, seed: int = 3, seeded: bool = True) -> Optimizer:
+    fitness = Fitness(objectives={str(i): Objective(task="t") for i in range(objectives)})
+    seeds = tuple(s[:dimension] for s in SEEDS) if seeded and dimension <= 4 else ()
+    return Build(SPECS[name], dimension, objectives, seeds, fitness.scalar, seed)()
+
+
+def value(genome: Genome, objectives: int) -> tuple[float, ...]:
+    x = np.asarray(genome)
+    return tuple(-float(((x - 0.3 - 0.4 * i) ** 2).mean()) for i in range(objectives))
+
+
+class Loop:
+    """Asks and tells as a study does: whole generations where the optimiser wants them, in order of numbers."""
+
+    def __init__(self, optimizer: Optimizer, objectives: int, worth: Callable[[Genome], object] | None = None) -> None:
+        self.optimizer = optimizer
+        self.objectives = objectives
+        self.worth = worth or (lambda genome: value(genome, objectives))
+        self.asked: list[Genome] = []
+        self.pending: list[int] = []
+
+    def observation(self, number: int) -> Observation:
+        genome = self.asked[number]
+        return Observation(number=number, genome=genome, utilities=self.worth(genome))  # type: ignore[arg-type]
+
+    def run(self, count: int, width: int = 1) -> list[Genome]:
+        while len(self.asked) < count:
+            found = self.optimizer.ask(min(width, count - len(self.asked)))
+            self.pending += range(len(self.asked), len(self.asked) + len(found))
+            self.asked += found
+            if not found or self.optimizer.generation is None:
+                self.tell()
+        return self.asked
+
+    def tell(self) -> None:
+        assert self.pending, "the optimiser asks for nothing and awaits nothing"
+        observations, self.pending = [self.observation(number) for number in self.pending], []
+        self.optimizer.tell(observations)
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_genomes_are_points_of_the_unit_cube(name: str, objectives: int) -> None:
+    for genome in Loop(build(name, objectives), objectives).run(40):
+        assert len(genome) == 4
+        assert all(type(x) is float and 0.0 <= x <= 1.0 for x in genome)
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_asking_one_by_one_is_asking_for_several(name: str, objectives: int) -> None:
+    one, several = (build(name, objectives) for _ in range(2))
+    for _ in range(6):
+        together = several.ask(5)
+        apart = [genome for _ in range(5) for genome in one.ask(1)]
+        assert apart == together
+        if not together:
+            break
+        if one.generation is None:
+            observations = [
+                Observation(number=i, genome=g, utilities=value(g, objectives)) for i, g in enumerate(together)
+            ]
+            one.tell(observations)
+            several.tell(observations)
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_a_seed_is_a_stream(name: str, objectives: int) -> None:
+    streams = [Loop(build(name, objectives, seed=seed), objectives).run(45) for seed in (0, 0, 1, 2)]
+    assert streams[0] == streams[1]
+    assert len({tuple(stream[20:]) for stream in streams}) == 3
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_global_generators_are_left_alone_and_do_not_matter(name: str, objectives: int) -> None:
+    undisturbed = Loop(build(name, objectives), objectives).run(40)
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())
+    loop = Loop(build(name, objectives), objectives)
+    loop.run(40)
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+    assert loop.asked == undisturbed
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_two_instances_do_not_disturb_each_other(name: str, objectives: int) -> None:
+    alone = Loop(build(name, objectives), objectives).run(36)
+    first, second = (Loop(build(name, objectives), objectives) for _ in range(2))
+    for count in range(3, 39, 3):
+        first.run(count)
+        second.run(count)
+    assert first.asked[:36] == second.asked[:36] == alone
+
+
+REPLAY = """
+import json, sys
+sys.path[:0] = [sys.argv[1]]
+from test_optimizers import build, Observation
+plain = json.load(sys.stdin)
+optimizer = build(plain["name"], plain["objectives"])
+for kind, entry in plain["events"]:
+    if kind == "asked":
+        assert [list(g) for g in optimizer.ask(1)] == [entry], "the replay asks something else"
+    else:
+        optimizer.tell([Observation.model_validate_json(json.dumps(o)) for o in entry])
+found = []
+while len(found) < 10 and (asked := optimizer.ask(1)):
+    found += asked
+    if optimizer.generation is None:
+        break
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_a_replay_in_a_fresh_process_goes_on_bit_for_bit(name: str, objectives: int) -> None:
+    """Cut in the middle of a generation, results in flight, ties among them, another hash seed."""
+    optimizer = build(name, objectives)
+    rng = random.Random(5)
+    events: list[tuple[str, object]] = []
+    pending: list[Observation] = []
+    asked: list[Genome] = []
+    while len(asked) < 33:
+        found = optimizer.ask(1)
+        for genome in found:
+            events.append(("asked", list(genome)))
+            utilities = tuple(round(u, 2) for u in value(genome, objectives))
+            failed = rng.random() < 0.1
+            pending.append(Observation(number=len(asked), genome=genome, utilities=None if failed else utilities))
+            asked.append(genome)
+        if not found or (optimizer.generation is None and len(pending) > 4):
+            rng.shuffle(pending)
+            told, pending = (pending, []) if optimizer.generation is not None else (pending[:3], pending[3:])
+            events.append(("told", [json.loads(o.model_dump_json()) for o in told]))
+            optimizer.tell(told)
+    plain = {"name": name, "objectives": objectives, "events": events}
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", REPLAY, str(here)],
+        input=json.dumps(plain),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": "77"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs = [tuple(genome) for genome in json.loads(done.stdout)]
+    ours: list[Genome] = []
+    while len(ours) < 10 and (more := optimizer.ask(1)):
+        ours += more
+        if optimizer.generation is None:
+            break
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_the_order_of_a_batch_does_not_matter(name: str, objectives: int) -> None:
+    """Also when results tie."""
+
+    def stream(*, backwards: bool) -> list[Genome]:
+        loop = Loop(build(name, objectives), objectives, lambda g: tuple(round(u, 1) for u in value(g, objectives)))
+        plain = loop.tell
+
+        def tell() -> None:
+            if backwards:
+                loop.pending.reverse()
+            plain()
+
+        loop.tell = tell  # type: ignore[method-assign]
+        return loop.run(40, width=5)
+
+    assert stream(backwards=False) == stream(backwards=True)
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_points_never_asked_and_revisions_are_welcome(name: str, objectives: int) -> None:
+    loop = Loop(build(name, objectives), objectives)
+    loop.run(20)
+    good = (0.3,) * 4
+    loop.optimizer.tell([Observation(number=None, genome=good, utilities=(0.0,) * objectives)])
+    loop.optimizer.tell([Observation(number=2, genome=loop.asked[2], utilities=(-0.5,) * objectives)])
+    assert len(loop.run(50)) == 50
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_seeds_come_first_and_once_and_matter(name: str, objectives: int) -> None:
+    loop = Loop(build(name, objectives), objectives)
+    loop.run(40)
+    assert loop.asked[: len(SEEDS)] == list(SEEDS)
+    others = Loop(build(name, objectives), objectives, lambda g: tuple(-u for u in value(g, objectives)))
+    assert others.run(40)[len(SEEDS) :] != loop.asked[len(SEEDS) :]
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+@pytest.mark.parametrize("wrong", [(0.5, 0.5, 0.5), (0.5,) * 5])
+def test_a_genome_of_another_length_is_refused(name: str, objectives: int, wrong: Genome) -> None:
+    loop = Loop(build(name, objectives, seeded=False), objectives)
+    loop.run(3)
+    with pytest.raises(ValueError, match="4 genes"):
+        loop.optimizer.tell([Observation(number=None, genome=wrong, utilities=(0.0,) * objectives)])
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_another_number_of_objectives_is_refused(name: str, objectives: int) -> None:
+    loop = Loop(build(name, objectives, seeded=False), objectives)
+    with pytest.raises(ValueError, match=r"objectives|utilities|zip"):
+        loop.optimizer.tell([Observation(number=None, genome=(0.5,) * 4, utilities=(0.0,) * (objectives + 1))])
+    for poison in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="finite"):
+            Observation(number=1, genome=(0.5,) * 4, utilities=(poison,) * objectives)
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_failures_rank_last_and_never_stop_it(name: str, objectives: int) -> None:
+    """A third of the cube fails; the search leaves it. Then everything fails for three generations."""
+    loop = Loop(
+        build(name, objectives, seeded=False), objectives, lambda g: None if g[0] > 0.66 else value(g, objectives)
+    )
+    loop.run(120, width=4)
+    if name in ("cma", "nsga2"):
+        early, late = (sum(g[0] > 0.66 for g in part) for part in (loop.asked[:40], loop.asked[-40:]))
+        assert late < early
+    loop.worth = lambda _: None
+    assert len(loop.run(180, width=4)) == 180
+    loop.worth = lambda g: value(g, objectives)
+    assert len(loop.run(200, width=4)) == 200
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_flat_fitness_never_stops_it(name: str, objectives: int) -> None:
+    count = 300 if name != "tpe" else 60
+    loop = Loop(build(name, objectives), objectives, lambda _: (0.5,) * objectives)
+    assert len(set(loop.run(count, width=7))) > count * 0.8
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_lists_and_arrays_are_its_own(name: str, objectives: int) -> None:
+    loop = Loop(build(name, objectives), objectives)
+    loop.run(9)
+    asked = loop.optimizer.ask(1)
+    asked.clear()
+    told = [Observation(number=None, genome=(0.2,) * 4, utilities=(0.1,) * objectives)]
+    copy = list(told)
+    loop.optimizer.tell(told)
+    assert told == copy
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("dimension", [1, 2, 300, 1000])
+def test_any_dimension(name: str, dimension: int) -> None:
+    count = 30 if name != "tpe" or dimension < 300 else 3
+    loop = Loop(build(name, dimension=dimension), 1)
+    assert all(len(genome) == dimension for genome in loop.run(count))
+    assert all(len(genome) == dimension for genome in loop.optimizer.recommend())
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_nothing_is_written_where_it_runs(
+    name: str, objectives: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Loop(build(name, objectives), objectives).run(40)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "objectives"), CASES)
+def test_recommendations_are_genomes(name: str, objectives: int) -> None:
+    loop = Loop(build(name, objectives), objectives)
+    loop.run(45)
+    for genome in loop.optimizer.recommend():
+        assert all(0.0 <= x <= 1.0 for x in genome)
+    if objectives == 1:
+        assert loop.optimizer.recommend()
+    if (name, objectives) == ("cma", 1):
+        assert len(loop.optimizer.recommend()) == 2
+
+
+def regret(name: str, dimension: int, evaluations: int, seed: int, sigma: float | None = None) -> float:
+    rng = np.random.default_rng(seed)
+    target = rng.uniform(0.15, 0.85, dimension)
+    spec = CmaSpec(sigma=sigma) if name == "cma" else Nsga2Spec() if name == "nsga2" else SPECS[name]
+    fitness = Fitness(objectives={"0": Objective(task="t")})
+    optimizer = Build(spec, dimension, 1, (), fitness.scalar, seed)()
+    loop = Loop(optimizer, 1, lambda genome: (-float(((np.asarray(genome) - target) ** 2).mean()),))
+    loop.run(evaluations)
+    return min(float(((np.asarray(genome) - target) ** 2).mean()) for genome in loop.asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "dimension", "evaluations", "most"),
+    [("cma", 6, 200, 0.008), ("cma", 12, 400, 0.004), ("cma", 44, 800, 0.007), ("nsga2", 12, 400, 0.015)],
+)
+def test_a_planted_optimum_is_found(name: str, dimension: int, evaluations: int, most: float) -> None:
+    sigma = 1 / 6 if name == "cma" else None
+    assert max(regret(name, dimension, evaluations, seed, sigma) for seed in range(5)) < most
+
+
+def test_cma_finds_an_optimum_in_a_corner() -> None:
+    target = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
+    fitness = Fitness(objectives={"0": Objective(task="t")})
+    optimizer = Build(CmaSpec(sigma=1 / 6), 6, 1, (), fitness.scalar, 2)()
+    loop = Loop(optimizer, 1, lambda genome: (-float(((np.asarray(genome) - target) ** 2).mean()),))
+    loop.run(200)
+    assert min(float(((np.asarray(g) - target) ** 2).mean()) for g in loop.asked) < 0.006
+
+
+def test_nsga2_approaches_a_known_front() -> None:
+    """ZDT1 in six dimensions: hypervolume above half of the true front's after 600 evaluations."""
+    from evomerge.results import hypervolume
+
+    def zdt1(genome: Genome) -> tuple[float, float]:
+        g = 1 + 9 * sum(genome[1:]) / 5
+        return -genome[0], -g * (1 - (genome[0] / g) ** 0.5)
+
+    fitness = Fitness(objectives={str(i): Objective(task="t") for i in range(2)})
+    optimizer = Build(Nsga2Spec(), 6, 2, (), fitness.scalar, 4)()
+    loop = Loop(optimizer, 2, zdt1)
+    points = [zdt1(genome) for genome in loop.run(600)]
+    inside = [point for point in points if min(point) > -1.1]
+    ideal = [(-x, -(1 - x**0.5)) for x in np.linspace(0, 1, 500)]
+    assert hypervolume(inside, (-1.1, -1.1)) > 0.5 * hypervolume(ideal, (-1.1, -1.1))
