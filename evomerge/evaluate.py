@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from evomerge.checkpoint import ParentFiles, open_parents
 from evomerge.errors import EvomergeError, RunError, SpecError
 from evomerge.fitness import Fitness
-from evomerge.merge import LiveModel
+from evomerge.materialize import LiveModel
 from evomerge.recipe import Recipe
 from evomerge.score import FunctionScorer, Scorer, ScorerFunction, TaskScorer, open_banks
 from evomerge.space import unchanged

@@ -165,6 +165,8 @@ class Recipe(Value):
         names = {name: parent.digest or f"name:{name}" for name, parent in self.parents.items()}
         plain["parents"] = sorted(names[name] for name in self.used() | {self.template})
         plain["template"] = names[self.template]
+        if not any(isinstance(blend.operator, DareTies) for blend in self.blends()):
+            plain.pop("seed", None)  # Only DARE's masks depend on it.
         return digest_of(_renamed(plain, names))
 
     def over(self, parents: "Parents", names: dict[str, str]) -> "Recipe":

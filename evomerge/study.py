@@ -17,7 +17,7 @@ from evomerge.values import Genome
 SAME = 1e-6
 """Largest difference between a gene asked then and now that passes for rounding."""
 RECOMMENDED = 2
-"""Evaluations kept back at the end for what the optimiser recommends."""
+"""Evaluations kept back at the end, at most, for what the optimiser recommends."""
 SEARCH = Draw(pool="search")
 
 
@@ -150,9 +150,9 @@ class Study:
         """Give every free worker something to do, while the budget lasts."""
         while (free := self.session.executor.free) and not self.session.stopping:
             left = self.session.left()
-            if left <= RECOMMENDED and self._optimizer.recommend():
-                return
-            errands = self.parts.schedule.next(min(free, left))
+            if left <= RECOMMENDED:
+                left -= len(self._optimizer.recommend())
+            errands = self.parts.schedule.next(min(free, max(0, left)))
             begun = [self._begin(errand) for errand in errands]
             if not any(begun):
                 return

@@ -12,8 +12,8 @@ from mergekit.merge_methods import merge_tensors
 from torch import Tensor
 
 from evomerge.checkpoint import open_parents
-from evomerge.merge import Merger, Placement, kernels
-from evomerge.merge.statistics import Statistics
+from evomerge.materialize import Merger, Placement, kernels
+from evomerge.materialize.statistics import Statistics
 from evomerge.recipe import Blend, DareTies, Linear, Operator, Slerp, Source, TaskArithmetic, Ties
 
 SHAPES = [(64, 48), (48, 64), (32, 32), (65,)]

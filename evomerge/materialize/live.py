@@ -6,8 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evomerge.checkpoint import ParentFiles, quiet
-from evomerge.merge.merger import Merger
-from evomerge.merge.placement import Placement, place_parents
+from evomerge.materialize.merger import Merger
+from evomerge.materialize.placement import Placement, place_parents
 from evomerge.recipe import Blend, Recipe
 
 

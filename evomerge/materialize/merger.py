@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoint import ParentFiles
-from evomerge.merge import kernels
-from evomerge.merge.placement import Placement
-from evomerge.merge.statistics import Statistics
+from evomerge.materialize import kernels
+from evomerge.materialize.placement import Placement
+from evomerge.materialize.statistics import Statistics
 from evomerge.recipe import Blend, DareTies, Linear, Recipe, Slerp, Source, TaskArithmetic, Ties
 
-CHUNK = 1 << 16
+CHUNK = 1 << 15
 """Elements that eager kernels take at once, so that their intermediates stay in the cache."""
 WHOLE = 1 << 30
 """Elements that compiled kernels take at once: all of any tensor but the largest, whose places must fit 32 bits."""
@@ -80,8 +80,12 @@ class Merger:
     def _ties(self, job: "_Job", operator: Ties) -> None:
         sources = job.blend.sources
         thresholds = [self._trim(job.base, source, job.name) for source in sources]
-        scalars = self._tensor([[s.weight for s in sources], thresholds, [operator.scale] * len(sources)])
-        self._run(kernels.ties, job, (scalars,), normalize=operator.normalize)
+        weights = [source.weight for source in sources]
+        tables = (self._tensor([weights, thresholds]), self._scales(weights, operator))
+        self._run(kernels.ties, job, tables, normalize=operator.normalize)
+
+    def _scales(self, weights: list[float], operator: Ties | DareTies) -> Tensor:
+        return self._tensor(kernels.subset_scales(weights, operator.scale, normalize=operator.normalize))
 
     def _trim(self, base: Source, source: Source, name: str) -> float:
         if source.density >= 1.0:
@@ -97,9 +101,10 @@ class Merger:
             self._rescaling(operator, job, source, key, limit)
             for source, key, limit in zip(sources, keys, limits, strict=True)
         ]
-        scalars = self._tensor([[s.weight for s in sources], factors, [operator.scale] * len(sources)])
+        weights = [source.weight for source in sources]
         hashing = torch.tensor([keys, limits, [0] * len(keys)], dtype=torch.int32, device=self.device)
-        self._run(kernels.dare_ties, job, (scalars, hashing), normalize=operator.normalize)
+        tables = (self._tensor([weights, factors]), self._scales(weights, operator), hashing)
+        self._run(kernels.dare_ties, job, tables, normalize=operator.normalize)
 
     def _rescaling(self, operator: DareTies, job: "_Job", source: Source, key: int, limit: int) -> float:
         if source.density in (0.0, 1.0) or operator.rescale == "none":
@@ -142,7 +147,7 @@ class Merger:
         for start in range(0, job.out.numel(), chunk):
             part = slice(start, start + chunk)
             if kernel is kernels.dare_ties:
-                tables[1][2] = start
+                tables[2][2] = start
             run(job.out[part], job.dtype, [x[part] for x in xs], tables, normalize)
 
 

@@ -38,47 +38,77 @@ def task_arithmetic(out: Tensor, dtype: torch.dtype, xs: Sequence[Tensor], table
 def ties(out: Tensor, dtype: torch.dtype, xs: Sequence[Tensor], tables: Tables, normalize: bool) -> None:
     """TIES with weighted mass (Yadav et al. 2023; mergekit's meaning).
 
-    One table with rows (weights, thresholds, lambda), shape (3, experts), lambda repeated.
+    Two tables: rows (weights, thresholds), shape (2, experts); scales, see `_elect`.
     """
-    (scalars,) = tables
+    scalars, scales = tables
     base = xs[0].float()
     voices = []
     for i, x in enumerate(xs[1:]):
         delta = x.float() - base
         voices.append(torch.where(delta.abs() >= scalars[1, i], delta, 0.0) * scalars[0, i])
-    _round(out, dtype, base + _elect(voices, scalars[0], normalize) * scalars[2, 0])
+    _round(out, dtype, base + _elect(voices, scalars[0], scales, normalize))
 
 
 def dare_ties(out: Tensor, dtype: torch.dtype, xs: Sequence[Tensor], tables: Tables, normalize: bool) -> None:
     """DARE's drop and rescale (Yu et al. 2023), then TIES' election.
 
-    Two tables: rows (weights, rescaling, lambda), fp32, and rows (key, threshold, offset), int32, both of shape
-    (3, experts). An element is kept where the hash of its place, counted from the offset, is below the threshold.
+    Three tables: rows (weights, rescaling), fp32, shape (2, experts); scales, see `_elect`; rows (key, threshold,
+    offset), int32, shape (3, experts). An element is kept where the hash of its place, counted from the offset, is
+    below the threshold.
     """
-    scalars, hashing = tables
+    scalars, scales, hashing = tables
     base = xs[0].float()
     places = torch.arange(out.numel(), device=out.device, dtype=torch.int32)
     voices = []
     for i, x in enumerate(xs[1:]):
         kept = hash24(places + hashing[2, i], hashing[0, i]) < hashing[1, i]
         voices.append(torch.where(kept, x.float() - base, 0.0) * scalars[1, i] * scalars[0, i])
-    _round(out, dtype, base + _elect(voices, scalars[0], normalize) * scalars[2, 0])
+    _round(out, dtype, base + _elect(voices, scalars[0], scales, normalize))
 
 
-def _elect(voices: Sequence[Tensor], weights: Tensor, normalize: bool) -> Tensor:
-    """Sum, or weighted mean, of the values that have the sign of the mass; a mass of zero counts as positive."""
+CHOSEN = 4
+"""Up to so many experts the scale is chosen from a table of all subsets; above, it is a division."""
+
+
+def _elect(voices: Sequence[Tensor], weights: Tensor, scales: Tensor, normalize: bool) -> Tensor:
+    """Lambda times the sum, or weighted mean, of the values that have the sign of the mass; zero counts as positive.
+
+    `scales` is lambda alone; or, if `normalize` and there are `CHOSEN` experts or less, lambda over the sum of the
+    weights of each subset of experts (bit i: expert i agrees), since a division costs as much as all the rest.
+    """
     mass = voices[0]
     for voice in voices[1:]:
         mass = mass + voice
-    positive = mass >= 0
-    total = torch.zeros_like(mass)
+    sign = torch.where(mass >= 0, 1.0, -1.0)
+    towards = [voice * sign for voice in voices]
+    total = towards[0].clamp(min=0.0)
+    for voice in towards[1:]:
+        total = total + voice.clamp(min=0.0)
+    agrees = [voice > 0 for voice in towards]
+    if not normalize:
+        return total * sign * scales[0]
+    if len(voices) <= CHOSEN:
+        return total * sign * _choose(agrees, scales)
     divisor = torch.zeros_like(mass)
-    for i, voice in enumerate(voices):
-        agrees = torch.where(positive, voice > 0, voice < 0)
-        total = total + torch.where(agrees, voice, 0.0)
-        if normalize:
-            divisor = divisor + torch.where(agrees, weights[i], 0.0)
-    return total / torch.where(divisor == 0, 1.0, divisor) if normalize else total
+    for i, agreed in enumerate(agrees):
+        divisor = divisor + torch.where(agreed, weights[i], 0.0)
+    return total * sign / torch.where(divisor == 0, 1.0, divisor) * scales[0]
+
+
+def _choose(agrees: Sequence[Tensor], scales: Tensor) -> Tensor:
+    """The entry of `scales` whose index has bit i set where `agrees[i]`."""
+    options = [scales[i] for i in range(2 ** len(agrees))]
+    for agreed in agrees:
+        options = [torch.where(agreed, options[i + 1], options[i]) for i in range(0, len(options), 2)]
+    return options[0]
+
+
+def subset_scales(weights: Sequence[float], scale: float, *, normalize: bool) -> list[float]:
+    """What `_elect` takes for its `scales`; an empty or cancelling subset is divided by one, as mergekit does."""
+    if not normalize or len(weights) > CHOSEN:
+        return [scale]
+    sums = [sum(w for i, w in enumerate(weights) if subset >> i & 1) for subset in range(2 ** len(weights))]
+    return [scale / (total if total != 0 else 1.0) for total in sums]
 
 
 def _round(out: Tensor, dtype: torch.dtype, value: Tensor) -> None:
