@@ -1,4 +1,4 @@
-"""Log-likelihoods of continuations: contexts shared, lengths sorted, logits only where they are needed.
+"""Log-likelihoods of continuations: beginnings shared, lengths sorted, logits only where they are needed.
 
 Everything but the forward passes is done once: a plan holds padded tensors and the places to read, and is run
 for candidate after candidate.
@@ -6,14 +6,18 @@ for candidate after candidate.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
 LOGIT_BYTES = 1 << 28
 """Most bytes of logits that are made at once."""
+MASK_BYTES = 1 << 28
+"""Most bytes of attention masks of one forward pass."""
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,59 @@ class Request:
     continuation: tuple[int, ...]
 
 
-@dataclass
 class _Row:
-    """One sequence: a context, continuations side by side after it, and what is read from it."""
+    """A tree of tokens laid out in one row: sequences that begin alike share their beginning.
 
-    tokens: list[int]
-    positions: list[int]
-    branch: list[int]
-    """Which continuation a token belongs to; -1 for the context, which all of them see."""
-    reads: list[tuple[int, int, int]] = field(default_factory=list)
-    """Place in the row, the token predicted there, the request it belongs to."""
+    A token sees its ancestors alone, and its position is its depth; for a single sequence that is plain causal
+    attention.
+    """
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        self.depths: list[int] = []
+        self.reads: list[tuple[int, int, int]] = []
+        """Place in the row, the token predicted there, the request it belongs to."""
+        self._children: dict[tuple[int, int], int] = {}
 
     @property
-    def branches(self) -> int:
-        return max(self.branch) + 1
+    def branches(self) -> bool:
+        """Whether there is more than one sequence in it."""
+        return any(parent != place - 1 for place, parent in enumerate(self.parents))
+
+    def shared(self, tokens: Sequence[int]) -> int:
+        """How many tokens at the beginning of a sequence are there already."""
+        place = -1
+        for depth, token in enumerate(tokens):
+            found = self._children.get((place, token))
+            if found is None:
+                return depth
+            place = found
+        return len(tokens)
+
+    def add(self, tokens: Sequence[int], continuation: Sequence[int], owner: int) -> None:
+        """Take in a sequence and read, from its last places, what is predicted for the continuation."""
+        path = []
+        place = -1
+        for depth, token in enumerate(tokens):
+            found = self._children.get((place, token))
+            if found is None:
+                found = self._children[place, token] = len(self.tokens)
+                self.tokens.append(token)
+                self.parents.append(place)
+                self.depths.append(depth)
+            place = found
+            path.append(place)
+        places = path[len(path) - len(continuation) :]
+        self.reads += [(place, token, owner) for place, token in zip(places, continuation, strict=True)]
+
+    def visible(self) -> NDArray[np.bool_]:
+        """Which tokens (columns) each token (rows) sees: its ancestors and itself."""
+        seen = np.eye(len(self.tokens), dtype=np.bool_)
+        for place, parent in enumerate(self.parents):
+            if parent >= 0:
+                seen[place] |= seen[parent]
+        return seen
 
 
 @dataclass(frozen=True)
@@ -55,18 +98,24 @@ class _Batch:
 class LikelihoodPlan:
     """Forward passes that give the log-likelihood of every request, and whether it is what greedy decoding says.
 
-    `share` lets continuations of one context stand in one row, each blind to the others.
+    `share` lets requests that begin alike stand in one row, each blind to the others.
     """
 
     def __init__(
         self, requests: Sequence[Request], model: PreTrainedModel, limit: int, budget: int, *, share: bool
     ) -> None:
         self.size = len(requests)
-        rows = _shared_rows(requests, limit) if share else [_plain_row(r, i, limit) for i, r in enumerate(requests)]
-        rows.sort(key=lambda row: (row.branches > 1, -len(row.tokens)))
-        most_reads = max(1, LOGIT_BYTES // (4 * model.config.get_text_config().vocab_size))
+        config = model.config.get_text_config()
+        rows = _rows(requests, limit, config.hidden_size if share else 0)
+        kinds = [(row.branches, row) for row in rows]
+        kinds.sort(key=lambda pair: (pair[0], -len(pair[1].tokens)))
+        most_reads = max(1, LOGIT_BYTES // (4 * config.vocab_size))
         self.tokens = sum(len(row.tokens) for row in rows)
-        self._batches = [_batch(group, model) for group in _groups(rows, budget, most_reads)]
+        self._batches = [
+            _batch(group, model, branching=branching)
+            for branching in (False, True)
+            for group in _groups([row for kind, row in kinds if kind == branching], budget, most_reads)
+        ]
 
     @torch.inference_mode()
     def run(self, model: PreTrainedModel) -> tuple[list[float], list[bool]]:
@@ -102,45 +151,35 @@ def _read_only_at(model: PreTrainedModel, rows: Tensor, columns: Tensor) -> Iter
         handle.remove()
 
 
-def _plain_row(request: Request, owner: int, limit: int) -> _Row:
-    """Context and continuation, cut from the left to what the model can take, as lm-eval cuts them."""
-    tokens = [*request.context, *request.continuation][-(limit + 1) :][:-1]
-    row = _Row(tokens, list(range(len(tokens))), [-1] * len(tokens))
-    start = len(tokens) - len(request.continuation)
-    row.reads = [(start + i, token, owner) for i, token in enumerate(request.continuation)]
-    return row
+def _rows(requests: Sequence[Request], limit: int, width: int) -> list[_Row]:
+    """Requests in rows, those that begin alike together while a row stays short beside the model's `width`.
+
+    Attention in a row of as many tokens as the model is wide costs a sixth of the rest; sharing must save more. What
+    is too long for the model is cut from the left, as lm-eval cuts it.
+    """
+    rows: list[_Row] = []
+    sequences = [[*r.context, *r.continuation][-(limit + 1) :][:-1] for r in requests]
+    for owner in sorted(range(len(requests)), key=lambda i: sequences[i]):
+        tokens = sequences[owner]
+        if not rows or not _worth_sharing(rows[-1], tokens, width):
+            rows.append(_Row())
+        rows[-1].add(tokens, requests[owner].continuation, owner)
+    return rows
 
 
-def _shared_rows(requests: Sequence[Request], limit: int) -> list[_Row]:
-    rows: dict[tuple[int, ...], _Row] = {}
-    alone = []
-    for owner, request in enumerate(requests):
-        if len(request.context) + len(request.continuation) > limit + 1:
-            alone.append(_plain_row(request, owner, limit))
-            continue
-        context = request.context
-        row = rows.setdefault(context, _Row(list(context), list(range(len(context))), [-1] * len(context)))
-        _add_branch(row, request, owner)
-    return [*rows.values(), *alone]
-
-
-def _add_branch(row: _Row, request: Request, owner: int) -> None:
-    *inner, last = request.continuation
-    start, branch = len(row.tokens), row.branches
-    row.reads.append((len(request.context) - 1, request.continuation[0], owner))
-    row.tokens += inner
-    row.positions += range(len(request.context), len(request.context) + len(inner))
-    row.branch += [branch] * len(inner)
-    row.reads += [(start + i, token, owner) for i, token in enumerate((*inner[1:], last)) if inner]
+def _worth_sharing(row: _Row, tokens: Sequence[int], width: int) -> bool:
+    shared = row.shared(tokens)
+    length = len(row.tokens) + len(tokens) - shared
+    return shared * 6 >= len(tokens) and length <= max(width, min(4 * width, 3 * shared))
 
 
 def _groups(rows: Sequence[_Row], budget: int, most_reads: int) -> Iterator[list[_Row]]:
-    """Rows of one kind and like length, as many as fit the token budget when padded, and the logits' memory."""
+    """Rows of like length, as many as fit the token budget when padded, and the memory for masks and logits."""
     group: list[_Row] = []
     for row in rows:
         if group and (
             len(group[0].tokens) * (len(group) + 1) > budget
-            or (group[0].branches > 1) != (row.branches > 1)
+            or (row.branches and len(group[0].tokens) ** 2 * 4 * (len(group) + 1) > MASK_BYTES)
             or sum(len(other.reads) for other in (*group, row)) > most_reads
         ):
             yield group
@@ -150,7 +189,7 @@ def _groups(rows: Sequence[_Row], budget: int, most_reads: int) -> Iterator[list
         yield group
 
 
-def _batch(rows: Sequence[_Row], model: PreTrainedModel) -> _Batch:
+def _batch(rows: Sequence[_Row], model: PreTrainedModel, *, branching: bool) -> _Batch:
     length = max(len(row.tokens) for row in rows)
     tokens = torch.zeros(len(rows), length, dtype=torch.long)
     for i, row in enumerate(rows):
@@ -158,7 +197,7 @@ def _batch(rows: Sequence[_Row], model: PreTrainedModel) -> _Batch:
     reads = sorted({(i, place) for i, row in enumerate(rows) for place, _, _ in row.reads})
     index = {read: n for n, read in enumerate(reads)}
     targets = [(index[i, place], token, owner) for i, row in enumerate(rows) for place, token, owner in row.reads]
-    positions, mask = _branch_tensors(rows, length, model.dtype) if rows[0].branches > 1 else (None, None)
+    positions, mask = _tree_tensors(rows, length, model.dtype) if branching else (None, None)
     columns = [torch.tensor(column) for column in (*zip(*reads, strict=True), *zip(*targets, strict=True))]
     read_rows, read_columns, source, token, owners = (column.to(model.device) for column in columns)
     return _Batch(
@@ -173,14 +212,13 @@ def _batch(rows: Sequence[_Row], model: PreTrainedModel) -> _Batch:
     )
 
 
-def _branch_tensors(rows: Sequence[_Row], length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _tree_tensors(rows: Sequence[_Row], length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Positions (rows, length) and additive masks (rows, 1, length, length)."""
     positions = torch.zeros(len(rows), length, dtype=torch.long)
     visible = torch.zeros(len(rows), 1, length, length, dtype=torch.bool)
     for i, row in enumerate(rows):
         size = len(row.tokens)
-        positions[i, :size] = torch.tensor(row.positions)
-        branch = torch.tensor(row.branch)
-        shared = (branch[None, :] == -1) | (branch[None, :] == branch[:, None])
-        visible[i, 0, :size, :size] = shared.tril()
+        positions[i, :size] = torch.tensor(row.depths)
+        visible[i, 0, :size, :size] = torch.from_numpy(row.visible())
         visible[i, 0, size:, 0] = True  # Padding looks at something, so that its softmax is a number.
     return positions, torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)

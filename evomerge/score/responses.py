@@ -1,6 +1,7 @@
 """Answers of a live model to lm-eval requests: natively where we can, through lm-eval's own HFLM where not."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ class Responder:
         return Prepared(self, instances)
 
     def likelihood_plan(self, requests: Sequence[Request]) -> LikelihoodPlan:
-        """A plan over requests, with shared contexts if this model class takes them rightly."""
+        """A plan over requests, with shared beginnings if this model class takes them rightly."""
         limit = self.lm.max_length
         if self._share is None:
             self._share = self._can_share(requests)
@@ -93,20 +94,14 @@ class Responder:
         return not odd
 
     def _can_share(self, requests: Sequence[Request]) -> bool:
-        """Score a few requests with shared contexts and one by one; a class that ignores our masks is found out."""
+        """Score a few requests with beginnings shared and one by one; a class that ignores our masks is found out."""
         window = getattr(self.model.config.get_text_config(), "sliding_window", None)
         longest = max((len(r.context) + len(r.continuation) for r in requests), default=0)
         if window is not None and longest > window:
             # Our masks say who sees whom, and know nothing of windows.
-            self.notes.add("contexts are not shared between answers: some are longer than the attention window")
+            self.notes.add("prompts that begin alike are not shared: some are longer than the attention window")
             return False
-        by_context: dict[tuple[int, ...], list[Request]] = {}
-        for request in requests:
-            by_context.setdefault(request.context, []).append(request)
-        probe = [r for group in list(by_context.values())[:4] for r in group if len(group) > 1]
-        if not probe:
-            return True
-        limit = self.lm.max_length
+        probe, limit = _most_alike(requests), self.lm.max_length
         together, alone = (
             torch.tensor(LikelihoodPlan(probe, self.model, limit, self._budget, share=share).run(self.model)[0])
             for share in (True, False)
@@ -114,9 +109,8 @@ class Responder:
         tolerance = PROBE_TOLERANCE if self.model.dtype == torch.float32 else 0.25
         same = bool(((together - alone).abs() <= tolerance * (1 + alone.abs())).all())
         if not same:
-            self.notes.add(
-                f"contexts are not shared between answers: {type(self.model).__name__} does not take our masks"
-            )
+            name = type(self.model).__name__
+            self.notes.add(f"prompts that begin alike are not shared: {name} does not take our masks")
         return same
 
 
@@ -184,6 +178,20 @@ class Prepared:
             return
         for instance, text in zip(instances, texts, strict=True):
             instance.resps = [text] * (instance.repeats or 1)
+
+
+def _most_alike(requests: Sequence[Request], count: int = 6) -> list[Request]:
+    """Neighbours in the order of their tokens, from the two on that have most in common."""
+    order = sorted(requests, key=lambda request: (*request.context, *request.continuation))
+    tokens = [(*request.context, *request.continuation) for request in order]
+    alike = [_common(one, other) for one, other in pairwise(tokens)]
+    start = alike.index(max(alike)) if alike else 0
+    return order[start : start + count]
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _pair(lm: HFLM, context: str, continuation: str) -> Request:

@@ -17,7 +17,7 @@ from lm_tasks import TASKS, write_tasks
 from evomerge.assemble import merge
 from evomerge.checkpoint import open_parents
 from evomerge.fitness import Fitness, Items, Objective
-from evomerge.merge import LiveModel
+from evomerge.materialize import LiveModel
 from evomerge.score import TaskScorer, open_banks
 from evomerge.score.tasks import mark_of, metric_name
 from evomerge.space import fixed_recipes
