@@ -3,11 +3,13 @@
 import fcntl
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import numpy as np
 import yaml
@@ -56,15 +58,20 @@ class RunStore:
         self.folder = folder
         if not (folder / SPEC).is_file():
             raise SpecError(f"{folder} holds no run (there is no {SPEC}); give the --out folder of a search")
-        self._lock = _locked(folder) if write else None
         self.file = _read_spec(folder / SPEC)
         self.table = parse(ItemTable, json.loads((folder / ITEMS).read_text()), str(folder / ITEMS))
         self.notes: list[str] = []
-        self._lines = list(self._read())
-        if write:
-            self._cut_back()
-            self._journal = os.open(folder / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            self._marks = os.open(folder / MARKS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._lock = _locked(folder) if write else None
+        try:
+            self._lines = list(self._read())
+            if write:
+                self._cut_back()
+                self._journal = os.open(folder / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+                self._marks = os.open(folder / MARKS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        except SpecError:
+            if self._lock is not None:
+                os.close(self._lock)
+            raise
 
     @classmethod
     def create(cls, folder: Path, file: RunFile, table: ItemTable) -> "RunStore":
@@ -74,12 +81,32 @@ class RunStore:
             SpecError: the folder exists and is not empty.
         """
         cls.refuse_existing(folder)
-        (folder / "responses").mkdir(parents=True, exist_ok=True)
-        _write_whole(folder / ITEMS, json.dumps(table.to_plain()))
-        # The spec comes last: a folder that has one is a run.
+        fresh = folder.parent / f".{folder.name}.{uuid4().hex[:8]}"
         plain = {"format": FORMAT, **file.to_plain()}
-        _write_whole(folder / SPEC, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        try:
+            (fresh / "responses").mkdir(parents=True)
+            sync_text(fresh / ITEMS, json.dumps(table.to_plain()))
+            sync_text(fresh / SPEC, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+            # Killed before this line there is no run, after it there is a whole one.
+            fresh.replace(folder)
+        except OSError as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise RunError(f"{folder} cannot be written ({error.strerror}); make room, then start again") from None
         return cls(folder, write=True)
+
+    @staticmethod
+    def in_use(folder: Path) -> bool:
+        """Whether a living process holds the folder."""
+        if not (folder / LOCK).exists():
+            return False
+        handle = os.open(folder / LOCK, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(handle)
+        return False
 
     @staticmethod
     def refuse_existing(folder: Path) -> None:
@@ -234,10 +261,3 @@ def sync_text(path: Path, text: str) -> None:
     handle = os.open(path.parent, os.O_RDONLY)
     os.fsync(handle)
     os.close(handle)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    try:
-        sync_text(path, text)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}); make room, then start again") from None

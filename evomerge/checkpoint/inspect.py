@@ -33,7 +33,8 @@ def digest(checkpoint: Checkpoint, progress: Callable[[str], None] = lambda _: N
     for path in checkpoint.files():
         record = cache.get(path)
         if record is None:
-            progress(f"reading {path}")
+            if path in checkpoint.weight_files:
+                progress(f"reading {path}")
             record = cache.put(path, _read(checkpoint, path))
         if record.not_finite:
             raise SpecError(

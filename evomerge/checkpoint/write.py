@@ -74,17 +74,15 @@ def write_model(
     for name in (GENERATION, *TOKENIZER_FILES):
         if (template.path / name).is_file():
             shutil.copyfile(template.path / name, folder / name)
-    shards = _shards(template, disk, 4 if dtype == "float32" else 2)
-    names = (
-        [SINGLE]
-        if len(shards) == 1
-        else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
-    )
+    width = 4 if dtype == "float32" else 2
+    shards = _shards(template, disk, width)
+    count = len(shards)
+    names = [SINGLE] if count == 1 else [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
     for file, shard in zip(names, shards, strict=True):
         save_file({disk[name]: tensor(name).contiguous() for name in shard}, folder / file, metadata={"format": "pt"})
-    if len(shards) > 1:
-        total = sum((folder / file).stat().st_size for file in names)
+    if count > 1:
         where = {disk[name]: file for file, shard in zip(names, shards, strict=True) for name in shard}
+        total = sum(_numel(template, name) for name in where) * width
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
@@ -99,10 +97,14 @@ def _shards(template: Checkpoint, disk: Mapping[str, str], width: int) -> list[l
     shards: list[list[str]] = [[]]
     filled = 0
     for name in sorted(disk, key=lambda key: disk[key]):
-        size = torch.Size(template.shape(disk[name])).numel() * width
+        size = _numel(template, disk[name]) * width
         if shards[-1] and filled + size > SHARD_BYTES:
             shards.append([])
             filled = 0
         shards[-1].append(name)
         filled += size
     return shards
+
+
+def _numel(template: Checkpoint, name: str) -> int:
+    return torch.Size(template.shape(name)).numel()

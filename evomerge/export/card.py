@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from evomerge.estimate import Pair
-from evomerge.recipe import Recipe
+from evomerge.recipe import Blend, Recipe, Slerp
 from evomerge.results import Results, Row
 
 AGAIN = """\
@@ -23,6 +23,7 @@ def model_card(results: Results, row: Row, recipe: Recipe, out: Path) -> str:
         f"# {out.name}",
         _summary(results, row, recipe),
         "## Parents\n\n" + _parents(recipe),
+        "## Recipe\n\n" + _recipe(recipe),
         "## Results\n\n" + _results(results, row),
         "## Make it again\n\n" + AGAIN,
     ]
@@ -54,6 +55,31 @@ def _parents(recipe: Recipe) -> str:
         digest = (parent.digest or "")[: len("sha256:") + 12]
         lines.append(f"| {name} | {parent.hub or Path(parent.path).name} | `{digest}` |")
     return "\n".join(lines)
+
+
+def _recipe(recipe: Recipe) -> str:
+    """Weights by place, parents across; a density below one in brackets."""
+    places = [(name, blend) for name, blend in recipe.outer.items() if name == "embeddings"]
+    for index, layer in enumerate(recipe.layers):
+        places.append((f"layer {index}", layer.blend))
+        overrides = {"attention": layer.attention, "mlp": layer.mlp, "norm": layer.norm}
+        places += [(f"layer {index}, {name}", blend) for name, blend in overrides.items() if blend is not None]
+    places += [(name, blend) for name, blend in recipe.outer.items() if name != "embeddings"]
+    names = [name for name in recipe.parents if any(s.parent == name for _, b in places for s in b.sources)]
+    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for label, blend in places:
+        lines.append(f"| {label} | {' | '.join(_share(blend, name) for name in names)} |")
+    return "\n".join(lines)
+
+
+def _share(blend: Blend, parent: str) -> str:
+    source = next((source for source in blend.sources if source.parent == parent), None)
+    if source is None:
+        return ""
+    if isinstance(blend.operator, Slerp):
+        t = blend.operator.t
+        return f"{t if source == blend.sources[1] else 1 - t:.4g}"
+    return f"{source.weight:.4g}" + (f" ({source.density:.3g})" if source.density < 1 else "")
 
 
 def _results(results: Results, row: Row) -> str:

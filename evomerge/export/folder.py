@@ -14,7 +14,7 @@ from evomerge.checkpoint import ParentFiles, whole_folder, write_model
 from evomerge.errors import RunError, SpecError
 from evomerge.export.card import model_card
 from evomerge.export.to_mergekit import caveat, to_mergekit
-from evomerge.merge import Merger, Placement
+from evomerge.materialize import Merger, Placement
 from evomerge.recipe import Recipe
 from evomerge.results import Results, Row
 from evomerge.values import digest_of

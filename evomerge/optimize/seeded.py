@@ -69,11 +69,8 @@ class Seeded:
             self._inner = self._make(self._told)
 
     def recommend(self) -> list[Genome]:
-        """What the optimiser recommends; the best seed before it has started."""
-        if self._inner is not None:
-            return self._inner.recommend()
-        best = self._rank(self._told)
-        return [best[0].genome] if best and best[0].genome is not None else []
+        """What the optimiser recommends; nothing before it has started."""
+        return self._inner.recommend() if self._inner is not None else []
 
     def _neighbours(self, count: int) -> list[Genome]:
         """Scrambled Sobol points in boxes around the best seeds, in turn."""

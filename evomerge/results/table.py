@@ -119,8 +119,10 @@ class Results:
 
     @property
     def status(self) -> str:
-        """`running`, `stopped` (can be resumed), `failed` or `finished`."""
-        return self.state.closed.state if self.state.closed is not None else "running"
+        """`running`, `stopped` (can be resumed; also after a kill), `failed` or `finished`."""
+        if self.state.closed is not None:
+            return self.state.closed.state
+        return "running" if RunStore.in_use(self.store.folder) else "stopped"
 
     def known(self, row: Row) -> Mapping[str, Pair]:
         """A row's most trusted values: confirmed ones once there are any, else those of the search."""

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evomerge.assemble import merge
 from evomerge.checkpoint import open_parents
-from evomerge.merge import LiveModel
+from evomerge.materialize import LiveModel
 from evomerge.recipe import Recipe
 from evomerge.space import BlendSpec, bind
 
