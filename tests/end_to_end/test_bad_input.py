@@ -1,0 +1,280 @@
+"""Bad input gets one line that names the file, the field, the value and the way out; exit 2, nothing overwritten."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import DEMO_MODELS, Typed, small_fitness
+from safetensors.torch import load_file, save_file
+
+Cli = Callable[..., Typed]
+Write = Callable[..., Path]
+
+
+def refused(found: Typed, *words: str) -> None:
+    assert found.status == 2, found
+    complaint = [line for line in found.err.splitlines() if line.startswith("evomerge: ")]
+    assert len(complaint) == 1, found.err
+    assert "Traceback" not in found.err + found.out
+    for word in words:
+        assert word in complaint[0], f"{word!r} is not in {complaint[0]!r}"
+
+
+def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    plain = yaml.safe_load(path.read_text())
+    change(plain)
+    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p.update(budgt={}), ["run.yaml", "budgt", "did you mean budget?"]),
+        (lambda p: p["budget"].update(evalutions=3), ["budget.evalutions", "did you mean evaluations?"]),
+        (lambda p: p["budget"].update(evaluations=0), ["budget.evaluations is 0", "greater than or equal to 1"]),
+        (lambda p: p.update(space={"weight": [1.5, 0.0]}), ["space.weight: [1.5, 0.0] is upside down", "[0, 1.5]"]),
+        (lambda p: p.update(space={"operator": "tise"}), ["space.operator is 'tise'", "'ties'"]),
+        (lambda p: p.update(space={"operator": {"kind": "ties", "lamda": 2}}), ["lamda", "did you mean lambda?"]),
+        (lambda p: p.update(space={"density": 0.5}), ["task_arithmetic has no density", "ties"]),
+        (lambda p: p.update(space={"operator": "ties", "density": [0.2, 1.4]}), ["density", "1.4", "from 0 to 1"]),
+        (lambda p: p.update(space={"operator": "ties", "weight": [-1, 1]}), ["negative weights", "begin"]),
+        (lambda p: p.update(space="per-layr"), ["space: 'per-layr'", "did you mean per-layer?"]),
+        (lambda p: p.update(space={"groups": [[0, 2], [4, 5]]}), ["[4, 5]", "must begin at layer 3"]),
+        (lambda p: p.update(space={"groups": [[0, 2]]}), ["end at layer 2", "last layer is 5"]),
+        (lambda p: p.update(space={"groups": 7}), ["7", "6 layers"]),
+        (lambda p: p.update(space={"outer": "math"}), ["space.outer: 'math'", "maths"]),
+        (lambda p: p.update(space={"weight": 1.0}), ["nothing is searched", "range"]),
+        (lambda p: p.update(space={"operator": "slerp", "weight": [0, 1]}) or p["models"]["experts"].update(
+            lists=str(DEMO_MODELS / "lists")), ["slerp takes two models", "3 experts"]),
+        (lambda p: p["models"].pop("base"), ["task_arithmetic", "needs models.base"]),
+        (lambda p: p.update(optimizer={"kind": "cmaes"}), ["optimizer is 'cmaes'", "'cma'"]),
+        (lambda p: p.update(optimizer={"kind": "cma", "populaton": 4}), ["populaton", "population"]),
+        (lambda p: p.update(seed=-1), ["seed is -1"]),
+        (lambda p: p.update(device="gpu"), ["device: 'gpu'", "cuda"]),
+        (lambda p: p.update(device="cuda:7"), ["device: 'cuda:7'"]),
+        (lambda p: p.update(executor={"kind": "ray"}), ["ray is not there yet", "inline"]),
+        (lambda p: p.pop("fitness"), ["fitness is missing"]),
+        (lambda p: p["fitness"]["objectives"]["math_ja"].update(metric="f1"), ["'f1'", "acc, perplexity"]),
+        (lambda p: p["fitness"]["objectives"]["math_ja"].update(chat_template=True), ["no chat template"]),
+        (lambda p: p["fitness"]["objectives"]["math_ja"].update(generation={"max_gen_toks": 3}), ["generates nothing"]),
+        (lambda p: p["fitness"]["items"].update(search=1390), ["1400 documents", "lower one"]),
+        (lambda p: p["fitness"]["items"].update(group="pair"), ["no field 'pair'", "answer, group, prompt"]),
+        (lambda p: p["fitness"].update(include=["nowhere"]), ["nowhere", "folder"]),
+        (lambda p: p.update(start=["nothing.yaml"]), ["nothing.yaml", "neither a recipe file nor a run folder"]),
+    ],
+)  # fmt: skip
+def test_a_run_file_that_is_wrong(change: Callable[[Any], object], words: list[str], cli: Cli, run_file: Write) -> None:
+    path = edited(run_file(), change)
+    refused(cli("plan", path), *words)
+
+
+def test_an_unknown_task_comes_with_near_names(cli: Cli, run_file: Write) -> None:
+    path = run_file(fitness=small_fitness() | {"objectives": {"x": {"task": "math_jaa"}}})
+    refused(cli("plan", path), "no task 'math_jaa'", "did you mean", "math_ja")
+
+
+def test_a_file_that_is_no_run_file(cli: Cli, tmp_path: Path) -> None:
+    refused(cli("plan", tmp_path / "none.yaml"), "none.yaml", "cannot be read")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    refused(cli("plan", tmp_path / "list.yaml"), "list.yaml", "expected keys and values")
+    (tmp_path / "torn.yaml").write_text("a: [1\n")
+    refused(cli("plan", tmp_path / "torn.yaml"), "torn.yaml", "not valid YAML")
+
+
+def spoiled(tmp_path: Path, name: str = "japanese") -> Path:
+    """A private copy of an expert, to be broken."""
+    folder = tmp_path / name
+    shutil.copytree(DEMO_MODELS / name, folder)
+    return folder
+
+
+def with_expert(run_file: Write, folder: Path) -> Path:
+    return edited(run_file(), lambda p: p["models"]["experts"].update(japanese=str(folder)))
+
+
+def test_an_expert_of_another_shape(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    folder = spoiled(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.3.mlp.up_proj.weight"] = torch.zeros(200, 80, dtype=torch.float16)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(cli("plan", with_expert(run_file, folder)), "japanese", "layers.3.mlp.up_proj", "[200, 80]", "[240, 80]")
+
+
+def test_an_expert_of_another_architecture(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    folder = spoiled(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-5}))
+    refused(cli("plan", with_expert(run_file, folder)), "japanese", "rms_norm_eps", "1e-05", "1e-06")
+
+
+def test_a_truncated_safetensors_file(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    folder = spoiled(tmp_path)
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    refused(cli("plan", with_expert(run_file, folder)), "models.experts.japanese", "model.safetensors", "cut short")
+
+
+def test_a_missing_tensor(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    folder = spoiled(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.input_layernorm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(cli("plan", with_expert(run_file, folder)), "japanese", "model.layers.1.input_layernorm.weight")
+
+
+def test_a_missing_shard(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    folder = spoiled(tmp_path)
+    names = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model-00001-of-00002.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(cli("plan", with_expert(run_file, folder)), "model-00001-of-00002.safetensors", "missing")
+
+
+def test_pickled_weights(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    folder = spoiled(tmp_path)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    refused(cli("plan", with_expert(run_file, folder)), "pytorch_model.bin", "pickle", "save_pretrained")
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_parent_with_numbers_that_are_none(poison: float, cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    folder = spoiled(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.2.self_attn.q_proj.weight"][3, 4] = poison
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(cli("plan", with_expert(run_file, folder)), "japanese", "layers.2.self_attn.q_proj", "NaN or infinity")
+
+
+def test_a_tokenizer_that_differs(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    folder = spoiled(tmp_path)
+    plain = json.loads((folder / "tokenizer.json").read_text())
+    word = next(word for word, place in plain["model"]["vocab"].items() if place == 300)
+    plain["model"]["vocab"]["ZZ"] = plain["model"]["vocab"].pop(word)
+    (folder / "tokenizer.json").write_text(json.dumps(plain))
+    refused(cli("plan", with_expert(run_file, folder)), "tokenizer.json", "models.base", "vocabulary", "300")
+
+
+def test_a_tokenizer_that_only_looks_different(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    folder = spoiled(tmp_path)
+    plain = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(plain, indent=4))
+    assert cli("plan", with_expert(run_file, folder)).status == 0
+
+
+def test_a_folder_without_config(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    folder = spoiled(tmp_path)
+    (folder / "config.json").unlink()
+    refused(cli("plan", with_expert(run_file, folder)), "japanese", "config.json")
+
+
+def test_a_folder_that_is_not_there(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    refused(cli("plan", with_expert(run_file, tmp_path / "none")), "models.experts.japanese", "none", "hub id")
+
+
+def test_a_hub_id_that_cannot_be_fetched(cli: Cli, run_file: Write) -> None:
+    path = edited(run_file(), lambda p: p["models"]["experts"].update(japanese="nobody/nothing@main"))
+    refused(cli("plan", path), "nobody/nothing", "neither a folder here nor could it be fetched")
+
+
+def test_an_existing_output_folder(cli: Cli, run_file: Write, tmp_path: Path, finished: dict[str, Path]) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "thesis.txt").write_text("mine")
+    refused(cli("search", run_file(), "--out", kept), "kept exists already", "--out")
+    refused(cli("export", finished["one"], "--out", kept), "kept exists already", "--force")
+    refused(cli("merge", run_file(), "--out", kept), "kept exists already", "--force")
+    refused(cli("search", run_file(), "--out", finished["one"]), "evomerge resume")
+    assert (kept / "thesis.txt").read_text() == "mine"
+    assert [path.name for path in kept.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_that_is_no_run(cli: Cli, tmp_path: Path) -> None:
+    for command in ("show", "resume", "report", "confirm"):
+        refused(cli(command, tmp_path), "holds no run", "spec.yaml")
+
+
+def test_a_run_from_a_newer_format(cli: Cli, copy_of_run: Callable[[str], Path]) -> None:
+    run = copy_of_run("one")
+    edited(run / "spec.yaml", lambda plain: plain.update(format=2))
+    refused(cli("show", run), "spec.yaml", "format is 2", "newer evomerge")
+
+
+def test_a_journal_damaged_in_the_middle(cli: Cli, copy_of_run: Callable[[str], Path]) -> None:
+    run = copy_of_run("one")
+    lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    for damage in (lines[20][:-9] + b"\n", lines[20].replace(b'"kind"', b'"kine"'), b"\n"):
+        (run / "journal.jsonl").write_bytes(b"".join([*lines[:20], damage, *lines[21:]]))
+        for command in ("show", "resume"):
+            refused(cli(command, run), "journal.jsonl", "damaged in line 21", "restore it from a copy")
+    assert len((run / "journal.jsonl").read_bytes().splitlines()) == len(lines), "nothing was cut off"
+
+
+def test_marks_that_were_changed(cli: Cli, copy_of_run: Callable[[str], Path]) -> None:
+    run = copy_of_run("one")
+    marks = bytearray((run / "responses/marks.f64").read_bytes())
+    marks[100] ^= 1
+    (run / "responses/marks.f64").write_bytes(bytes(marks))
+    refused(cli("show", run), "marks.f64", "damaged at byte 0")
+
+
+def test_a_parent_that_changed_since(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    folder = spoiled(tmp_path)
+    path = with_expert(run_file, folder)
+    assert cli("search", path, "--out", tmp_path / "RUN").status == 0
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(cli("resume", tmp_path / "RUN", "--budget", 20), "japanese", "has changed since", "restore it")
+    refused(cli("export", tmp_path / "RUN", "--out", tmp_path / "M"), "japanese", "has changed since")
+
+
+@pytest.mark.parametrize(
+    ("pick", "words"),
+    [
+        ("number:9999", ["number:9999", "evomerge show"]),
+        ("number:x", ["number:x"]),
+        ("bset", ["'bset'", "best, math_ja, number:N"]),
+        ("knee", ["'knee'", "best"]),
+    ],
+)
+def test_a_pick_that_is_not_there(
+    pick: str, words: list[str], cli: Cli, finished: dict[str, Path], tmp_path: Path
+) -> None:
+    refused(cli("export", finished["one"], "--pick", pick, "--out", tmp_path / "M"), *words)
+
+
+def test_ray_on_the_command_line(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    refused(cli("search", run_file(), "--out", tmp_path / "R", "--executor", "ray"), "ray is not there yet")
+    assert not (tmp_path / "R").exists()
+
+
+def test_a_recipe_that_is_wrong(cli: Cli, tmp_path: Path, finished: dict[str, Path]) -> None:
+    from evomerge.assemble import load
+    from evomerge.export.folder import write_recipe
+
+    results = load(finished["one"])
+    write_recipe(tmp_path / "good.yaml", results.recipe(3))
+    plain = yaml.safe_load((tmp_path / "good.yaml").read_text())
+
+    def broken(change: Callable[[dict[str, Any]], object]) -> Path:
+        copy = json.loads(json.dumps(plain))
+        change(copy)
+        (tmp_path / "bad.yaml").write_text(yaml.safe_dump(copy))
+        return tmp_path / "bad.yaml"
+
+    for change, words in (
+        (lambda p: p.update(layerz=[]), ["bad.yaml", "layerz", "did you mean"]),
+        (lambda p: p.update(format=9), ["bad.yaml", "format"]),
+        (lambda p: p["parents"]["maths"].update(digest="sha256:0"), ["parents.maths", "digests differ"]),
+        (lambda p: p["parents"].pop("maths"), ["bad.yaml", "'maths'", "not among the parents"]),
+        (lambda p: p.update(template="nobody"), ["bad.yaml", "'nobody'"]),
+    ):
+        refused(cli("merge", broken(change), "--out", tmp_path / "M"), *words)
+    assert not (tmp_path / "M").exists()

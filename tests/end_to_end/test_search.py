@@ -1,0 +1,339 @@
+"""Searches as a user runs them: what they leave, that they resume, that budgets are hard, that editing is enough."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import DEMO_MODELS, ROOT, Typed, small_fitness
+
+from evomerge.assemble import load
+
+Cli = Callable[..., Typed]
+Write = Callable[..., Path]
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line)["event"] for line in (run / "journal.jsonl").read_text().splitlines()]
+
+
+def story(run: Path) -> list[dict[str, Any]]:
+    """Events of the search alone, without times and workers."""
+    kept = [event for event in events(run) if event["kind"] not in ("opened", "closed", "extended", "incident")]
+    return [{k: v for k, v in event.items() if k not in ("at", "seconds", "worker")} for event in kept]
+
+
+def test_the_json_is_what_the_design_says(cli: Cli, finished: dict[str, Path]) -> None:
+    found = json.loads(cli("show", finished["two"], "--json").out)
+    assert found["state"] == "finished"
+    assert found["evaluations"] == {"done": 40, "failed": 0, "budget": 40}
+    assert found["objectives"] == ["math_ja", "lists"]
+    assert {"merge", "score", "overhead"} <= set(found["seconds"])
+    names = [baseline["name"] for baseline in found["baselines"]]
+    assert {"base", "maths", "japanese", "lists", "uniform average", "ties 0.2"} <= set(names)
+    assert len(names) == len(set(names))
+    for baseline in found["baselines"]:
+        assert set(baseline) == {"name", "search", "confirmed"}
+    assert found["best"] in [entry["number"] for entry in found["front"]]
+    for entry in found["front"]:
+        assert set(entry) == {"number", "recipe", "search", "confirmed", "paired"}
+        assert entry["recipe"].startswith("sha256:")
+        assert set(entry["paired"]) == {"best_parent", "best_fixed"}
+        for value, error in entry["confirmed"].values():
+            assert 0 <= value <= 1
+            assert error >= 0
+
+
+def test_search_and_confirm_items_share_nothing(finished: dict[str, Path]) -> None:
+    """Not an item, nor a group of items."""
+    for run in finished.values():
+        table = json.loads((run / "responses/items.json").read_text())
+        for task in table["tasks"].values():
+            assert not set(task["search"]["ids"]) & set(task["confirm"]["ids"])
+            assert not set(task["search"]["clusters"]) & set(task["confirm"]["clusters"])
+
+
+def test_show_reads_as_text_and_csv(cli: Cli, finished: dict[str, Path]) -> None:
+    text = cli("show", finished["one"]).out
+    assert "parents and fixed recipes (confirmed on held-out items)" in text
+    assert "finalists, best first" in text
+    assert "finished, 40 of 40 evaluations" in text
+    lines = cli("show", finished["one"], "--csv").out.splitlines()
+    assert lines[0].startswith("number,name,origin,recipe,math_ja search,math_ja search error")
+    assert len(lines) == 1 + len(load(finished["one"]).rows)
+
+
+def test_the_same_seed_is_the_same_run_and_another_is_not(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    for name, seed in (("A", 3), ("B", 3), ("C", 4)):
+        path = run_file(f"{name}.yaml", seed=seed, space="per-group", budget={"evaluations": 20})
+        assert cli("search", path, "--out", tmp_path / name).status == 0
+    assert story(tmp_path / "A") == story(tmp_path / "B")
+    assert story(tmp_path / "A") != story(tmp_path / "C")
+
+
+@pytest.mark.parametrize("optimizer", ["cma", "nsga2", "tpe", "random"])
+@pytest.mark.parametrize("space", ["per-component", "ties"])
+def test_another_optimiser_or_space_is_an_edit_of_the_run_file(
+    optimizer: str, space: str, cli: Cli, run_file: Write, tmp_path: Path
+) -> None:
+    path = run_file(optimizer={"kind": optimizer}, space=space, budget={"evaluations": 16})
+    found = cli("search", path, "--out", tmp_path / "RUN")
+    assert found.status == 0, found.err
+    done = json.loads(cli("show", tmp_path / "RUN", "--json").out)
+    assert done["evaluations"]["done"] == 16
+
+
+@pytest.mark.parametrize(
+    "preset", ["model-wide", "per-group", "per-layer", "per-component", "ties", "dare-ties", "slerp"]
+)
+def test_every_space_preset_plans(preset: str, cli: Cli, run_file: Write) -> None:
+    found = cli("plan", run_file(space=preset))
+    assert found.status == 0, found.err
+    assert " genes over 6 layers" in found.out
+
+
+@pytest.mark.parametrize("preset", ["demo", "demo-maths"])
+def test_every_fitness_preset_plans(preset: str, cli: Cli, run_file: Write) -> None:
+    found = cli("plan", run_file(fitness=preset))
+    assert found.status == 0, found.err
+    assert "confirm items" in found.out
+
+
+def test_a_plan_says_what_will_happen(cli: Cli, run_file: Write) -> None:
+    text = cli("plan", run_file(space="per-layer")).out
+    for word in ("maths.layers.3.weight", "japanese.embeddings.weight", "16 search and 24 confirm items", "cpu"):
+        assert word in text
+    for line in ("parents", "space", "start", "task", "device", "cost", "duration", "memory", "disk"):
+        assert any(row.startswith(line) for row in text.splitlines())
+
+
+def test_budgets_are_hard(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    for name, budget, most in (
+        ("evaluations", {"evaluations": 13}, 13),
+        ("items", {"item_evaluations": 16 * 12 + 5}, 12),
+        ("both", {"evaluations": 50, "item_evaluations": 16 * 11}, 11),
+    ):
+        run = tmp_path / name
+        assert cli("search", run_file(f"{name}.yaml", budget=budget), "--out", run).status == 0
+        counted = [event for event in events(run) if event["kind"] == "asked" and event["origin"] != "baseline"]
+        assert len(counted) == most
+    started = time.monotonic()
+    run = tmp_path / "seconds"
+    assert cli("search", run_file("s.yaml", budget={"seconds": 2.0}), "--out", run).status == 0
+    assert time.monotonic() - started < 30
+    asked = [event for event in events(run) if event["kind"] == "asked"]
+    assert len(asked) > 20
+
+
+def test_a_finished_run_takes_more_budget(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    run = tmp_path / "RUN"
+    assert cli("search", run_file(space="per-group", budget={"evaluations": 16}), "--out", run).status == 0
+    before = story(run)
+    assert cli("resume", run).status == 0
+    assert story(run) == before, "nothing is left to do"
+    assert cli("resume", run, "--budget", 30).status == 0
+    after = story(run)
+    assert after[: len(before)] == before
+    found = json.loads(cli("show", run, "--json").out)
+    assert found["evaluations"] == {"done": 30, "failed": 0, "budget": 30}
+    assert found["state"] == "finished"
+
+
+def test_confirm_takes_more_finalists(cli: Cli, copy_of_run: Callable[[str], Path]) -> None:
+    run = copy_of_run("one")
+    before = json.loads(cli("show", run, "--json").out)
+    found = cli("confirm", run, "--top", 14)
+    assert found.status == 0, found.err
+    after = json.loads(cli("show", run, "--json").out)
+    assert len(after["front"]) == len(before["front"]) + 6
+    assert after["state"] == "finished"
+    assert all(entry["confirmed"] for entry in after["front"])
+
+
+def test_a_search_starts_from_recipes_and_runs(
+    cli: Cli, run_file: Write, finished: dict[str, Path], tmp_path: Path
+) -> None:
+    results = load(finished["one"])
+    assert (
+        cli("export", finished["one"], "--pick", "number:12", "--format", "recipe", "--out", tmp_path / "R").status == 0
+    )
+    start = [str(tmp_path / "R/recipe.yaml"), str(finished["one"])]
+    path = run_file(space="per-layer", start=start, budget={"evaluations": 30})
+    assert cli("search", path, "--out", tmp_path / "RUN").status == 0
+    asked = [e["digest"] for e in events(tmp_path / "RUN") if e["kind"] == "asked" and e["origin"] == "prior"]
+    assert results.best is not None
+    assert asked[:2] == [results.rows[12].recipe, results.best.recipe]
+    narrow = run_file("narrow.yaml", space="model-wide", start=start)
+    found = cli("search", narrow, "--out", tmp_path / "NO")
+    assert found.status == 2
+    assert "is not in the space" in found.err
+    assert not (tmp_path / "NO").exists()
+
+
+def test_a_failed_candidate_never_ends_a_run(run_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fifth candidate gives no finite logits, every seventh dies in the merge."""
+    import torch
+
+    from evomerge.assemble import search
+    from evomerge.materialize import LiveModel
+
+    plain = LiveModel.load
+    calls = {"count": 0}
+
+    def load_badly(self: LiveModel, recipe: Any) -> int:
+        calls["count"] += 1
+        if calls["count"] % 7 == 0:
+            raise torch.OutOfMemoryError("no room")
+        fresh = plain(self, recipe)
+        if calls["count"] % 5 == 0:
+            self._weights["model.norm.weight"].fill_(float("nan"))
+            self._loaded.clear()
+        return fresh
+
+    run = run_file(space="per-group", budget={"evaluations": 40}, optimizer={"kind": "cma"})
+    with monkeypatch.context() as patch:
+        patch.setattr("evomerge.evaluate.canary", lambda _: None)
+        patch.setattr(LiveModel, "load", load_badly)
+        results = search(run, tmp_path / "RUN")
+    found = results.to_json()
+    assert found["state"] == "finished"
+    assert found["evaluations"]["done"] == 40
+    assert found["evaluations"]["failed"] >= 8
+    assert {failure["stage"] for failure in found["failures"]} == {"merge", "score"}
+    assert any("finite" in failure["reason"] for failure in found["failures"])
+    assert any("no room" in failure["reason"] for failure in found["failures"])
+    assert results.best is not None
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "evomerge", *map(str, arguments)]
+
+
+def wait_for(run: Path, lines: int) -> None:
+    for _ in range(6000):
+        if (run / "journal.jsonl").exists() and (run / "journal.jsonl").read_bytes().count(b"\n") >= lines:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the search does not get on")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_finishes_the_candidate_and_says_how_to_go_on(
+    number: signal.Signals, run_file: Write, tmp_path: Path, cli: Cli
+) -> None:
+    run = tmp_path / "RUN"
+    path = run_file(space="per-layer", budget={"evaluations": 100_000})
+    process = subprocess.Popen(
+        command("search", path, "--out", run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(run, 60)
+    second = subprocess.run(command("resume", run), capture_output=True, text=True, check=False)
+    assert second.returncode == 2
+    assert "in use by another process" in second.stderr
+    assert json.loads(cli("show", run, "--json").out)["state"] == "running"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"evomerge resume {run}" in err
+    assert "finalists" in out
+    assert "stopped" in out
+    found = events(run)
+    assert found[-1]["kind"] == "closed"
+    assert found[-1]["state"] == "stopped"
+    works = {event["work"] for event in found if event["kind"] == "assigned"}
+    assert works == {event["work"] for event in found if event["kind"] == "evaluated"}, (
+        "the running candidate was finished"
+    )
+    assert json.loads(cli("show", run, "--json").out)["state"] == "stopped"
+
+
+def test_killed_searches_resume_bit_for_bit() -> None:
+    """The script that anyone can run with more kills."""
+    script = ROOT / "scripts/kill_test.py"
+    arguments = [sys.executable, str(script), "--kills", "5", "--evaluations", "30"]
+    found = subprocess.run(
+        arguments, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_a_torn_last_line_is_dropped_and_mentioned(
+    copy_of_run: Callable[[str], Path], cli: Cli, run_file: Write
+) -> None:
+    run = copy_of_run("one")
+    whole = story(run)
+    lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    cut = next(i for i, line in enumerate(lines) if b'"kind":"evaluated"' in line and i > 60)
+    (run / "journal.jsonl").write_bytes(b"".join(lines[:cut]) + lines[cut][: len(lines[cut]) // 2])
+    found = cli("resume", run)
+    assert found.status == 0, found.err
+    assert "cut short by a crash; it is dropped" in found.err
+    assert story(run) == whole
+
+
+def test_a_full_disk_stops_cleanly_and_resumes(run_file: Write, tmp_path: Path, cli: Cli) -> None:
+    """On a real file system of 100 kB, made bigger afterwards."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting needs root")
+    try:
+        path = run_file(space="per-layer", budget={"evaluations": 90})
+        alone = tmp_path / "alone"
+        assert cli("search", path, "--out", alone).status == 0
+        run = disk / "RUN"
+        found = cli("search", path, "--out", run)
+        assert found.status == 1, found
+        assert "No space left on device" in found.err
+        assert f"evomerge resume {run}" in found.err
+        assert "Traceback" not in found.err
+        assert cli("show", run).status == 0
+        subprocess.run(["mount", "-o", "remount,size=10m", str(disk)], check=True)
+        assert cli("resume", run).status == 0
+        assert story(run) == story(alone)
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
+
+
+def test_init_writes_a_run_file_that_is_understood(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from evomerge.spec import load_run
+
+    monkeypatch.chdir(tmp_path)
+    folders = [DEMO_MODELS / name for name in ("base", "maths", "japanese")]
+    found = cli("init", *folders)
+    assert found.status == 0
+    assert "evomerge plan run.yaml" in found.out
+    run = load_run(tmp_path / "run.yaml")
+    assert list(run.models.experts) == ["maths", "japanese"]
+    assert len(run.fitness.objectives) == 2
+    again = cli("init", *folders)
+    assert again.status == 2
+    assert "run.yaml exists already" in again.err
+    plain = yaml.safe_load((tmp_path / "run.yaml").read_text()) | {"fitness": small_fitness()}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(plain))
+    assert cli("plan", tmp_path / "mine.yaml").status == 0
+
+
+def test_a_model_is_scored_without_a_search(cli: Cli, tmp_path: Path, finished: dict[str, Path]) -> None:
+    fitness = tmp_path / "f.yaml"
+    fitness.write_text(yaml.safe_dump(small_fitness("math_ja", "lists", search=24, confirm=48)))
+    found = cli("score", DEMO_MODELS / "lists", "--fitness", fitness, "--json")
+    assert found.status == 0, found.err
+    scores = json.loads(found.out)
+    assert scores["items"] == {"math_ja": 48, "lists": 48}
+    row = next(row for row in load(finished["two"]).baselines if row.name == "lists")
+    assert row.confirmed is not None
+    assert scores["objectives"] == {label: list(pair) for label, pair in row.confirmed.items()}
+    everything = json.loads(cli("score", DEMO_MODELS / "lists", "--fitness", fitness, "--items", "all", "--json").out)
+    assert everything["items"] == {"math_ja": 72, "lists": 72}
+    assert "±" in cli("score", DEMO_MODELS / "lists", "--fitness", fitness).out
