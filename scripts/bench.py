@@ -7,12 +7,15 @@ one run, since machines are noisy. `demo` is left out unless it is named: five s
 """
 
 import argparse
+import contextlib
+import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,8 @@ import yaml
 
 from evomerge.assemble import search
 from evomerge.checkpoint import ParentFiles
-from evomerge.evaluate import Evaluator, EvaluatorFactory
+from evomerge.evaluate import EvaluatorFactory
+from evomerge.export.to_mergekit import to_mergekit
 from evomerge.materialize import Merger
 from evomerge.materialize.statistics import Statistics
 from evomerge.recipe import Blend, DareTies, Linear, Operator, Recipe, Slerp, Source, TaskArithmetic, Ties
@@ -137,7 +141,7 @@ def bench_operators() -> None:
 
 def demo_run(folder: Path, fitness: str, optimizer: str, evaluations: int, seed: int) -> RunSpec:
     """A run over the demo's models."""
-    experts = ("maths", "japanese") if fitness == "demo-maths" else ("maths", "japanese", "lists")
+    experts = ("maths", "japanese", "lists") if fitness == "demo" else ("maths", "japanese")
     plain = {
         "models": {"base": str(MODELS / "base"), "experts": {name: str(MODELS / name) for name in experts}},
         "space": "per-layer",
@@ -146,82 +150,116 @@ def demo_run(folder: Path, fitness: str, optimizer: str, evaluations: int, seed:
         "budget": {"evaluations": evaluations},
         "seed": seed,
     }
-    path = folder / f"{fitness}-{seed}.yaml"
+    path = folder / f"{Path(fitness).stem}-{seed}.yaml"
     path.write_text(yaml.safe_dump(plain, sort_keys=False))
     return load_run(path)
 
 
-def genome(turn: int, count: int) -> tuple[float, ...]:
-    """Another candidate every turn, all genes moved."""
-    return tuple((0.37 + 0.11 * turn + 0.23 * i) % 1.0 for i in range(count))
+GENERATION = """
+task: math_ja_generated
+dataset_path: json
+dataset_kwargs: {data_files: {test: math_ja.jsonl}}
+output_type: generate_until
+test_split: test
+doc_to_text: "{{prompt}}"
+doc_to_target: " {{answer}}"
+generation_kwargs: {until: ["</s>"], max_gen_toks: 16, do_sample: false}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+"""
 
 
 def bench_candidate() -> None:
     """One candidate of the demo, here and as today's tools do it: merge to disk, load, `simple_evaluate`."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        run = demo_run(folder, "demo-maths", "cma", 10, 1)
-        evaluator = EvaluatorFactory(run.models, run.fitness, run.seed, "cpu").build()
-        files = evaluator.live.files
-        space = bind(run.space, files.parents)
-        theirs = Conventional(evaluator, files, folder)
-
-        def ours(turn: int) -> None:
-            evaluator.marks(space.decode(genome(turn, len(space.genes))), Draw(pool="search"))
-
-        def conventional(turn: int) -> None:
-            theirs.score(space.decode(genome(turn, len(space.genes))))
-
-        found = timed({"evomerge": ours, "disk": conventional}, 7)
+        for name in ("math_ja.yaml", "math_ja.jsonl"):
+            shutil.copy(ROOT / "fitness/demo" / name, folder)
+        (folder / "generated.yaml").write_text(GENERATION)
         overhead = measure_overhead(folder)
-    items = len(evaluator.scorer.table.tasks["math_ja"].search.ids)
-    ratio = found["disk"] / found["evomerge"]
+        for task, metric in (("math_ja", "acc"), ("math_ja_generated", "exact_match")):
+            compare_candidate(folder, task, metric)
+    table("a candidate outside merging and scoring", [("median wall ms", overhead * 1e3)])
+
+
+def compare_candidate(folder: Path, task: str, metric: str) -> None:
+    """The same recipes on the same items, three ways."""
+    items = {"search": 160, "confirm": 1000, "group": "group"}
+    fitness = {"include": ["."], "objectives": {task: {"task": task, "metric": metric}}, "items": items}
+    (folder / f"{task}-fitness.yaml").write_text(yaml.safe_dump(fitness))
+    run = demo_run(folder, str(folder / f"{task}-fitness.yaml"), "cma", 10, 1)
+    evaluator = EvaluatorFactory(run.models, run.fitness, run.seed, "cpu").build()
+    files = evaluator.live.files
+    space = bind(run.space, files.parents)
+    scorer: Any = evaluator.scorer
+    bank = scorer._banks[task]
+    indices = sorted(bank.items[key].index for key in bank.table.search.ids)
+    disk = Disk(task, indices, files, folder)
+
+    def recipe(turn: int) -> Recipe:
+        return space.decode(tuple((0.37 + 0.11 * turn + 0.23 * i) % 1.0 for i in range(len(space.genes))))
+
+    found = timed(
+        {
+            "evomerge": lambda turn: evaluator.marks(recipe(turn), Draw(pool="search")),
+            "defaults": lambda turn: disk.evaluate(recipe(turn)),
+            "lean": lambda turn: disk.evaluate(recipe(turn), batch_size=16, bootstrap_iters=0),
+        },
+        7,
+    )
+    ours = found["evomerge"]
     rows: list[Sequence[object]] = [
-        ("", "CPU s"),
-        ("evomerge: merge into the resident model, score", found["evomerge"]),
-        ("merge to disk, load, simple_evaluate with a prepared TaskManager", found["disk"]),
-        ("ratio", ratio),
-        ("outside merging and scoring, median wall ms a candidate", overhead * 1e3),
+        ("", "CPU s", "ratio"),
+        ("evomerge: merge into the resident model, score", ours, 1.0),
+        ("mergekit to disk, simple_evaluate with a prepared TaskManager", found["defaults"], found["defaults"] / ours),
+        ("the same, batches of 16 and no bootstrap", found["lean"], found["lean"] / ours),
     ]
-    table(f"candidate: the demo's per-layer search, {items} items", rows)
+    table(f"candidate: per-layer merge of the demo's two experts, {len(indices)} items of {task}", rows)
 
 
-class Conventional:
-    """What today's tools do for a candidate, as lean as it gets: one process, tasks prepared, models small."""
+class Disk:
+    """What today's tools do for a candidate, in one process that has its tasks indexed."""
 
-    def __init__(self, evaluator: Evaluator, files: ParentFiles, folder: Path) -> None:
+    def __init__(self, task: str, indices: list[int], files: ParentFiles, folder: Path) -> None:
         from lm_eval.tasks import TaskManager
 
-        scorer: Any = evaluator.scorer
-        bank = scorer._banks["math_ja"]
-        self.documents = sorted(bank.items[key].index for key in bank.table.search.ids)
-        self.manager = TaskManager(include_path=str(ROOT / "fitness/demo"), include_defaults=False)
-        self.files, self.folder = files, folder
+        self.task, self.indices, self.files, self.folder = task, indices, files, folder
+        self.manager = TaskManager(include_path=str(folder), include_defaults=False)
 
-    def score(self, recipe: Recipe) -> None:
+    def evaluate(self, recipe: Recipe, **arguments: Any) -> None:
         """Merge, write, load, evaluate, delete."""
-        import contextlib
-        import os
-
         import lm_eval
-        from lm_eval.models.huggingface import HFLM
+        from mergekit.config import MergeConfiguration
+        from mergekit.merge import run_merge
+        from mergekit.options import MergeOptions
 
-        from evomerge.export.folder import write_weights
+        configuration = MergeConfiguration.model_validate(to_mergekit(recipe, self.files.anatomy))
+        with tempfile.TemporaryDirectory(dir=self.folder) as out, contextlib.chdir(self.folder), quiet():
+            run_merge(configuration, out, MergeOptions(quiet=True))
+            lm_eval.simple_evaluate(
+                model="hf",
+                model_args={"pretrained": out, "dtype": "float32", "device": "cpu"},
+                tasks=[self.task],
+                task_manager=self.manager,
+                samples={self.task: self.indices},
+                **arguments,
+            )
 
-        with tempfile.TemporaryDirectory(dir=self.folder) as out, contextlib.chdir(ROOT / "fitness/demo"):
-            write_weights(Path(out), recipe, self.files)
-            lm = HFLM(pretrained=out, device="cpu", dtype="float32", batch_size=16)
-            with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
-                lm_eval.simple_evaluate(
-                    model=lm,
-                    tasks=["math_ja"],
-                    task_manager=self.manager,
-                    samples={"math_ja": self.documents},
-                    bootstrap_iters=0,
-                    random_seed=None,
-                    numpy_random_seed=None,
-                    torch_random_seed=None,
-                )
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Other tools' progress bars and logs go nowhere, those of their child processes neither."""
+    sys.stdout.flush()
+    kept = [(stream, os.dup(stream)) for stream in (1, 2)]
+    with Path(os.devnull).open("w") as nowhere:
+        for stream, _ in kept:
+            os.dup2(nowhere.fileno(), stream)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            for stream, copy in kept:
+                os.dup2(copy, stream)
+                os.close(copy)
 
 
 def measure_overhead(folder: Path) -> float:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.score.generation import GreedyDecoder, Prompt
 from evomerge.score.loglikelihood import LikelihoodPlan, Request
+from evomerge.score.tasks import silent
 
 TOKEN_BUDGET = {"cpu": 1024, "cuda": 65536}
 """Padded tokens of one forward pass: on a CPU what keeps activations in the cache, on a GPU what fills it."""
@@ -41,7 +42,8 @@ class Responder:
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model = model
-        self.lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=16)
+        with silent():
+            self.lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=16)
         self.notes: set[str] = set()
         self._budget = TOKEN_BUDGET[model.device.type]
         self._decoder = GreedyDecoder(model, tokenizer, self._budget)

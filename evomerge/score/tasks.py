@@ -54,7 +54,7 @@ class TaskCatalogue:
         entry = self._manager.task_index[name]
         home = entry.yaml_path.parent if entry.yaml_path and self._local(entry.yaml_path) else None
         # lm-eval reads a task's data files relative to the working directory; people mean the task's folder.
-        with _silent(), contextlib.chdir(home) if home else contextlib.nullcontext():
+        with silent(), contextlib.chdir(home) if home else contextlib.nullcontext():
             try:
                 tasks: dict[str, Task] = self._manager.load([name])["tasks"]
             except Exception as error:  # noqa: BLE001  Anything a task file or a data set can raise.
@@ -121,7 +121,7 @@ def mark_of(metric: str, value: Any) -> float | None:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Keep lm-eval's and datasets' progress bars and remarks off the terminal."""
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar
 
