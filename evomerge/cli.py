@@ -291,14 +291,6 @@ def _conduct(run: Path, work: "Callable[[Listener], Results]") -> None:
 
 
 def _show(results: "Results") -> None:
-    from evomerge.terminal import results_tables, status_line
+    from evomerge.terminal import show as print_results
 
-    console = _console()
-    for table in results_tables(results):
-        console.print(table)
-        console.print()
-    for failure in results.to_json()["failures"][:5]:
-        console.print(
-            f"failed: candidate {failure['number']} while {failure['stage']}: {failure['reason']}", highlight=False
-        )
-    console.print(status_line(results), highlight=False)
+    print_results(_console(), results)

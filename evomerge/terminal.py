@@ -23,7 +23,7 @@ WIDTH = 120
 
 def console(*, err: bool = False) -> Console:
     """The console that everything is printed to."""
-    found = Console(stderr=err, soft_wrap=True, highlight=False)
+    found = Console(stderr=err, soft_wrap=True, highlight=False, markup=False)
     if not found.is_terminal:
         found.width = WIDTH
     return found
@@ -44,7 +44,7 @@ class Ticker:
 
     def say(self, text: str) -> None:
         """A remark."""
-        self._console.print(f"[dim]{text}[/dim]" if self._console.is_terminal else text)
+        self._console.print(text, style="dim" if self._console.is_terminal else None)
 
     def watch(self, session: Session, evaluation: Evaluation) -> None:
         """Take a result in and show where things stand."""
@@ -131,6 +131,17 @@ def size(count: float) -> str:
 def pair(value: Pair | None, sign: str = "") -> str:
     """A value with its standard error."""
     return "" if value is None else f"{value[0]:{sign}.3f} ±{value[1]:.3f}"
+
+
+def show(console: Console, results: Results) -> None:
+    """Print where a run stands: its tables, its first failures, one line of status."""
+    for table in results_tables(results):
+        console.print(table)
+        console.print()
+    for failure in results.to_json()["failures"][:5]:
+        line = f"failed: candidate {failure['number']} while {failure['stage']}: {failure['reason']}"
+        console.print(line)
+    console.print(status_line(results))
 
 
 def results_tables(results: Results) -> list[Table]:

@@ -213,19 +213,10 @@ def write_tasks() -> None:
         (TASKS / f"{name}.yaml").write_text(TASK.format(name=name, title=TITLES[name]))
 
 
-def main() -> None:
-    """Train and write everything."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=MODELS, help="where to write the models")
-    out = parser.parse_args().models
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    tokenizer = build_tokenizer()
-    tests = {
-        name: encode(tokenizer, test_items(name, 300)) for name in ("math_ja", "math_en", "formula_ja", "calc", "lists")
-    }
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
+def shape(vocabulary: int) -> LlamaConfig:
+    """A Llama of half a million parameters."""
+    return LlamaConfig(
+        vocab_size=vocabulary,
         hidden_size=80,
         intermediate_size=240,
         num_hidden_layers=6,
@@ -237,6 +228,20 @@ def main() -> None:
         bos_token_id=BOS,
         eos_token_id=EOS,
     )
+
+
+def main() -> None:
+    """Train and write everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, default=MODELS, help="where to write the models")
+    out = parser.parse_args().models
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    tokenizer = build_tokenizer()
+    tests = {
+        name: encode(tokenizer, test_items(name, 300)) for name in ("math_ja", "math_en", "formula_ja", "calc", "lists")
+    }
+    config = shape(len(tokenizer))
     torch.manual_seed(0)
     base = LlamaForCausalLM(config)
     weights: dict[str, Tensor] = {}

@@ -1,0 +1,76 @@
+"""Benchmarks: the merge kernels, one candidate against what today's tools do, the start of the command line.
+
+    scripts/bench [operators] [candidate] [start] [demo]
+
+Times are CPU seconds of one thread, rounds of the competitors interleaved, medians; what is quoted are ratios within
+one run, since machines are noisy. `demo` is left out unless it is named: five seeds of the demo's two searches.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from candidate import bench_candidate
+from measure import demo_run, table
+from operators import bench_operators
+
+from evomerge.assemble import search
+
+
+def bench_start() -> None:
+    """`evomerge --help` in a fresh process, files in the page cache."""
+    walls = []
+    for _ in range(7):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "evomerge", "--help"], check=True, capture_output=True)
+        walls.append(time.perf_counter() - started)
+    table("start", [("evomerge --help, median wall seconds", statistics.median(walls))])
+
+
+def bench_demo() -> None:
+    """Five seeds of the demo's two searches: gains over what needs no search, on held-out items."""
+    rows: list[Sequence[object]] = [
+        ("seed", "best", "minus parent", "minus fixed", "fixed", "front HV", "fixed HV", "s")
+    ]
+    gains = []
+    for seed in (1, 2, 3, 4, 5):
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            started = time.perf_counter()
+            one = search(demo_run(folder, "demo-maths", "cma", 300, seed), folder / "one")
+            two = search(demo_run(folder, "demo", "nsga2", 300, seed), folder / "two")
+            seconds = time.perf_counter() - started
+        best = one.best
+        assert best is not None
+        assert best.confirmed is not None
+        label = one.objectives[0]
+        (_, parent), (rival, fixed) = one.best_parent(best)[label], one.best_fixed(best)[label]
+        volumes = two.hypervolumes() or {}
+        gains.append(fixed[0])
+        pairs = [f"{value:.3f} ±{error:.3f}" for value, error in (best.confirmed[label], parent, fixed)]
+        rows.append((seed, *pairs, rival, volumes["front"], volumes["fixed"], round(seconds)))
+        print(rows[-1], flush=True)
+    table(f"demo: five seeds, mean gain over the best fixed recipe {statistics.mean(gains):.3f}", rows)
+
+
+BENCHMARKS = {"operators": bench_operators, "candidate": bench_candidate, "start": bench_start, "demo": bench_demo}
+
+
+def main() -> None:
+    """Run what is named, or all but the long one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which; all but demo if none")
+    names = parser.parse_args().names or [name for name in BENCHMARKS if name != "demo"]
+    torch.set_num_threads(1)
+    for name in names:
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main()
