@@ -23,14 +23,14 @@ def confirm(session: Session, top: int) -> None:
     finalists = results.choose_finalists(top)
     wanted = [*finalists, *(row.number for row in results.baselines if row.search is not None)]
     state = session.state
-    for work in state.open_works():
-        if work.draw == CONFIRM:
-            session.submit(work, results.recipe(work.number))
     assigned = {work.number for work in state.works.values() if work.draw == CONFIRM}
     for number in dict.fromkeys(wanted):
         if number not in assigned:
+            session.assign(number, CONFIRM, "confirm")
+    for work in state.open_works():
+        if work.draw == CONFIRM:
             _make_room(session)
-            session.assign(number, results.recipe(number), CONFIRM, "confirm")
+            session.submit(work, results.recipe(work.number))
     while session.in_flight:
         session.collect()
     _stop_if_asked(session)

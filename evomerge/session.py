@@ -86,28 +86,22 @@ class Session:
             )
         )
 
-    def assign(self, number: int, recipe: Recipe, draw: Draw, purpose: Purpose) -> None:
-        """Write a work down and hand it out, or answer it at once if the same model was scored on the same draw."""
+    def assign(self, number: int, draw: Draw, purpose: Purpose) -> Assigned:
+        """Write a work down."""
         assigned = Assigned(work=len(self.state.works), number=number, draw=draw, purpose=purpose)
         self.record(assigned)
-        twin = self.state.twin(assigned)
-        if twin is not None:
-            again = {
-                "work": assigned.work,
-                "number": number,
-                "worker": "as before",
-                "seconds": Seconds(),
-                "at": time.time(),
-            }
-            self.record(twin.model_copy(update=again))
-        else:
-            self.submit(assigned, recipe)
+        return assigned
 
     def submit(self, assigned: Assigned, recipe: Recipe) -> None:
-        """Hand out a work that is written down already."""
+        """Hand out a work that is written down, or answer it at once if the same model was scored on the same draw."""
+        number, twin = assigned.number, self.state.twin(assigned)
+        if twin is not None:
+            known = {"work": assigned.work, "number": number, "worker": "as before", "seconds": Seconds()}
+            self.record(twin.model_copy(update={**known, "at": time.time()}))
+            return
         self._in_flight.add(assigned.work)
         self.executor.submit(
-            Work(id=assigned.work, number=assigned.number, recipe=recipe, draw=assigned.draw, purpose=assigned.purpose)
+            Work(id=assigned.work, number=number, recipe=recipe, draw=assigned.draw, purpose=assigned.purpose)
         )
 
     def collect(self, timeout: float | None = None) -> list[Evaluation]:

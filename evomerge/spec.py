@@ -123,7 +123,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(plain, dict):
-        raise SpecError(f"{path} holds {type(plain).__name__}, expected keys and values")
+        held = "nothing" if plain is None else json.dumps(plain, default=str)[:60]
+        raise SpecError(f"{path} holds {held}; expected keys and values")
     return plain
 
 
@@ -187,17 +188,24 @@ def _absolute(value: Any, where: Path) -> Path:
 def _first_error(error: ValidationError, plain: Any, kind: Any, source: str) -> str:
     """The first complaint, in words: file, field, value, way out."""
     first = error.errors()[0]
-    path = _readable(first["loc"], plain)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    paths = [_readable(each["loc"], plain) for each in error.errors()]
+    path = paths[0]
+    others = len(paths) - paths.count(path)
+    more = f" (and {others} more)" if others else ""
     # A section is checked on its own, and its fields are named below it: `run.yaml: space.weight`.
     separator = "." if source.endswith((": space", ": fitness")) else ": "
-    return f"{source}{separator if path else ''}{path}{_complaint(first, kind)}{more}"
+    return f"{source}{separator if path else ''}{path}{_complaint(first, kind, several=paths.count(path) > 1)}{more}"
 
 
-def _complaint(first: Mapping[str, Any], kind: Any) -> str:
+def _complaint(first: Mapping[str, Any], kind: Any, *, several: bool) -> str:
+    """What is wrong with a value; `several` complaints about one field mean that none of its forms fits."""
     name = str(first["loc"][-1]) if first["loc"] else ""
     value = json.dumps(first["input"], default=str, ensure_ascii=False)
     shown = value if len(value) <= 60 else value[:57] + "..."
+    forms = _described(kind) if several else {}
+    field = next((str(step) for step in reversed(first["loc"]) if step in forms), None)
+    if field is not None:
+        return f" is {shown}; give {forms[field]}"
     match first["type"]:
         case "extra_forbidden":
             near = difflib.get_close_matches(name, _known_keys(kind), n=1)
@@ -209,6 +217,8 @@ def _complaint(first: Mapping[str, Any], kind: Any) -> str:
             return f": {shown} {said}" if said.startswith("is ") else f": {said}"
         case "union_tag_invalid":
             return f" is {first['ctx']['tag']!r}; give one of {first['ctx']['expected_tags']}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f" is {shown}; write keys and values below it"
         case _:
             return f" is {shown}; {first['msg'][0].lower()}{first['msg'][1:]}"
 
@@ -230,6 +240,15 @@ def _readable(loc: tuple[int | str, ...], plain: Any) -> str:
 
 
 def _known_keys(kind: Any) -> list[str]:
+    return sorted({key for key, _ in _fields(kind)})
+
+
+def _described(kind: Any) -> dict[str, str]:
+    """What a field may hold, of those fields that say so."""
+    return {key: field["description"] for key, field in _fields(kind) if "description" in field}
+
+
+def _fields(kind: Any) -> list[tuple[str, dict[str, Any]]]:
     schema = TypeAdapter(kind).json_schema()
-    known = [schema, *schema.get("$defs", {}).values()]
-    return sorted({key for one in known for key in one.get("properties", {})})
+    models = [schema, *schema.get("$defs", {}).values()]
+    return [(key, field) for model in models for key, field in model.get("properties", {}).items()]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from evomerge.errors import ReplayMismatch
 from evomerge.estimate import Observer
-from evomerge.events import Asked, Told
+from evomerge.events import Asked, Assigned, Told
 from evomerge.optimize import Optimizer
 from evomerge.recipe import Recipe
 from evomerge.schedule import Ask, Schedule
@@ -110,7 +110,7 @@ class Study:
         state = self.session.state
         for work in state.open_works():
             if work.draw.pool == "search":
-                self.session.submit(work, self._recipe(work.number))
+                self._submit(work)
         for number in sorted(set(state.candidates) - {work.number for work in state.works.values()}):
             self._assign(number, SEARCH)
 
@@ -123,9 +123,13 @@ class Study:
 
     def _assign(self, number: int, draw: Draw) -> None:
         origin = self.session.state.candidates[number].origin
-        self.session.assign(number, self._recipe(number), draw, "baseline" if origin == "baseline" else "search")
-        if origin in ("prior", "search") and (number, draw.pool) in self.session.state.scored:
-            self._untold.append(number)  # The same model was scored before: its marks are there at once.
+        self._submit(self.session.assign(number, draw, "baseline" if origin == "baseline" else "search"))
+
+    def _submit(self, work: Assigned) -> None:
+        self.session.submit(work, self._recipe(work.number))
+        state = self.session.state
+        if work.work in state.outcomes and state.candidates[work.number].origin in ("prior", "search"):
+            self._untold.append(work.number)  # The same model was scored before: its marks are there at once.
 
     def _ask_baselines(self) -> None:
         """Fixed recipes outside the space are scored beside the search, before it."""

@@ -52,7 +52,7 @@ class Ticker:
         phase = "confirm" if purpose == "confirm" else "search"
         done, total = self._counts(session, phase)
         if phase != self._phase:
-            self._begin(phase, done - 1)
+            self._begin(phase, done - 1, evaluation.seconds.merge + evaluation.seconds.score)
         if phase == "search" and purpose == "search":
             self._take(session, evaluation)
         text = self._standing(session, phase, done, total)
@@ -60,7 +60,7 @@ class Ticker:
             self._bar.update(self._bar.task_ids[0], completed=done, total=total or None, standing=text)
         elif time.monotonic() - self._said >= QUIET_EVERY or done == total:
             self._said = time.monotonic()
-            self._console.print(f"{phase} {done}/{total or '?'}  {text}")
+            self._console.print(f"{phase} {done}{f'/{total}' if total else ''}  {text}")
 
     def close(self) -> None:
         """End the progress bar."""
@@ -68,9 +68,10 @@ class Ticker:
             self._bar.stop()
             self._bar = None
 
-    def _begin(self, phase: str, done: int) -> None:
+    def _begin(self, phase: str, done: int, seconds: float) -> None:
+        """A new phase, in which `done` were there before and the first one took `seconds`."""
         self.close()
-        self._phase, self._done_before, self._started = phase, done, time.monotonic()
+        self._phase, self._done_before, self._started = phase, done, time.monotonic() - seconds
         if self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, TextColumn("{task.fields[standing]}"), console=self._console)
@@ -82,7 +83,7 @@ class Ticker:
         if phase == "search":
             return len(state.finished()), state.budget.evaluations or 0
         confirms = [work for work in state.works.values() if work.purpose == "confirm"]
-        return sum(work.work in state.outcomes for work in confirms), 0
+        return sum(work.work in state.outcomes for work in confirms), len(confirms)
 
     def _take(self, session: Session, evaluation: Evaluation) -> None:
         if isinstance(evaluation.outcome, Failure):

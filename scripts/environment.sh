@@ -1,4 +1,4 @@
-# Sourced by scripts/demo and scripts/test: makes .venv from any Python 3.11 or newer, and installs evomerge into it.
+# Sourced by the scripts that people start: makes .venv from any Python 3.11 or newer, and installs evomerge into it.
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu spares machines without a GPU the CUDA libraries.
 
 find_python() {

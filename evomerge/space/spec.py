@@ -12,7 +12,9 @@ from evomerge.values import Tagged
 
 Range: TypeAlias = tuple[float, float] | float
 Index: TypeAlias = Annotated[int, Field(ge=0)]
+Groups: TypeAlias = Literal["layer", "model"] | Annotated[int, Field(ge=1)] | tuple[tuple[Index, Index], ...]
 RULES = ("own", "join", "base")
+RANGE = "a number, or a range [low, high] to search"
 
 
 def _named(operator: Any) -> Any:
@@ -28,11 +30,11 @@ class BlendSpec(Tagged):
 
     kind: Literal["blend"] = "blend"
     operator: Annotated[Operator, BeforeValidator(_named)] = TaskArithmetic()
-    groups: Literal["layer", "model"] | Annotated[int, Field(ge=1)] | tuple[tuple[Index, Index], ...] = "layer"
+    groups: Groups = Field(default="layer", description="layer, model, how many, or ranges like [[0, 3], [4, 7]]")
     components: Literal["all", "split"] = "all"
     outer: str = "own"
-    weight: Range | None = None
-    density: Range = 1.0
+    weight: Range | None = Field(default=None, description=RANGE)
+    density: Range = Field(default=1.0, description=RANGE)
 
     @field_validator("weight", "density")
     @classmethod
