@@ -4,10 +4,13 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from evomerge.checkpoint import ParentFiles
 from evomerge.evaluate import Evaluator
+from evomerge.optimize import RECOMMENDED
+from evomerge.results import FINALISTS, MOST_FINALISTS
 from evomerge.space import Gene, SearchSpace
 from evomerge.spec import Budget, RunSpec
 from evomerge.trial import Draw
@@ -37,7 +40,7 @@ class TaskPlan(Value):
 
 
 class Plan(Value):
-    """Everything that `evomerge plan` says; seconds are wall-clock, bytes are bytes."""
+    """Everything that `evomerge plan` says; seconds are wall-clock, those to confirm at most; bytes are bytes."""
 
     parents: tuple[ParentPlan, ...]
     layers: int
@@ -61,13 +64,24 @@ class Plan(Value):
 
 
 def make_plan(
-    run: RunSpec, evaluator: Evaluator, space: SearchSpace, *, seeds: int, outside: tuple[str, ...], where: Path
+    run: RunSpec,
+    evaluator: Evaluator,
+    space: SearchSpace,
+    *,
+    seeds: Sequence[str | None],
+    outside: Sequence[str],
+    where: Path,
 ) -> Plan:
-    """Measure one candidate and add up what the run will take."""
+    """Measure one candidate and add up what the run will take.
+
+    `seeds` are the points of the prior design, by name where they are fixed recipes; `outside` are fixed recipes that
+    the space does not hold; `where` is the folder whose disk the run will fill.
+    """
     files = evaluator.live.files
     merge, score = _measure(evaluator, space)
     confirm = _confirm_share(evaluator) * score
-    rivals = len(files.parents.experts) + 1 + 10
+    finalists = FINALISTS + RECOMMENDED if len(run.fitness.objectives) == 1 else MOST_FINALISTS
+    confirmed = finalists + sum(name is not None for name in (*seeds, *outside))
     evaluations = _evaluations(run.budget, evaluator, merge + score) + len(outside)
     sizes = [len(task.metrics) for task in evaluator.scorer.table.tasks.values()]
     items = [len(task.search.ids) for task in evaluator.scorer.table.tasks.values()]
@@ -78,8 +92,8 @@ def make_plan(
         layers=files.parents.layers,
         genes=space.genes,
         optimizer=str(run.optimizer.kind),
-        seeds=seeds,
-        outside=outside,
+        seeds=len(seeds),
+        outside=tuple(outside),
         tasks=tuple(
             TaskPlan(name=name, search=len(t.search.ids), confirm=len(t.confirm.ids), metrics=tuple(t.metrics))
             for name, t in evaluator.scorer.table.tasks.items()
@@ -89,7 +103,7 @@ def make_plan(
         compiled=evaluator.live.merger.compiled,
         merge_seconds=merge,
         score_seconds=score,
-        confirm_seconds=confirm * rivals,
+        confirm_seconds=confirm * confirmed,
         search_seconds=evaluations * (merge + score),
         memory=_peak_memory(),
         run_bytes=evaluations * per_candidate,

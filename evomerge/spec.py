@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from evomerge.errors import SpecError
 from evomerge.fitness import Fitness
 from evomerge.presets import find_preset
 from evomerge.space import SpaceSpec
-from evomerge.values import Tagged, Value
+from evomerge.values import Tagged, Value, by_name
 
 T = TypeVar("T")
 Count: TypeAlias = Annotated[int, Field(ge=1)]
@@ -77,10 +77,10 @@ class RunSpec(Value):
     models: Models
     space: SpaceSpec
     fitness: Fitness
-    optimizer: OptimizerSpec | None = None
+    optimizer: Annotated[OptimizerSpec | None, BeforeValidator(by_name)] = None
     start: tuple[str, ...] = ()
     budget: Budget = Budget(evaluations=200)
-    executor: ExecutorSpec = ExecutorSpec()
+    executor: Annotated[ExecutorSpec, BeforeValidator(by_name)] = ExecutorSpec()
     seed: int = Field(7, ge=0)
     device: str = "auto"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from evomerge.errors import ReplayMismatch
 from evomerge.estimate import Observer
 from evomerge.events import Asked, Assigned, Told
-from evomerge.optimize import Optimizer
+from evomerge.optimize import RECOMMENDED, Optimizer
 from evomerge.recipe import Recipe
 from evomerge.schedule import Ask, Schedule
 from evomerge.session import Session
@@ -16,8 +16,6 @@ from evomerge.values import Genome
 
 SAME = 1e-6
 """Largest difference between a gene asked then and now that passes for rounding."""
-RECOMMENDED = 2
-"""Evaluations kept back at the end, at most, for what the optimiser recommends."""
 SEARCH = Draw(pool="search")
 
 
@@ -154,7 +152,7 @@ class Study:
         """Give every free worker something to do, while the budget lasts."""
         while (free := self.session.executor.free) and not self.session.stopping:
             left = self.session.left()
-            if left <= RECOMMENDED:
+            if left <= RECOMMENDED:  # The last evaluations are kept back for what the optimiser recommends.
                 left -= len(self._optimizer.recommend())
             errands = self.parts.schedule.next(min(free, max(0, left)))
             begun = [self._begin(errand) for errand in errands]

@@ -166,6 +166,9 @@ def _front_table(results: Results) -> Table:
     columns = ["search", "confirmed", "- best parent", "- best fixed"] if results.is_confirmed else ["search"]
     for name in ([] if one else ["objective"]) + columns:
         table.add_column(name, justify="left" if name == "objective" else "right")
+    rival = next((name for name, _ in results.best_fixed(results.best).values()), None) if results.best else None
+    if rival is not None:
+        table.caption, table.caption_justify = f"best fixed: {rival}", "left"
     for row in results.front:
         parents, fixed = results.best_parent(row), results.best_fixed(row)
         for label in results.objectives:
@@ -241,7 +244,7 @@ def plan_text(plan: Plan) -> list[str]:
     lines += [
         f"device     {plan.device}{compiled}; parents {plan.placement}",
         f"cost       {duration(plan.merge_seconds)} to merge a candidate, {duration(plan.score_seconds)} to score it",
-        f"duration   {duration(plan.search_seconds)} to search, {duration(plan.confirm_seconds)} to confirm",
+        f"duration   {duration(plan.search_seconds)} to search, at most {duration(plan.confirm_seconds)} to confirm",
         f"memory     {size(plan.memory)} at most so far",
         f"disk       {size(plan.run_bytes)} for the run, {size(plan.export_bytes)} for an export;"
         f" {size(plan.free_bytes)} free",

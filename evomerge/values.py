@@ -39,6 +39,11 @@ class Tagged(Value):
         return {"kind": self.kind, **handler(self)}
 
 
+def by_name(value: Any) -> Any:
+    """A bare name stands for a tagged value with everything at its defaults: `cma` for `{kind: cma}`."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
 def digest_of(plain: Any) -> str:
     """The content address of JSON types: `sha256:` and 64 hex digits, whatever the order of keys."""
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -16,7 +16,7 @@ from evomerge.estimate import Grader, MeanObserver
 from evomerge.events import Closed, Extended, Opened
 from evomerge.optimize.build import Build, resolve
 from evomerge.recipe import Parents
-from evomerge.results import Results
+from evomerge.results import FINALISTS, Results
 from evomerge.schedule import FixedItems
 from evomerge.session import Interruptible, Session, Watch
 from evomerge.space import bind
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from evomerge.evaluate import Evaluator, EvaluatorFactory
     from evomerge.score import ScorerFunction
 
-FINALISTS = 8
 LIBRARIES = ("torch", "transformers", "lm-eval", "cma", "pymoo", "optuna", "numpy", "safetensors")
 
 

@@ -36,8 +36,8 @@ def plan(spec: Path, *, listener: Listener = QUIET) -> "Plan":
     space = bind(run.space, parents)
     start = starting_points(run, space, parents)
     listener.say("measuring one candidate")
-    outside = tuple(start.outside)
-    return make_plan(run, evaluator, space, seeds=len(start.seeds), outside=outside, where=spec.absolute().parent)
+    seeds, outside = tuple(start.seeds.values()), tuple(start.outside)
+    return make_plan(run, evaluator, space, seeds=seeds, outside=outside, where=spec.absolute().parent)
 
 
 def merge(recipe: Path | Recipe, out: Path, *, force: bool = False, listener: Listener = QUIET) -> Recipe:

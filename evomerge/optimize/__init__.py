@@ -6,7 +6,10 @@ from typing import Protocol
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
-__all__ = ["Optimizer"]
+__all__ = ["RECOMMENDED", "Optimizer"]
+
+RECOMMENDED = 2
+"""Genomes that an optimiser recommends, at most: a centre and a mean."""
 
 
 class Optimizer(Protocol):
@@ -31,5 +34,5 @@ class Optimizer(Protocol):
         ...
 
     def recommend(self) -> list[Genome]:
-        """Its own idea of the best: a distribution's centre, the mean of the top 8; may be none."""
+        """Its own idea of the best: a distribution's centre, the mean of the top 8; at most RECOMMENDED."""
         ...

@@ -2,6 +2,6 @@
 
 from evomerge.results.pareto import hypervolume, non_dominated
 from evomerge.results.state import RunState
-from evomerge.results.table import Results, Row
+from evomerge.results.table import FINALISTS, MOST_FINALISTS, Results, Row
 
-__all__ = ["Results", "Row", "RunState", "hypervolume", "non_dominated"]
+__all__ = ["FINALISTS", "MOST_FINALISTS", "Results", "Row", "RunState", "hypervolume", "non_dominated"]

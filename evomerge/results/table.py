@@ -1,6 +1,6 @@
 """What a run has found so far: the one table that `show`, `--pick`, the report and the model card read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from evomerge.store import RunStore
 from evomerge.trial import Draw, Failure, Marks
 from evomerge.values import Value
 
-TOP = 8
+FINALISTS = 8
+"""Candidates confirmed with one objective; with several it is their front."""
 MOST_FINALISTS = 24
+"""Points of a front that are confirmed, at most."""
 
 
 class Row(Value):
@@ -66,8 +68,9 @@ class Results:
 
     @cached_property
     def baselines(self) -> list[Row]:
-        """The parents and the fixed recipes."""
-        return [self.rows[number] for number, asked in self.state.candidates.items() if asked.name is not None]
+        """The parents, then the fixed recipes."""
+        named = [self.rows[number] for number, asked in self.state.candidates.items() if asked.name is not None]
+        return sorted(named, key=lambda row: row.name not in self.parent_names)
 
     @property
     def parent_names(self) -> tuple[str, ...]:
@@ -78,7 +81,7 @@ class Results:
     @cached_property
     def finalists(self) -> list[int]:
         """Candidates worth confirming: those confirmed already, or the front, or the top 8 and what was recommended."""
-        return list(self.state.confirmed) or self.choose_finalists(TOP)
+        return list(self.state.confirmed) or self.choose_finalists(FINALISTS)
 
     def choose_finalists(self, top: int) -> list[int]:
         """The search's best by its own numbers: with one objective the top few, with several the front."""
@@ -180,27 +183,34 @@ class Results:
         evaluated = self.state.scored.get((number, pool))
         return self.store.marks(evaluated) if evaluated is not None else None
 
-    def paired(self, row: Row, others: Sequence[Row]) -> dict[str, tuple[str, Pair]]:
-        """For each objective, the best of `others` and the row's difference to it on the same confirm items."""
-        mine = self.marks(row.number, "confirm")
-        rivals = [other for other in others if other.confirmed is not None and other.number != row.number]
-        if mine is None or not rivals:
-            return {}
-        found = {}
-        for place, label in enumerate(self.objectives):
-            rival = max(rivals, key=lambda other: self._oriented(other)[place])
-            theirs = self.marks(rival.number, "confirm")
-            assert theirs is not None, "confirmed values come from marks"
-            found[label] = (rival.name, self.grader.differences(mine, theirs, Draw(pool="confirm"))[label])
-        return found
-
     def best_parent(self, row: Row) -> dict[str, tuple[str, Pair]]:
-        """Difference to the best parent, objective by objective."""
-        return self.paired(row, [other for other in self.baselines if other.name in self.parent_names])
+        """For each objective, the parent that is best at it and the row's paired difference to it."""
+        rivals = self._rivals(row, self.parent_names)
+        places = enumerate(self.objectives)
+        return self._paired(
+            row, {label: max(rivals, key=lambda r: self._oriented(r)[i]) for i, label in places if rivals}
+        )
 
     def best_fixed(self, row: Row) -> dict[str, tuple[str, Pair]]:
-        """Difference to the best fixed recipe, parents among them, objective by objective."""
-        return self.paired(row, self.baselines)
+        """For each objective, the row's paired difference to the one best fixed recipe, or parent, by scalarisation."""
+        rivals = self._rivals(row, [other.name for other in self.baselines])
+        best = max(rivals, key=self.scalar, default=None)
+        return self._paired(row, dict.fromkeys(self.objectives, best) if best else {})
+
+    def _rivals(self, row: Row, names: Collection[str]) -> list[Row]:
+        """Confirmed baselines of these names, but the row itself; none if the row is not confirmed."""
+        rivals = [other for other in self.baselines if other.name in names and other.number != row.number]
+        return [rival for rival in rivals if rival.confirmed is not None and row.confirmed is not None]
+
+    def _paired(self, row: Row, rivals: Mapping[str, Row]) -> dict[str, tuple[str, Pair]]:
+        """For each objective, the rival's name and the row's difference to it on the same confirm items."""
+        draw = Draw(pool="confirm")
+        mine, found = self.marks(row.number, draw.pool), {}
+        for label, rival in rivals.items():
+            theirs = self.marks(rival.number, draw.pool)
+            assert mine is not None and theirs is not None, "confirmed values come from marks"
+            found[label] = (rival.name, self.grader.differences(mine, theirs, draw)[label])
+        return found
 
     def hypervolumes(self) -> dict[str, float] | None:
         """Hypervolume of the front and of the fixed recipes, from the worst fixed value of each objective."""

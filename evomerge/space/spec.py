@@ -2,23 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from evomerge.errors import SpecError
 from evomerge.recipe import COMPONENTS, NEEDS_BASE, Component, Operator, Parents, TaskArithmetic, Ties
-from evomerge.values import Tagged
+from evomerge.values import Tagged, by_name
 
 Range: TypeAlias = tuple[float, float] | float
 Index: TypeAlias = Annotated[int, Field(ge=0)]
 Groups: TypeAlias = Literal["layer", "model"] | Annotated[int, Field(ge=1)] | tuple[tuple[Index, Index], ...]
 RULES = ("own", "join", "base")
 RANGE = "a number, or a range [low, high] to search"
-
-
-def _named(operator: Any) -> Any:
-    return {"kind": operator} if isinstance(operator, str) else operator
 
 
 class BlendSpec(Tagged):
@@ -29,7 +25,7 @@ class BlendSpec(Tagged):
     """
 
     kind: Literal["blend"] = "blend"
-    operator: Annotated[Operator, BeforeValidator(_named)] = TaskArithmetic()
+    operator: Annotated[Operator, BeforeValidator(by_name)] = TaskArithmetic()
     groups: Groups = Field(default="layer", description="layer, model, how many, or ranges like [[0, 3], [4, 7]]")
     components: Literal["all", "split"] = "all"
     outer: str = "own"

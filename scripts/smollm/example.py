@@ -127,7 +127,7 @@ def conclude(out: Path) -> None:
     with step("the knee of the front as a model folder", merged) as missing:
         if missing:
             _evomerge("export", out / "run", "--pick", "knee", "--out", merged)
-    with step("held-out nouns, put to it by stock transformers"):
+    with step("nouns that no model was trained on, put to it by stock transformers"):
         folders = {name: out / "models" / name for name in ("base", *EXAMPLES)}
         ask({**folders, "merged": merged}, out / "tasks")
 

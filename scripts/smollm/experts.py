@@ -3,6 +3,7 @@
 import math
 import random
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ def train_expert(job: Job) -> str:
     torch.set_num_threads(1)
     torch.manual_seed(job.seed)
     logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # PEFT uses its older names.
     started = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(job.base)
     rng = random.Random(job.seed)

@@ -41,6 +41,9 @@ def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
         (lambda p: p.update(space={"weight": [1.5, 0.0]}), ["space.weight: [1.5, 0.0] is upside down", "[0, 1.5]"]),
         (lambda p: p.update(space={"operator": "tise"}), ["space.operator is 'tise'", "'ties'"]),
         (lambda p: p.update(space={"operator": {"kind": "ties", "lamda": 2}}), ["lamda", "did you mean lambda?"]),
+        (lambda p: p.update(space={"groups": "some"}), ["space.groups is \"some\"", "[[0, 3], [4, 7]]"]),
+        (lambda p: p.update(space={"weight": "high"}), ["space.weight is \"high\"", "range [low, high]"]),
+        (lambda p: p.update(space=[1, 2]), ["space is [1, 2]", "keys and values"]),
         (lambda p: p.update(space={"density": 0.5}), ["task_arithmetic has no density", "ties"]),
         (lambda p: p.update(space={"operator": "ties", "density": [0.2, 1.4]}), ["density", "1.4", "from 0 to 1"]),
         (lambda p: p.update(space={"operator": "ties", "weight": [-1, 1]}), ["negative weights", "begin"]),
@@ -53,6 +56,7 @@ def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
         (lambda p: p.update(space={"operator": "slerp", "weight": [0, 1]}) or p["models"]["experts"].update(
             lists=str(DEMO_MODELS / "lists")), ["slerp takes two models", "3 experts"]),
         (lambda p: p["models"].pop("base"), ["task_arithmetic", "needs models.base"]),
+        (lambda p: p.update(optimizer="cmaes"), ["optimizer is 'cmaes'", "'cma'"]),
         (lambda p: p.update(optimizer={"kind": "cmaes"}), ["optimizer is 'cmaes'", "'cma'"]),
         (lambda p: p.update(optimizer={"kind": "cma", "populaton": 4}), ["populaton", "population"]),
         (lambda p: p.update(seed=-1), ["seed is -1"]),
