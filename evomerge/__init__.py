@@ -22,6 +22,7 @@ def search(spec: "str | Path | RunSpec", out: str | Path, scorer: "ScorerFunctio
     Raises:
         evomerge.errors.SpecError: the run file, the models or the tasks cannot be used, or `out` exists.
         evomerge.errors.Interrupted: Ctrl-C or SIGTERM; `resume` goes on.
+        evomerge.errors.RunError: the run cannot go on, the disk is full, say; `resume` goes on.
     """
     from evomerge import assemble
 
@@ -34,6 +35,7 @@ def resume(out: str | Path, budget: "Budget | None" = None, scorer: "ScorerFunct
     Raises:
         evomerge.errors.SpecError: there is no run, or its models or tasks have changed since.
         evomerge.errors.Interrupted: Ctrl-C or SIGTERM.
+        evomerge.errors.RunError: the run cannot go on.
     """
     from evomerge import assemble
 
@@ -56,6 +58,7 @@ def merge(recipe: "str | Path | Recipe", out: str | Path, *, force: bool = False
 
     Raises:
         evomerge.errors.SpecError: the recipe or its models cannot be used, or `out` exists.
+        evomerge.errors.RunError: the disk is full.
     """
     from evomerge import assemble
 

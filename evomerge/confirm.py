@@ -6,22 +6,24 @@ from evomerge.errors import Interrupted
 from evomerge.events import Confirmed
 from evomerge.results import Results
 from evomerge.session import Session
-from evomerge.trial import Draw
+from evomerge.space import fixed_recipes
+from evomerge.trial import Candidate, Draw
 
 CONFIRM = Draw(pool="confirm")
 
 
 def confirm(session: Session, top: int) -> None:
-    """Score the search's best `top` candidates (or its front) and all baselines on the confirm items.
+    """Score the search's best `top` candidates (or its front), all parents and fixed recipes on the confirm items.
 
-    What has been scored there already is not scored again.
+    What has been scored there already is not scored again; fixed recipes that the budget left no room for are.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM.
     """
+    _propose_missing(session)
     results = Results(session.store)
     finalists = results.choose_finalists(top)
-    wanted = [*finalists, *(row.number for row in results.baselines if row.search is not None)]
+    wanted = [*finalists, *(row.number for row in results.baselines if row.failure is None)]
     state = session.state
     assigned = {work.number for work in state.works.values() if work.draw == CONFIRM}
     for number in dict.fromkeys(wanted):
@@ -36,6 +38,14 @@ def confirm(session: Session, top: int) -> None:
     _stop_if_asked(session)
     if set(finalists) - set(state.confirmed):
         session.record(Confirmed(at=time.time(), numbers=tuple(finalists)))
+
+
+def _propose_missing(session: Session) -> None:
+    known = {asked.name for asked in session.state.candidates.values()}
+    for name, recipe in fixed_recipes(session.store.file.parents).items():
+        if name not in known:
+            number = session.next_number
+            session.propose(Candidate(number=number, genome=None, recipe=recipe, origin="baseline", name=name))
 
 
 def _make_room(session: Session) -> None:

@@ -1,6 +1,8 @@
 """One process's hold on a run: what it writes down, hands out and collects."""
 
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -25,7 +27,7 @@ class Session:
     def __init__(self, store: RunStore, executor: Executor, watch: Watch = lambda *_: None) -> None:
         self.store = store
         self.executor = executor
-        self.state = RunState()
+        self.state = RunState(store.file.spec.budget)
         self.stopping = False
         self._watch = watch
         self._in_flight: set[int] = set()
@@ -55,17 +57,22 @@ class Session:
 
     def left(self) -> int:
         """How many more candidates the budget allows, what is in flight counted as spent."""
-        budget, counted = self.state.budget, len(self.state.counted())
-        limits = [budget.evaluations - counted] if budget.evaluations is not None else []
-        if budget.item_evaluations is not None:
-            pool = sum(len(task.search.ids) for task in self.store.table.tasks.values())
-            limits.append(budget.item_evaluations // pool - counted)
-        if budget.seconds is not None:
-            limits.append(self._affordable(budget.seconds - self.seconds()))
-        return max(0, min(limits, default=0))
+        most = self.state.budget.evaluations
+        affordable = self.affordable()
+        return affordable if most is None else max(0, min(affordable, most - len(self.state.counted())))
 
-    def _affordable(self, seconds: float) -> int:
-        """Candidates that the remaining seconds pay for, at the mean price so far."""
+    def affordable(self) -> int:
+        """How many more evaluations seconds and items allow, whatever they are of."""
+        limits = [sys.maxsize]
+        if (items := self.state.budget.item_evaluations) is not None:
+            pool = sum(len(task.search.ids) for task in self.store.table.tasks.values())
+            limits.append(items // pool - sum(work.draw.pool == "search" for work in self.state.works.values()))
+        if (seconds := self.state.budget.seconds) is not None:
+            limits.append(self._affordable_in(seconds - self.seconds()))
+        return max(0, min(limits))
+
+    def _affordable_in(self, seconds: float) -> int:
+        """Evaluations that so many seconds pay for, at the mean price so far."""
         if seconds <= 0:
             return 0
         prices = [e.seconds.merge + e.seconds.score for e in self.state.finished()]
@@ -153,8 +160,8 @@ class Interruptible:
         self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> None:
-        """Take the signals over."""
-        for number in self._signals():
+        """Take the signals over, where the system lets us: in the main thread."""
+        for number in self._signals() if threading.current_thread() is threading.main_thread() else ():
             self._before[number] = signal.signal(number, self._stop)
 
     def __exit__(self, *_: object) -> None:

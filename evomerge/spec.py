@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, field_validator
 
 from evomerge.errors import SpecError
 from evomerge.fitness import Fitness
@@ -84,6 +84,13 @@ class RunSpec(Value):
     seed: int = Field(7, ge=0)
     device: str = "auto"
 
+    @field_validator("budget")
+    @classmethod
+    def _limited(cls, budget: Budget) -> Budget:
+        if budget == Budget():
+            raise ValueError("sets no limit; give evaluations, seconds or item_evaluations")
+        return budget
+
 
 def load_run(path: Path) -> RunSpec:
     """Read a run file. Paths in it are relative to it; `space` and `fitness` may be presets or files.
@@ -99,6 +106,15 @@ def load_run(path: Path) -> RunSpec:
     if isinstance(plain.get("start"), list):
         plain["start"] = [str(_absolute(entry, where)) for entry in plain["start"]]
     return parse(RunSpec, {**plain, **sections}, str(path))
+
+
+def anchored(run: RunSpec, where: Path) -> RunSpec:
+    """The same run with its relative paths made absolute, those of models, task folders and `start`."""
+    plain = run.to_plain()
+    plain["models"] = _models(plain["models"], where)
+    plain["start"] = [str(_absolute(entry, where)) for entry in run.start]
+    plain["fitness"]["include"] = [str(_absolute(entry, where)) for entry in run.fitness.include]
+    return parse(RunSpec, plain, "the run")
 
 
 def load_fitness(name: str, nearby: Path) -> Fitness:
@@ -149,7 +165,7 @@ def _unexpected(value: Any) -> Any:
 
 def _section(key: str, value: Any, file: Path, nearby: Path) -> dict[str, Any]:
     """A space or a fitness, wherever it is written, checked under the name of its own file."""
-    home = nearby
+    home, source = nearby, f"{file}: {key}"
     if isinstance(value, str):
         try:
             file = find_preset(key, value, nearby)
@@ -157,11 +173,11 @@ def _section(key: str, value: Any, file: Path, nearby: Path) -> dict[str, Any]:
             raise SpecError(f"{file}: {error}") from None
         home = file.absolute().parent
         value = read_yaml(file)
-        key = ""
+        source = str(file)
     if isinstance(value, dict) and isinstance(value.get("include"), list):
         value["include"] = [str(_absolute(entry, home)) for entry in value["include"]]
-    kind: Any = Fitness if key == "fitness" or (key == "" and "objectives" in value) else SpaceSpec
-    checked: Value = parse(kind, value, f"{file}: {key}" if key else str(file))
+    kind: Any = Fitness if key == "fitness" else SpaceSpec
+    checked: Value = parse(kind, value, source)
     return checked.to_plain()
 
 

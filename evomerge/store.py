@@ -1,5 +1,6 @@
 """A run on disk: an immutable spec, an append-only journal, and the marks it refers to."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -21,7 +22,7 @@ from evomerge.fitness import ItemTable
 from evomerge.recipe import Parents
 from evomerge.spec import RunSpec, parse, read_yaml
 from evomerge.trial import Marks
-from evomerge.values import Value
+from evomerge.values import Genome, Value
 
 FORMAT = 1
 SPEC = "spec.yaml"
@@ -32,12 +33,13 @@ LOCK = "lock"
 
 
 class RunFile(Value):
-    """`spec.yaml`: all that changes the search. Resolved defaults are filled in; paths of models may change."""
+    """`spec.yaml`: all that changes the search, defaults written out. `start` are genomes to begin with."""
 
     format: Literal[1] = 1
     evomerge: str
     spec: RunSpec
     parents: Parents
+    start: tuple[Genome, ...] = ()
     scorer: str | None = None
 
 
@@ -59,7 +61,7 @@ class RunStore:
         if not (folder / SPEC).is_file():
             raise SpecError(f"{folder} holds no run (there is no {SPEC}); give the --out folder of a search")
         self.file = _read_spec(folder / SPEC)
-        self.table = parse(ItemTable, json.loads((folder / ITEMS).read_text()), str(folder / ITEMS))
+        self.table = _read_items(folder / ITEMS)
         self.notes: list[str] = []
         self._lock = _locked(folder) if write else None
         try:
@@ -68,6 +70,8 @@ class RunStore:
                 self._cut_back()
                 self._journal = os.open(folder / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
                 self._marks = os.open(folder / MARKS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+                sync_folder(folder)
+                sync_folder((folder / MARKS).parent)
         except SpecError:
             if self._lock is not None:
                 os.close(self._lock)
@@ -82,13 +86,14 @@ class RunStore:
         """
         cls.refuse_existing(folder)
         fresh = folder.parent / f".{folder.name}.{uuid4().hex[:8]}"
-        plain = {"format": FORMAT, **file.to_plain()}
+        plain = file.model_dump(mode="json")
         try:
             (fresh / "responses").mkdir(parents=True)
             sync_text(fresh / ITEMS, json.dumps(table.to_plain()))
             sync_text(fresh / SPEC, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
             # Killed before this line there is no run, after it there is a whole one.
             fresh.replace(folder)
+            sync_folder(folder.parent)
         except OSError as error:
             shutil.rmtree(fresh, ignore_errors=True)
             raise RunError(f"{folder} cannot be written ({error.strerror}); make room, then start again") from None
@@ -151,11 +156,12 @@ class RunStore:
             return None
         at = evaluated.marks
         total = sum(count for rows in at.counts.values() for count in rows.values())
-        with (self.folder / MARKS).open("rb") as file:
+        block = b""
+        with contextlib.suppress(OSError), (self.folder / MARKS).open("rb") as file:
             file.seek(at.offset)
             block = file.read(total * 8)
         if zlib.crc32(block) != at.crc:
-            raise SpecError(f"{self.folder / MARKS} is damaged at byte {at.offset}; restore it from a copy")
+            raise SpecError(f"{self.folder / MARKS} is missing, or damaged at byte {at.offset}; restore it from a copy")
         values = iter(np.frombuffer(block, dtype="<f8").tolist())
         return {
             task: {metric: tuple(next(values) for _ in range(count)) for metric, count in rows.items()}
@@ -225,6 +231,13 @@ def _read_spec(path: Path) -> RunFile:
     return parse(RunFile, plain, str(path))
 
 
+def _read_items(path: Path) -> ItemTable:
+    try:
+        return parse(ItemTable, json.loads(path.read_text()), str(path))
+    except (OSError, ValueError):
+        raise SpecError(f"{path} is missing or damaged; restore it from a copy") from None
+
+
 def _locked(folder: Path) -> int:
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -258,6 +271,11 @@ def sync_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
-    handle = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder outlive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     os.fsync(handle)
     os.close(handle)

@@ -58,6 +58,7 @@ class Study:
         self._ask_baselines()
         while True:
             self._fill()
+            self.session.check_interrupted()
             if self.session.in_flight:
                 self._collect()
             elif not self._tell():
@@ -110,7 +111,8 @@ class Study:
             if work.draw.pool == "search":
                 self._submit(work)
         for number in sorted(set(state.candidates) - {work.number for work in state.works.values()}):
-            self._assign(number, SEARCH)
+            if state.candidates[number].origin != "baseline" or state.candidates[number].name in self.parts.outside:
+                self._assign(number, SEARCH)  # Other baselines are the confirmation's.
 
     def _recipe(self, number: int) -> Recipe:
         asked = self.session.state.candidates[number]
@@ -133,7 +135,7 @@ class Study:
         """Fixed recipes outside the space are scored beside the search, before it."""
         known = {asked.name for asked in self.session.state.candidates.values()}
         for name, recipe in self.parts.outside.items():
-            if name not in known:
+            if name not in known and self.session.affordable() >= 1:
                 while not self.session.executor.free:
                     self._collect()
                 self._propose(None, recipe, "baseline", name)
@@ -151,6 +153,8 @@ class Study:
     def _fill(self) -> None:
         """Give every free worker something to do, while the budget lasts."""
         while (free := self.session.executor.free) and not self.session.stopping:
+            if self._optimizer.generation is None:
+                self._tell()  # Whatever came back before a kill is told before anything else is asked.
             left = self.session.left()
             if left <= RECOMMENDED:  # The last evaluations are kept back for what the optimiser recommends.
                 left -= len(self._optimizer.recommend())
@@ -166,9 +170,13 @@ class Study:
         for genome in (asked := self._optimizer.ask(1)):
             prior = genome in self.parts.seeds
             recipe = self.parts.space.decode(genome)
-            self._propose(genome, recipe, "prior" if prior else "search", self.parts.seeds.get(genome))
+            self._propose(genome, recipe, "prior" if prior else "search", self._unused(self.parts.seeds.get(genome)))
             self._assign(self.session.next_number - 1, errand.draw)
         return bool(asked)
+
+    def _unused(self, name: str | None) -> str | None:
+        """A fixed recipe's name, unless the confirmation of a smaller budget has used it."""
+        return None if name in {asked.name for asked in self.session.state.candidates.values()} else name
 
     def _collect(self) -> None:
         for evaluation in self.session.collect():
@@ -195,12 +203,12 @@ class Study:
     def _ask_recommended(self) -> None:
         """The optimiser's own idea of the best, as the last candidates of the budget."""
         state = self.session.state
-        open_ones = [
-            n for n, c in state.candidates.items() if c.origin == "recommended" and n not in state.told_numbers
-        ]
-        for genome in self._optimizer.recommend()[len(open_ones) :]:
-            if self.session.left() < 1:
-                break
+        recommended = {n: c.genome for n, c in state.candidates.items() if c.origin == "recommended"}
+        open_ones = [number for number in recommended if number not in state.told_numbers]
+        for genome in self._optimizer.recommend():
+            if genome in recommended.values() or self.session.left() < 1:
+                continue
+            self.session.check_interrupted()
             while not self.session.executor.free:
                 self._collect()
             self._propose(genome, self.parts.space.decode(genome), "recommended")

@@ -11,14 +11,14 @@ from evomerge.estimate import Grader, Pair
 from evomerge.plan import Plan
 from evomerge.results import Results, Row, non_dominated
 from evomerge.session import Session
-from evomerge.trial import Draw, Evaluation, Failure
+from evomerge.trial import Draw, Evaluation, Failure, Marks
 
 QUIET_EVERY = 10.0
 """Seconds between progress lines where there is no terminal."""
-
-
 WIDTH = 120
 """Columns of a table where there is no terminal to be asked."""
+PHASES = {"baseline": "fixed recipes", "search": "search", "refresh": "search", "confirm": "confirm"}
+"""What a work's purpose is called."""
 
 
 def console(*, err: bool = False) -> Console:
@@ -37,10 +37,10 @@ class Ticker:
         self._bar: Progress | None = None
         self._said = time.monotonic()
         self._started = time.monotonic()
-        self._done_before: int | None = None
+        self._done_before = 0
+        self._phase = ""
         self._points: list[tuple[float, ...]] = []
         self._failed = 0
-        self._phase = ""
 
     def say(self, text: str) -> None:
         """A remark."""
@@ -48,14 +48,13 @@ class Ticker:
 
     def watch(self, session: Session, evaluation: Evaluation) -> None:
         """Take a result in and show where things stand."""
-        purpose = session.state.works[evaluation.work].purpose
-        phase = "confirm" if purpose == "confirm" else "search"
+        phase = PHASES[session.state.works[evaluation.work].purpose]
         done, total = self._counts(session, phase)
         if phase != self._phase:
-            self._begin(phase, done - 1, evaluation.seconds.merge + evaluation.seconds.score)
-        if phase == "search" and purpose == "search":
-            self._take(session, evaluation)
-        text = self._standing(session, phase, done, total)
+            self._begin(session, phase, done - 1, evaluation.seconds.merge + evaluation.seconds.score)
+        elif phase == "search":
+            self._take(session, evaluation.outcome)
+        text = "  ".join((*self._found(session), *self._pace(done, total)))
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, total=total or None, standing=text)
         elif time.monotonic() - self._said >= QUIET_EVERY or done == total:
@@ -68,10 +67,13 @@ class Ticker:
             self._bar.stop()
             self._bar = None
 
-    def _begin(self, phase: str, done: int, seconds: float) -> None:
+    def _begin(self, session: Session, phase: str, done: int, seconds: float) -> None:
         """A new phase, in which `done` were there before and the first one took `seconds`."""
         self.close()
         self._phase, self._done_before, self._started = phase, done, time.monotonic() - seconds
+        self._points, self._failed = [], 0
+        for evaluated in session.state.finished() if phase == "search" else ():
+            self._take(session, session.evaluation(evaluated).outcome)
         if self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, TextColumn("{task.fields[standing]}"), console=self._console)
@@ -79,36 +81,39 @@ class Ticker:
             self._bar.start()
 
     def _counts(self, session: Session, phase: str) -> tuple[int, int]:
+        """How many are done, and of how many, 0 if that is not known."""
         state = session.state
         if phase == "search":
             return len(state.finished()), state.budget.evaluations or 0
-        confirms = [work for work in state.works.values() if work.purpose == "confirm"]
-        return sum(work.work in state.outcomes for work in confirms), len(confirms)
+        works = [work for work in state.works.values() if PHASES[work.purpose] == phase]
+        return sum(work.work in state.outcomes for work in works), len(works) if phase == "confirm" else 0
 
-    def _take(self, session: Session, evaluation: Evaluation) -> None:
-        if isinstance(evaluation.outcome, Failure):
+    def _take(self, session: Session, outcome: Marks | Failure) -> None:
+        if isinstance(outcome, Failure):
             self._failed += 1
-            return
-        grader = Grader(session.store.file.spec.fitness, session.store.table)
-        self._points.append(grader.oriented(grader.values(evaluation.outcome, Draw(pool="search"))))
+        else:
+            grader = Grader(session.store.file.spec.fitness, session.store.table)
+            self._points.append(grader.oriented(grader.values(outcome, Draw(pool="search"))))
 
-    def _standing(self, session: Session, phase: str, done: int, total: int) -> str:
+    def _found(self, session: Session) -> list[str]:
+        """The best of each objective, the size of the front, failures."""
+        parts = []
+        if self._points:
+            grader = Grader(session.store.file.spec.fitness, session.store.table)
+            best = zip(grader.fitness.objectives, map(max, zip(*self._points, strict=True)), strict=True)
+            parts.append("best " + ", ".join(f"{label} {grader.sign(label) * value:.3f}" for label, value in best))
+            if len(self._points[0]) > 1:
+                parts.append(f"front {len(non_dominated(self._points))}")
+        return parts + ([f"{self._failed} failed"] if self._failed else [])
+
+    def _pace(self, done: int, total: int) -> list[str]:
+        """The rate, and the time left where no bar shows it."""
         passed = time.monotonic() - self._started
-        rate = (done - (self._done_before or 0)) / passed if passed > 0 else 0.0
+        rate = (done - self._done_before) / passed if passed > 0 else 0.0
         parts = [f"{rate:.1f}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s each"]
-        if phase == "search" and self._points:
-            labels = session.store.file.spec.fitness.objectives
-            best = [max(column) for column in zip(*self._points, strict=True)]
-            parts.insert(
-                0, "best " + ", ".join(f"{label} {value:.3f}" for label, value in zip(labels, best, strict=True))
-            )
-            if len(best) > 1:
-                parts.insert(1, f"front {len(non_dominated(self._points))}")
-        if self._failed:
-            parts.append(f"{self._failed} failed")
         if total > done and rate > 0 and not self._console.is_terminal:
             parts.append(f"{duration((total - done) / rate)} left")
-        return "  ".join(parts)
+        return parts
 
 
 def duration(seconds: float) -> str:
@@ -163,7 +168,7 @@ def _front_table(results: Results) -> Table:
     one = len(results.objectives) == 1
     table = Table(title="finalists, best first" if one else "Pareto front", title_justify="left", show_edge=False)
     table.add_column("candidate")
-    columns = ["search", "confirmed", "- best parent", "- best fixed"] if results.is_confirmed else ["search"]
+    columns = ["search", "confirmed", "minus best parent", "minus best fixed"] if results.is_confirmed else ["search"]
     for name in ([] if one else ["objective"]) + columns:
         table.add_column(name, justify="left" if name == "objective" else "right")
     rival = next((name for name, _ in results.best_fixed(results.best).values()), None) if results.best else None

@@ -1,11 +1,13 @@
 """Fixtures that many tests share: the demo's models, tiny models of many families, a command line to type into."""
 
+import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -78,6 +80,16 @@ def run_file(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line)["event"] for line in (run / "journal.jsonl").read_text().splitlines()]
+
+
+def story(run: Path) -> list[dict[str, Any]]:
+    """Events of the search alone, without times and workers."""
+    kept = [event for event in events(run) if event["kind"] not in ("opened", "closed", "extended", "incident")]
+    return [{k: v for k, v in event.items() if k not in ("at", "seconds", "worker")} for event in kept]
 
 
 def small_fitness(*tasks: str, search: int = 16, confirm: int = 24) -> dict[str, object]:

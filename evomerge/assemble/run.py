@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evomerge.assemble.start import Start, starting_points
+from evomerge.assemble.start import Start, starting_points, wanted_genomes
 from evomerge.confirm import confirm
 from evomerge.errors import EvomergeError, Interrupted, RunError, SpecError
 from evomerge.estimate import Grader, MeanObserver
@@ -20,7 +20,7 @@ from evomerge.results import FINALISTS, Results
 from evomerge.schedule import FixedItems
 from evomerge.session import Interruptible, Session, Watch
 from evomerge.space import bind
-from evomerge.spec import Budget, RunSpec, load_run
+from evomerge.spec import Budget, RunSpec, anchored, load_run
 from evomerge.store import RunFile, RunStore
 from evomerge.study import Parts, Study
 from evomerge.version import __version__
@@ -53,13 +53,15 @@ def search(
         Interrupted: after Ctrl-C or SIGTERM; `resume` goes on.
         RunError: the run cannot go on.
     """
-    run = load_run(spec) if isinstance(spec, Path) else spec
+    run = load_run(spec) if isinstance(spec, Path) else anchored(spec, Path.cwd())
     RunStore.refuse_existing(out)
     evaluator = factory(run, scorer, listener).build()
     parents = evaluator.live.files.parents
     resolved = with_defaults(run, parents)
-    start = starting_points(run, bind(run.space, parents), parents)
-    file = RunFile(evomerge=__version__, spec=resolved, parents=parents, scorer=_name_of(scorer))
+    space = bind(run.space, parents)
+    wanted = wanted_genomes(run, space, parents)
+    start = starting_points(wanted, space, parents)
+    file = RunFile(evomerge=__version__, spec=resolved, parents=parents, start=wanted, scorer=_name_of(scorer))
     store = RunStore.create(out, file, evaluator.scorer.table)
     try:
         session = _opened(store, evaluator, run.budget, listener)
@@ -83,7 +85,7 @@ def resume(
         evaluator = _evaluator_again(store, scorer, listener)
         session = _opened(store, evaluator, budget, listener)
         space = bind(store.file.spec.space, store.file.parents)
-        start = starting_points(store.file.spec, space, store.file.parents)
+        start = starting_points(store.file.start, space, store.file.parents)
         return _finished(session, _study(session, start, listener))
     finally:
         store.close()
@@ -165,7 +167,7 @@ def _opened(store: RunStore, evaluator: "Evaluator", budget: Budget | None, list
     from evomerge.execute import InlineExecutor
 
     session = Session(store, InlineExecutor(evaluator), listener.watch)
-    before = session.state.budget if session.state.opened else budget or Budget()
+    before = session.state.budget if session.state.opened else budget or session.state.budget
     device = str(evaluator.live.device)
     session.record(Opened(at=time.time(), budget=before, executor="inline", device=device, versions=versions()))
     if budget is not None and budget != before:

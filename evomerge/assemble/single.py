@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.assemble.run import QUIET, Listener, factory, with_defaults
-from evomerge.assemble.start import read_recipe, starting_points
+from evomerge.assemble.start import read_recipe, starting_points, wanted_genomes
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader
 from evomerge.fitness import Fitness
@@ -34,7 +34,7 @@ def plan(spec: Path, *, listener: Listener = QUIET) -> "Plan":
     parents = evaluator.live.files.parents
     run = with_defaults(run, parents)
     space = bind(run.space, parents)
-    start = starting_points(run, space, parents)
+    start = starting_points(wanted_genomes(run, space, parents), space, parents)
     listener.say("measuring one candidate")
     seeds, outside = tuple(start.seeds.values()), tuple(start.outside)
     return make_plan(run, evaluator, space, seeds=seeds, outside=outside, where=spec.absolute().parent)

@@ -1,6 +1,6 @@
 """Where a search begins: what the user asks for, then the fixed recipes that its space can express."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,22 +20,28 @@ class Start:
     outside: Mapping[str, Recipe]
 
 
-def starting_points(run: RunSpec, space: SearchSpace, parents: Parents) -> Start:
-    """The prior design of a run.
+def wanted_genomes(run: RunSpec, space: SearchSpace, parents: Parents) -> tuple[Genome, ...]:
+    """What the run file's `start` says to begin with.
 
     Raises:
-        SpecError: an entry of `start` is not a recipe or a run, or is not in the space.
+        SpecError: an entry is not a recipe or a run, or is not in the space.
     """
-    seeds: dict[Genome, str | None] = {}
-    outside = {}
+    found = []
     for entry in run.start:
         for recipe in _recipes(Path(entry), parents):
             try:
-                seeds.setdefault(space.encode(recipe), None)
+                found.append(space.encode(recipe))
             except SpecError as error:
                 raise SpecError(
                     f"start: {entry} is not in the space ({error}); take it out, or widen the space"
                 ) from None
+    return tuple(found)
+
+
+def starting_points(wanted: Iterable[Genome], space: SearchSpace, parents: Parents) -> Start:
+    """The prior design of a run: what is wanted, then the fixed recipes."""
+    seeds: dict[Genome, str | None] = dict.fromkeys(wanted)
+    outside = {}
     for name, recipe in fixed_recipes(parents).items():
         try:
             genome = space.encode(recipe)

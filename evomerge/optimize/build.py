@@ -81,7 +81,7 @@ class Build:
             seed=self.seed,
             start=best[0].genome if best else None,
             sigma=spec.sigma or (SIGMA_FROM_SEEDS if best else SIGMA_FROM_NOTHING),
-            population=spec.population,
+            population=first_population(spec, self.dimension),
         )
         cma.tell(told)
         return cma

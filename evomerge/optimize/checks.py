@@ -7,8 +7,8 @@ from evomerge.trial import Observation
 from evomerge.values import Genome
 
 TOP = 8
-MARGIN = 1.0
-"""How far below the worst result a failure is put, in the units of the objectives."""
+FAILED = 1e12
+"""The loss of a failure, where an optimiser needs one: no result counts as so bad."""
 
 
 def checked(observations: Sequence[Observation], dimension: int, objectives: int) -> list[Observation]:
@@ -30,6 +30,13 @@ def checked(observations: Sequence[Observation], dimension: int, objectives: int
     return sorted(observations, key=lambda o: (o.number is None, o.number or 0))
 
 
+def losses_of(observation: Observation, objectives: int) -> list[float]:
+    """Utilities turned over, for libraries that minimise; a failure ranks below every result, whenever it came."""
+    if observation.utilities is None:
+        return [FAILED] * objectives
+    return [min(-utility, FAILED / 2) for utility in observation.utilities]
+
+
 def genome_of(observation: Observation) -> Genome:
     """The genome, which `checked` made sure of."""
     assert observation.genome is not None
@@ -37,18 +44,16 @@ def genome_of(observation: Observation) -> Genome:
 
 
 class Elite:
-    """The best points of one objective told so far, and how low results went."""
+    """The best points of one objective told so far."""
 
     def __init__(self) -> None:
         self._best: list[tuple[float, Genome]] = []
-        self.worst = math.inf
 
     def add(self, observations: Sequence[Observation]) -> None:
         """Take results in; failures are passed over."""
         for observation in observations:
             if observation.utilities is not None:
                 self._best.append((observation.utilities[0], genome_of(observation)))
-                self.worst = min(self.worst, observation.utilities[0])
         self._best = sorted(self._best, key=lambda entry: -entry[0])[:TOP]
 
     def mean_utility(self) -> float:

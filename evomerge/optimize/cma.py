@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.optimize.checks import MARGIN, Elite, checked, genome_of
+from evomerge.optimize.checks import FAILED, Elite, checked, genome_of, losses_of
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
@@ -33,12 +33,12 @@ class Cma:
         seed: int,
         start: Genome | None = None,
         sigma: float = 0.3,
-        population: int | None = None,
+        population: int,
     ) -> None:
         self._dimension = dimension
         self._seed = seed
         self._restarts = 0
-        self._population = population or 4 + int(3 * math.log(dimension)) if dimension > 1 else population or 4
+        self._population = population
         self._elite = Elite()
         self._waiting: dict[Genome, list[NDArray[np.float64]]] = {}
         self._told: list[tuple[NDArray[np.float64], Observation]] = []
@@ -101,12 +101,10 @@ class Cma:
 
     def _update(self) -> None:
         told, self._told = sorted(self._told, key=lambda pair: pair[1].number or 0), []
-        losses = [-o.utilities[0] if o.utilities is not None else None for _, o in told]
-        finite = [loss for loss in losses if loss is not None]
-        if not finite:
+        losses = [losses_of(observation, 1)[0] for _, observation in told]
+        if min(losses) == FAILED:
             return  # Nothing was learnt; the next generation comes from the same distribution.
-        worst = max(finite) + MARGIN
-        self._strategy.tell([point for point, _ in told], [worst if loss is None else loss for loss in losses])
+        self._strategy.tell([point for point, _ in told], losses)
         self._restart_if_stale()
 
     def _restart_if_stale(self) -> None:

@@ -9,7 +9,7 @@ from pymoo.core.population import Population
 from pymoo.core.problem import Problem
 from pymoo.core.termination import NoTermination
 
-from evomerge.optimize.checks import MARGIN, Elite, checked, genome_of
+from evomerge.optimize.checks import Elite, checked, genome_of, losses_of
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
@@ -30,7 +30,6 @@ class Nsga2:
         self._objectives = objectives
         self._population = population
         self._elite = Elite()
-        self._lowest = np.zeros(objectives)
         self._queue: list[Individual] = []
         self._waiting: dict[Genome, list[Individual]] = {}
         self._told: list[Individual] = []
@@ -89,12 +88,8 @@ class Nsga2:
         self._algorithm.tell(infills=Population.create(*valued))
 
     def _valued(self, individual: Individual, observation: Observation) -> Individual:
-        """The individual with its losses; a failure gets worse ones than anybody had."""
-        if observation.utilities is None:
-            losses = self._lowest + MARGIN
-        else:
-            losses = -np.array(observation.utilities)
-            self._lowest = np.maximum(self._lowest, losses)
+        """The individual with its losses."""
+        losses = np.array(losses_of(observation, self._objectives))
         individual.F, individual.G, individual.H = losses, np.zeros(0), np.zeros(0)
         return individual
 

@@ -7,7 +7,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import create_trial
 
-from evomerge.optimize.checks import MARGIN, Elite, checked, genome_of
+from evomerge.optimize.checks import Elite, checked, genome_of, losses_of
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
@@ -24,11 +24,10 @@ class Tpe:
         self._names = [f"g{i:05}" for i in range(dimension)]
         self._space: dict[str, BaseDistribution] = {name: FloatDistribution(0.0, 1.0) for name in self._names}
         sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-        self._study = optuna.create_study(directions=["maximize"] * objectives, sampler=sampler)
+        self._study = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
         self._waiting: dict[Genome, list[int]] = {}
         self._elite = Elite()
         self._known: set[int] = set()
-        self._lowest = [0.0] * objectives
         self.tell(initial)
 
     def ask(self, count: int) -> list[Genome]:
@@ -46,22 +45,16 @@ class Tpe:
         ordered = checked(observations, self._dimension, self._objectives)
         self._elite.add(ordered)
         for observation in ordered:
-            values = self._values(observation)
+            losses = losses_of(observation, self._objectives)
             waiting = self._waiting.get(genome_of(observation), [])
             if waiting:
-                self._study.tell(waiting.pop(0), values)
+                self._study.tell(waiting.pop(0), losses)
             elif observation.number not in self._known:
                 params = dict(zip(self._names, genome_of(observation), strict=True))
-                self._study.add_trial(create_trial(params=params, distributions=self._space, values=values))
+                self._study.add_trial(create_trial(params=params, distributions=self._space, values=losses))
             if observation.number is not None:
                 self._known.add(observation.number)
 
     def recommend(self) -> list[Genome]:
         """The mean of the top 8, for one objective."""
         return self._elite.mean() if self._objectives == 1 else []
-
-    def _values(self, observation: Observation) -> list[float]:
-        if observation.utilities is None:
-            return [low - MARGIN for low in self._lowest]
-        self._lowest = [min(pair) for pair in zip(self._lowest, observation.utilities, strict=True)]
-        return list(observation.utilities)

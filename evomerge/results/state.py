@@ -10,7 +10,6 @@ from evomerge.events import (
     Evaluated,
     Event,
     Extended,
-    Incident,
     Opened,
     Told,
 )
@@ -19,8 +18,9 @@ from evomerge.spec import Budget
 
 @dataclass
 class RunState:
-    """Everything the journal says, indexed. `apply` is the only way it changes."""
+    """Everything the journal says, indexed, from the budget of the run file on. `apply` is the only way it changes."""
 
+    budget: Budget
     candidates: dict[int, Asked] = field(default_factory=dict)
     works: dict[int, Assigned] = field(default_factory=dict)
     outcomes: dict[int, Evaluated] = field(default_factory=dict)
@@ -30,11 +30,9 @@ class RunState:
     """What came of a recipe on a draw, by the recipe's digest and the draw's JSON."""
     told: list[Told] = field(default_factory=list)
     told_numbers: set[int] = field(default_factory=set)
-    incidents: list[Incident] = field(default_factory=list)
     confirmed: tuple[int, ...] = ()
     opened: Opened | None = None
     closed: Closed | None = None
-    budget: Budget = field(default_factory=Budget)
     sessions: list[tuple[float, float]] = field(default_factory=list)
     """First and last time stamp of each process that held the run."""
 
@@ -66,8 +64,6 @@ class RunState:
                 self.sessions.append((event.at, event.at))
             case Extended():
                 self.budget = event.budget
-            case Incident():
-                self.incidents.append(event)
             case Confirmed():
                 self.confirmed = tuple(dict.fromkeys((*self.confirmed, *event.numbers)))
             case Closed():

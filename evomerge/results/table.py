@@ -47,7 +47,8 @@ class Results:
         self.file = store.file
         self.fitness: Fitness = store.file.spec.fitness
         self.grader = Grader(self.fitness, store.table)
-        self.state = RunState()
+        self.state = RunState(store.file.spec.budget)
+        self._ideals: dict[str, list[float]] = {}
         for event in store.events():
             self.state.apply(event)
 
@@ -85,7 +86,8 @@ class Results:
 
     def choose_finalists(self, top: int) -> list[int]:
         """The search's best by its own numbers: with one objective the top few, with several the front."""
-        found = [row for row in self.rows.values() if row.origin != "baseline" and row.search is not None]
+        searched = [row for row in self.rows.values() if row.origin != "baseline" and row.search is not None]
+        found = list({row.recipe: row for row in reversed(searched)}.values())[::-1]  # One of each recipe, the first.
         if not found:
             return []
         if len(self.objectives) == 1:
@@ -133,9 +135,7 @@ class Results:
 
     def scalar(self, row: Row, which: str = "known") -> float:
         """All objectives of a row as one number."""
-        others = [self._oriented(other, which) for other in self.rows.values() if self._values(other, which)]
-        ideal = [max(column) for column in zip(*others, strict=True)]
-        return self.fitness.scalar(self._oriented(row, which), ideal)
+        return self.fitness.scalar(self._oriented(row, which), self._ideal(which))
 
     def pick(self, what: str) -> Row:
         """A candidate by `best`, `knee`, an objective's label, or `number:N`.
@@ -146,7 +146,8 @@ class Results:
         if what.startswith("number:"):
             number = what.removeprefix("number:")
             if not number.isdigit() or int(number) not in self.rows:
-                raise SpecError(f"--pick {what}: the run has no candidate of that number; `evomerge show` lists them")
+                way = f"`evomerge show {self.store.folder} --csv` lists them"
+                raise SpecError(f"--pick {what}: the run has no candidate of that number; {way}")
             return self.rows[int(number)]
         if not self.front or self.best is None:
             raise SpecError(f"--pick {what}: no candidate has been scored yet")
@@ -198,8 +199,8 @@ class Results:
         return self._paired(row, dict.fromkeys(self.objectives, best) if best else {})
 
     def _rivals(self, row: Row, names: Collection[str]) -> list[Row]:
-        """Confirmed baselines of these names, but the row itself; none if the row is not confirmed."""
-        rivals = [other for other in self.baselines if other.name in names and other.number != row.number]
+        """Confirmed baselines of these names; none if the row is not confirmed."""
+        rivals = [other for other in self.baselines if other.name in names]
         return [rival for rival in rivals if rival.confirmed is not None and row.confirmed is not None]
 
     def _paired(self, row: Row, rivals: Mapping[str, Row]) -> dict[str, tuple[str, Pair]]:
@@ -269,6 +270,13 @@ class Results:
 
     def _values(self, row: Row, which: str) -> Mapping[str, Pair]:
         return self.known(row) if which == "known" else (row.search or {})
+
+    def _ideal(self, which: str) -> list[float]:
+        """The best known value of each objective, signed so that higher is better."""
+        if which not in self._ideals:
+            points = [self._oriented(row, which) for row in self.rows.values() if self._values(row, which)]
+            self._ideals[which] = [max(column) for column in zip(*points, strict=True)]
+        return self._ideals[which]
 
     def _oriented(self, row: Row, which: str = "known") -> tuple[float, ...]:
         return self.grader.oriented(self._values(row, which))

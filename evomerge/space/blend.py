@@ -20,11 +20,8 @@ from evomerge.recipe import (
 )
 from evomerge.space.genes import TOLERANCE, Gene
 from evomerge.space.span import copy_of, span_of
-from evomerge.space.spec import BlendSpec, Slot, check, ends, slerp_ends, slots_of
+from evomerge.space.spec import DENSITY_STEPS, BlendSpec, Slot, check, ends, slerp_ends, slots_of
 from evomerge.values import Genome
-
-DENSITY_STEP = 200
-"""Searched densities are multiples of 1/200, so that TIES' thresholds come from one table per tensor."""
 
 Share: TypeAlias = tuple[float, float]
 """One expert's part in a slot: weight and density. For slerp the only weight is t."""
@@ -88,10 +85,10 @@ class BlendSpace:
         return axes
 
     def _density_axis(self, name: str) -> Gene | float:
-        first, last = (round(end * DENSITY_STEP) for end in ends(self.spec.density))
+        first, last = (round(end * DENSITY_STEPS) for end in ends(self.spec.density))
         if not isinstance(self.spec.density, tuple):
             return self.spec.density
-        return Gene(name=name, low=first / DENSITY_STEP, high=last / DENSITY_STEP, levels=last - first)
+        return Gene(name=name, low=first / DENSITY_STEPS, high=last / DENSITY_STEPS, levels=last - first)
 
     def _voices(self) -> tuple[str, ...]:
         return ("",) if isinstance(self.spec.operator, Slerp) else self.parents.experts

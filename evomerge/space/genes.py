@@ -3,12 +3,14 @@
 from evomerge.errors import SpecError
 from evomerge.values import Value
 
-TOLERANCE = 1e-7
-"""How far outside its range a value may lie and still count as on the edge (rounding, not meaning)."""
+DECIMALS = 6
+"""Decimals of a searched number: far below what 16-bit weights can tell apart, and equal recipes are equal bytes."""
+TOLERANCE = 10.0**-DECIMALS
+"""How far two values may lie apart, or one outside its range, and still count as the same (rounding, not meaning)."""
 
 
 class Gene(Value):
-    """One searched number. `levels` is how many steps its range has; None is a continuum (to six decimals)."""
+    """One searched number. `levels` is how many steps its range has; None is a continuum."""
 
     name: str
     low: float
@@ -20,8 +22,7 @@ class Gene(Value):
         unit = min(max(unit, 0.0), 1.0)
         if self.levels is not None:
             return self.low + round(unit * self.levels) * ((self.high - self.low) / self.levels)
-        # Six decimals are far below what 16-bit weights can tell apart, and make equal recipes equal bytes.
-        return round(self.low + unit * (self.high - self.low), 6)
+        return round(self.low + unit * (self.high - self.low), DECIMALS)
 
     def unit(self, value: float) -> float:
         """The point of [0, 1] that stands for `value`.

@@ -7,13 +7,15 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from evomerge.errors import SpecError
-from evomerge.recipe import COMPONENTS, NEEDS_BASE, Component, Operator, Parents, TaskArithmetic, Ties
+from evomerge.recipe import COMPONENTS, NEEDS_BASE, Component, Operator, Parents, TaskArithmetic
 from evomerge.values import Tagged, by_name
 
 Range: TypeAlias = tuple[float, float] | float
 Index: TypeAlias = Annotated[int, Field(ge=0)]
 Groups: TypeAlias = Literal["layer", "model"] | Annotated[int, Field(ge=1)] | tuple[tuple[Index, Index], ...]
 RULES = ("own", "join", "base")
+DENSITY_STEPS = 200
+"""Searched densities are multiples of 1/200, so that TIES' thresholds come from one table per tensor."""
 RANGE = "a number, or a range [low, high] to search"
 
 
@@ -45,6 +47,9 @@ class BlendSpec(Tagged):
         low, high = ends(value)
         if low < 0 or high > 1:
             raise ValueError("is not a fraction of a task vector; give values from 0 to 1")
+        snapped = tuple(round(end * DENSITY_STEPS) / DENSITY_STEPS for end in (low, high))
+        if isinstance(value, tuple) and (abs(snapped[0] - low) > 1e-9 or abs(snapped[1] - high) > 1e-9):
+            raise ValueError(f"is searched in steps of {1 / DENSITY_STEPS:g}; write [{snapped[0]:g}, {snapped[1]:g}]")
         return value
 
     @model_validator(mode="after")
@@ -54,9 +59,11 @@ class BlendSpec(Tagged):
             raise ValueError("outer: join needs components: all; with components: split write outer: own")
         if self.density != 1.0 and kind not in ("ties", "dare_ties"):
             raise ValueError(f"{kind} has no density; leave the key out, or use ties or dare_ties")
-        if isinstance(self.operator, Ties) and self.operator.normalize and self.weights[0] < 0:
+        if getattr(self.operator, "normalize", False) and self.weights[0] < 0:
             # The divisor is a sum of weights: near zero, the merged delta is a thousand times any expert's.
-            raise ValueError("ties with normalize: true takes no negative weights; begin the weight range at 0")
+            raise ValueError(f"{kind} with normalize: true takes no negative weights; begin the weight range at 0")
+        if getattr(self.operator, "scale", 1.0) == 0:
+            raise ValueError(f"{kind} with lambda: 0 is the base whatever the weights; give another lambda")
         return self
 
     @property
