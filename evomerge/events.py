@@ -35,7 +35,7 @@ class Asked(Tagged):
 
 
 class Assigned(Tagged):
-    """A candidate was to be scored on a draw of items."""
+    """A work item: a candidate was to be scored on a draw of items."""
 
     kind: Literal["assigned"] = "assigned"
     work: int
@@ -53,7 +53,7 @@ class MarksAt(Value):
 
 
 class Evaluated(Tagged):
-    """A work came back, with marks or with the reason why there are none."""
+    """A work item came back, with marks or with the reason why there are none."""
 
     kind: Literal["evaluated"] = "evaluated"
     work: int

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from evomerge.checkpoint import ParentFiles
 from evomerge.evaluate import Evaluator
+from evomerge.fitness import ItemTable
 from evomerge.optimize import RECOMMENDED
 from evomerge.results import FINALISTS, MOST_FINALISTS
 from evomerge.space import Gene, SearchSpace
@@ -77,15 +78,12 @@ def make_plan(
     `seeds` are the points of the prior design, by name where they are fixed recipes; `outside` are fixed recipes that
     the space does not hold; `where` is the folder whose disk the run will fill.
     """
-    files = evaluator.live.files
+    files, table = evaluator.live.files, evaluator.scorer.table
     merge, score = _measure(evaluator, space)
     confirm = _confirm_share(evaluator) * score
     finalists = FINALISTS + RECOMMENDED if len(run.fitness.objectives) == 1 else MOST_FINALISTS
     confirmed = finalists + sum(name is not None for name in (*seeds, *outside))
     evaluations = _evaluations(run.budget, evaluator, merge + score) + len(outside)
-    sizes = [len(task.metrics) for task in evaluator.scorer.table.tasks.values()]
-    items = [len(task.search.ids) for task in evaluator.scorer.table.tasks.values()]
-    per_candidate = 8 * sum(a * b for a, b in zip(sizes, items, strict=True)) + 40 * len(space.genes) + 1000
     assert run.optimizer is not None, "the caller resolves it"
     return Plan(
         parents=_parents(files),
@@ -94,10 +92,7 @@ def make_plan(
         optimizer=str(run.optimizer.kind),
         seeds=len(seeds),
         outside=tuple(outside),
-        tasks=tuple(
-            TaskPlan(name=name, search=len(t.search.ids), confirm=len(t.confirm.ids), metrics=tuple(t.metrics))
-            for name, t in evaluator.scorer.table.tasks.items()
-        ),
+        tasks=_tasks(table),
         device=str(evaluator.live.device),
         placement=f"{evaluator.live.placement.where} ({evaluator.live.placement.reason})",
         compiled=evaluator.live.merger.compiled,
@@ -106,7 +101,7 @@ def make_plan(
         confirm_seconds=confirm * confirmed,
         search_seconds=evaluations * (merge + score),
         memory=_peak_memory(),
-        run_bytes=evaluations * per_candidate,
+        run_bytes=evaluations * _bytes_of_a_candidate(table, len(space.genes)),
         export_bytes=files.size(),
         free_bytes=shutil.disk_usage(where).free,
         notes=tuple(sorted(evaluator.scorer.notes)),
@@ -153,6 +148,18 @@ def _parents(files: ParentFiles) -> tuple[ParentPlan, ...]:
         )
         for name, folder in files.parents.models.items()
     )
+
+
+def _tasks(table: ItemTable) -> tuple[TaskPlan, ...]:
+    return tuple(
+        TaskPlan(name=name, search=len(task.search.ids), confirm=len(task.confirm.ids), metrics=tuple(task.metrics))
+        for name, task in table.tasks.items()
+    )
+
+
+def _bytes_of_a_candidate(table: ItemTable, genes: int) -> int:
+    """Its marks as 64-bit floats, its genome in digits, and what else the journal says of it."""
+    return 8 * sum(len(task.metrics) * len(task.search.ids) for task in table.tasks.values()) + 40 * genes + 1000
 
 
 def _peak_memory() -> int:

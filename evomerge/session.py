@@ -94,13 +94,13 @@ class Session:
         )
 
     def assign(self, number: int, draw: Draw, purpose: Purpose) -> Assigned:
-        """Write a work down."""
+        """Write a work item down."""
         assigned = Assigned(work=len(self.state.works), number=number, draw=draw, purpose=purpose)
         self.record(assigned)
         return assigned
 
     def submit(self, assigned: Assigned, recipe: Recipe) -> None:
-        """Hand out a work that is written down, or answer it at once if the same model was scored on the same draw."""
+        """Hand out a work item that is written down; answer it at once if the same model was scored on the same draw."""
         number, twin = assigned.number, self.state.twin(assigned)
         if twin is not None:
             known = {"work": assigned.work, "number": number, "worker": "as before", "seconds": Seconds()}

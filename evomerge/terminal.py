@@ -18,7 +18,7 @@ QUIET_EVERY = 10.0
 WIDTH = 120
 """Columns of a table where there is no terminal to be asked."""
 PHASES = {"baseline": "fixed recipes", "search": "search", "refresh": "search", "confirm": "confirm"}
-"""What a work's purpose is called."""
+"""What the purpose of a work item is called."""
 
 
 def console(*, err: bool = False) -> Console:

@@ -2,7 +2,7 @@
 # PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu spares machines without a GPU the CUDA libraries.
 
 find_python() {
-    for name in python3.13 python3.12 python3.11 python3 python; do
+    for name in python3.11 python3.12 python3.13 python3 python; do
         if command -v "$name" >/dev/null 2>&1 &&
             "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
             command -v "$name"

@@ -1,9 +1,9 @@
 """Kill a search with SIGKILL at random instants, resume it each time, and compare it with one left alone.
 
-    python scripts/kill_test.py --kills 30
+    scripts/kill_test [--kills N] [--optimizer KIND]
 
 The resumed journal and its marks must equal the undisturbed ones, event for event and bit for bit; time stamps,
-timings and worker names aside. Exit status 1 if they do not.
+timings and worker names aside. Exit status 1 if they do not, or if more than one kill came too late.
 """
 
 import argparse

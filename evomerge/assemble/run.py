@@ -82,7 +82,7 @@ def resume(
     """
     store = RunStore(out, write=True)
     try:
-        evaluator = _evaluator_again(store, scorer, listener)
+        evaluator = _reopened_evaluator(store, scorer, listener)
         session = _opened(store, evaluator, budget, listener)
         space = bind(store.file.spec.space, store.file.parents)
         start = starting_points(store.file.start, space, store.file.parents)
@@ -102,7 +102,7 @@ def confirm_more(out: Path, top: int, *, scorer: "ScorerFunction | None" = None,
         if not Results(store).choose_finalists(top):
             raise SpecError(f"{out}: no candidate has been scored yet; go on with: evomerge resume {out}")
         state = Results(store).status
-        session = _opened(store, _evaluator_again(store, scorer, listener), None, listener)
+        session = _opened(store, _reopened_evaluator(store, scorer, listener), None, listener)
         return _guarded(session, lambda: confirm(session, top), "finished" if state == "finished" else "stopped")
     finally:
         store.close()
@@ -146,7 +146,7 @@ def versions() -> dict[str, str]:
     return found | {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def _evaluator_again(store: RunStore, scorer: "ScorerFunction | None", listener: Listener) -> "Evaluator":
+def _reopened_evaluator(store: RunStore, scorer: "ScorerFunction | None", listener: Listener) -> "Evaluator":
     """The evaluator of a run that was opened before, if nothing it depends on has changed."""
     for note in store.notes:
         listener.say(note)

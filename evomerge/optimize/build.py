@@ -33,7 +33,8 @@ class Build:
         if not isinstance(self.spec, CmaSpec) or self.objectives == 1:
             return self._seeded(known)
         ideal = ideal_of(known)
-        return Scalarised(self._seeded(reduced(known, self.scalar, ideal)), self.scalar, ideal)
+        inner = self._seeded(reduced(known, self.scalar, ideal))
+        return Scalarised(inner, self.scalar, (self.dimension, self.objectives), ideal)
 
     def _seeded(self, known: Sequence[Observation]) -> Seeded:
         around = max(FEWEST_AROUND, first_population(self.spec, self.dimension) - len(self.seeds))

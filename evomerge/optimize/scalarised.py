@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from evomerge.optimize import Optimizer
+from evomerge.optimize.checks import checked
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
@@ -13,8 +14,10 @@ Scalar = Callable[[Sequence[float], Sequence[float]], float]
 class Scalarised:
     """Tells `inner` one number an observation: `scalar` of its utilities and of the best of each seen so far."""
 
-    def __init__(self, inner: Optimizer, scalar: Scalar, ideal: Sequence[float] = ()) -> None:
+    def __init__(self, inner: Optimizer, scalar: Scalar, shape: tuple[int, int], ideal: Sequence[float] = ()) -> None:
+        """`shape` is how many genes and how many objectives there are."""
         self._inner = inner
+        self._shape = shape
         self._scalar = scalar
         self._ideal = list(ideal)
 
@@ -29,7 +32,7 @@ class Scalarised:
 
     def tell(self, observations: Sequence[Observation]) -> None:
         """Results, each as one number; all of one call are measured against one ideal point."""
-        self._ideal = ideal_of(observations, self._ideal)
+        self._ideal = ideal_of(checked(observations, *self._shape), self._ideal)
         self._inner.tell(reduced(observations, self._scalar, self._ideal))
 
     def recommend(self) -> list[Genome]:

@@ -147,29 +147,19 @@ def _baseline_table(results: Results) -> str:
 
 
 def _task_table(results: Results, row: Row) -> str:
-    """For marks of 0 and 1: how many items both, one or neither got right."""
-    head = ["task", "metric", "items", "this model", "best parent", "gained", "lost"]
-    mine = results.marks(row.number, "confirm") or {}
+    """Confirm items on which the row is better (gained) and worse (lost) than the parent best at the objective."""
     rows = []
     for label, (rival, _) in results.best_parent(row).items():
         number = next(other.number for other in results.baselines if other.name == rival)
-        theirs = results.marks(number, "confirm") or {}
+        mine, theirs = results.marks(row.number, "confirm") or {}, results.marks(number, "confirm") or {}
         for key in results.fitness.keys(label):
             metric = results.store.table.tasks[key].metric(results.fitness.objectives[label].metric) or ""
             pairs = list(zip(mine[key][metric], theirs[key][metric], strict=True))
-            means = [sum(column) / len(pairs) for column in zip(*pairs, strict=True)]
-            gained, lost = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
-            cells = [
-                key,
-                metric,
-                str(len(pairs)),
-                f"{means[0]:.3f}",
-                f"{means[1]:.3f} ({rival})",
-                str(gained),
-                str(lost),
-            ]
-            rows.append((cells, False))
-    return _table(head, rows)
+            means = [f"{sum(column) / len(pairs):.3f}" for column in zip(*pairs, strict=True)]
+            gains = [results.grader.sign(label) * (a - b) for a, b in pairs]
+            counts = [str(sum(gain > 0 for gain in gains)), str(sum(gain < 0 for gain in gains))]
+            rows.append(([key, metric, str(len(pairs)), *means, rival, *counts], False))
+    return _table(["task", "metric", "items", "this model", "best parent", "which is", "gained", "lost"], rows)
 
 
 def _failures(results: Results) -> str:

@@ -235,23 +235,21 @@ def test_a_genome_of_another_length_is_refused(name: str, objectives: int, wrong
 @pytest.mark.parametrize(("name", "objectives"), CASES)
 def test_another_number_of_objectives_is_refused(name: str, objectives: int) -> None:
     loop = Loop(build(name, objectives, seeded=False), objectives)
-    with pytest.raises(ValueError, match=r"objectives|utilities|zip"):
+    with pytest.raises(ValueError, match="utilities were expected"):
         loop.optimizer.tell([Observation(number=None, genome=(0.5,) * 4, utilities=(0.0,) * (objectives + 1))])
-    for poison in (float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="finite"):
-            Observation(number=1, genome=(0.5,) * 4, utilities=(poison,) * objectives)
 
 
 @pytest.mark.parametrize(("name", "objectives"), CASES)
 def test_failures_rank_last_and_never_stop_it(name: str, objectives: int) -> None:
-    """A third of the cube fails; the search leaves it. Then everything fails for three generations."""
-    loop = Loop(
-        build(name, objectives, seeded=False), objectives, lambda g: None if g[0] > 0.66 else value(g, objectives)
-    )
+    """A third of the cube fails, the rest is far below zero; the search leaves that third. Then everything fails."""
+
+    def worth(genome: Genome) -> tuple[float, ...] | None:
+        return None if genome[0] > 0.66 else tuple(utility - 70 for utility in value(genome, objectives))
+
+    loop = Loop(build(name, objectives, seeded=False), objectives, worth)
     loop.run(120, width=4)
-    if name in ("cma", "nsga2"):
-        early, late = (sum(g[0] > 0.66 for g in part) for part in (loop.asked[:40], loop.asked[-40:]))
-        assert late < early
+    if name != "random":
+        assert sum(genome[0] > 0.66 for genome in loop.asked[-40:]) < 8, "of 13 by chance"
     loop.worth = lambda _: None
     assert len(loop.run(180, width=4)) == 180
     loop.worth = lambda g: value(g, objectives)
@@ -269,8 +267,10 @@ def test_flat_fitness_never_stops_it(name: str, objectives: int) -> None:
 def test_lists_and_arrays_are_its_own(name: str, objectives: int) -> None:
     loop = Loop(build(name, objectives), objectives)
     loop.run(9)
-    asked = loop.optimizer.ask(1)
-    asked.clear()
+    twin = Loop(build(name, objectives), objectives)
+    twin.run(9)
+    loop.optimizer.ask(1).clear()
+    assert loop.optimizer.ask(1) == twin.optimizer.ask(2)[1:]
     told = [Observation(number=None, genome=(0.2,) * 4, utilities=(0.1,) * objectives)]
     copy = list(told)
     loop.optimizer.tell(told)
