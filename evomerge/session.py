@@ -100,7 +100,7 @@ class Session:
         return assigned
 
     def submit(self, assigned: Assigned, recipe: Recipe) -> None:
-        """Hand out a work item that is written down; answer it at once if the same model was scored on the same draw."""
+        """Hand out a work item that is written down; if the same model was scored on the same draw, answer it."""
         number, twin = assigned.number, self.state.twin(assigned)
         if twin is not None:
             known = {"work": assigned.work, "number": number, "worker": "as before", "seconds": Seconds()}

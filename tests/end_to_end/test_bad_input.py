@@ -37,6 +37,7 @@ def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     [
         (lambda p: p.update(budgt={}), ["run.yaml", "budgt", "did you mean budget?"]),
         (lambda p: p["budget"].update(evalutions=3), ["budget.evalutions", "did you mean evaluations?"]),
+        (lambda p: p.update(budget={}), ["budget", "sets no limit", "evaluations"]),
         (lambda p: p["budget"].update(evaluations=0), ["budget.evaluations is 0", "greater than or equal to 1"]),
         (lambda p: p.update(space={"weight": [1.5, 0.0]}), ["space.weight: [1.5, 0.0] is upside down", "[0, 1.5]"]),
         (lambda p: p.update(space={"operator": "tise"}), ["space.operator is 'tise'", "'ties'"]),
@@ -46,6 +47,9 @@ def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
         (lambda p: p.update(space=[1, 2]), ["space is [1, 2]", "keys and values"]),
         (lambda p: p.update(space={"density": 0.5}), ["task_arithmetic has no density", "ties"]),
         (lambda p: p.update(space={"operator": "ties", "density": [0.2, 1.4]}), ["density", "1.4", "from 0 to 1"]),
+        (lambda p: p.update(space={"operator": "ties", "density": [0.5, 0.502]}), ["density", "steps of 0.005"]),
+        (lambda p: p.update(space={"operator": {"kind": "ties", "lambda": 0}}), ["lambda: 0", "another lambda"]),
+        (lambda p: p.update(space={"operator": "linear", "weight": [-1, 1]}), ["negative weights", "begin"]),
         (lambda p: p.update(space={"operator": "ties", "weight": [-1, 1]}), ["negative weights", "begin"]),
         (lambda p: p.update(space="per-layr"), ["space: 'per-layr'", "did you mean per-layer?"]),
         (lambda p: p.update(space={"groups": [[0, 2], [4, 5]]}), ["[4, 5]", "must begin at layer 3"]),

@@ -120,6 +120,26 @@ def test_budgets_are_hard(cli: Cli, run_file: Write, tmp_path: Path) -> None:
     assert len(asked) > 20
 
 
+def test_every_rival_is_confirmed_however_small_the_budget(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    run = tmp_path / "RUN"
+    assert cli("search", run_file(budget={"evaluations": 1}), "--out", run).status == 0
+    found = json.loads(cli("show", run, "--json").out)
+    names = [baseline["name"] for baseline in found["baselines"]]
+    assert {"base", "maths", "japanese", "uniform average", "ties 0.2"} <= set(names)
+    assert all(baseline["confirmed"] for baseline in found["baselines"])
+    assert found["evaluations"]["done"] == 1
+    assert cli("resume", run, "--budget", "16").status == 0
+    found = json.loads(cli("show", run, "--json").out)
+    assert found["evaluations"]["done"] == 16
+    assert sorted(names) == sorted(baseline["name"] for baseline in found["baselines"]), "each is there once"
+
+
+def test_a_fixed_recipe_gains_nothing_over_itself(finished: dict[str, Path]) -> None:
+    results = load(finished["one"])
+    champion = max(results.baselines, key=results.scalar)
+    assert results.best_fixed(champion) == {"math_ja": (champion.name, (0.0, 0.0))}
+
+
 def test_confirm_takes_more_finalists(cli: Cli, copy_of_run: Callable[[str], Path]) -> None:
     run = copy_of_run("one")
     before = json.loads(cli("show", run, "--json").out)

@@ -132,6 +132,10 @@ def test_fixed_recipes_of_three_experts_include_every_pair() -> None:
     assert {"base", "a", "b", "c", "uniform average", "ties 0.2", "task arithmetic 0.85"} <= names
     assert {"a + b 0.7", "a + c 0.85", "b + c 1.0"} <= names
     assert len(names) == 4 + 1 + 3 + 9 + 2
+    three = parents("a", "b", "c")
+    for operator in ("task_arithmetic", "linear"):
+        thirds = space(three, operator=operator).encode(fixed_recipes(three)["uniform average"])
+        assert len(set(thirds)) == 1, "a third has no end in decimals, and is in the space nevertheless"
     assert set(fixed_recipes(parents("a", "b", base=False))) == {"a", "b", "uniform average"}
 
 
