@@ -77,7 +77,7 @@ class Ticker:
         if self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, TextColumn("{task.fields[standing]}"), console=self._console)
-            self._bar.add_task(phase, standing="")
+            self._bar.add_task(phase, standing="", total=None)
             self._bar.start()
 
     def _counts(self, session: Session, phase: str) -> tuple[int, int]:

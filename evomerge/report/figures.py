@@ -140,9 +140,9 @@ def convergence(results: Results) -> go.Figure:
     )
     sign = results.grader.sign(results.objectives[0]) if len(results.objectives) == 1 else 1
     for name, value in sorted(fixed, key=lambda entry: -sign * entry[1])[:1]:
-        figure.add_hline(
-            y=value, line={"color": FIXED, "dash": "dash"}, annotation_text=f"best without a search: {name}"
-        )
+        line = {"color": FIXED, "dash": "dash"}
+        label = f"best without a search: {name}"
+        figure.add_trace(go.Scatter(x=[1, len(rows)], y=[value, value], mode="lines", name=label, line=line))
     figure.update_xaxes(title="candidates")
     figure.update_yaxes(title=f"{title}, search items", showgrid=True)
     return _styled(figure)
