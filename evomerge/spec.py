@@ -169,13 +169,16 @@ def _models(plain: dict[str, Any], where: Path) -> dict[str, Any]:
     """Parents' paths made absolute; what is no path here is left for the hub."""
     found = dict(plain)
     if isinstance(plain.get("base"), str):
-        found["base"] = _model(plain["base"], where)
+        found["base"] = parent_source(plain["base"], where)
     if isinstance(plain.get("experts"), dict):
-        found["experts"] = {k: _model(v, where) if isinstance(v, str) else v for k, v in plain["experts"].items()}
+        found["experts"] = {
+            k: parent_source(v, where) if isinstance(v, str) else v for k, v in plain["experts"].items()
+        }
     return found
 
 
-def _model(value: str, where: Path) -> str:
+def parent_source(value: str, where: Path) -> str:
+    """A parent as a file in `where` names it: a path made absolute, or a hub id as it is."""
     path = _absolute(value, where)
     looks_local = value.startswith((".", "/", "~")) or path.exists() or value.count("/") != 1
     return str(path) if looks_local else value
