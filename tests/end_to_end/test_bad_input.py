@@ -255,8 +255,23 @@ def test_a_pick_that_is_not_there(
 
 
 def test_ray_on_the_command_line(cli: Cli, run_file: Write, tmp_path: Path) -> None:
-    refused(cli("search", run_file(), "--out", tmp_path / "R", "--executor", "ray"), "ray is not there yet")
+    refused(cli("search", run_file(), "--out", tmp_path / "R", "--executor", "ray"), "--executor: ray", "not there yet")
+    found = cli("search", run_file(), "--out", tmp_path / "R", "--address", "auto")
+    refused(found, "--address")
+    assert "--executor" not in found.err
     assert not (tmp_path / "R").exists()
+
+
+def test_an_executor_on_the_command_line_overrides_the_file(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    path = run_file(executor="ray", device="gpu")
+    refused(cli("search", path, "--out", tmp_path / "R"), "ray is not there yet")
+    refused(cli("search", path, "--out", tmp_path / "R", "--executor", "inline"), "device: 'gpu'")
+
+
+def test_a_report_that_cannot_be_put_there(cli: Cli, finished: dict[str, Path], tmp_path: Path) -> None:
+    page = tmp_path / "nodir/x.html"
+    refused(cli("report", finished["one"], "--out", page), "--out", "x.html", "nodir is not a folder")
+    refused(cli("report", finished["one"], "--out", tmp_path), "--out", "is a folder")
 
 
 def test_a_recipe_that_is_wrong(cli: Cli, tmp_path: Path, finished: dict[str, Path]) -> None:
