@@ -102,4 +102,4 @@ def test_help_teaches() -> None:
     ):
         assert f"\n  {command} " in found.stdout
     assert "..." not in found.stdout.partition("Commands:")[2], "a summary is cut"
-    assert "Start with `evomerge demo`" in found.stdout
+    assert "Start: `evomerge demo`" in found.stdout
