@@ -92,13 +92,9 @@ def _fitted(checkpoints: Sequence[Checkpoint]) -> tuple[Anatomy, list[dict[str, 
 
 
 def _locate(source: str, label: str) -> Folder:
-    """The folder a parent lies in, fetched from the hub if it is a hub id.
-
-    Whoever read the path from a file has made it absolute, so `owner/name` is never looked for in the working
-    directory, where some other model of that name may lie.
-    """
+    """The folder a parent lies in, fetched from the hub if it is a hub id."""
     path = Path(source).expanduser()
-    if not HUB_ID.fullmatch(source):
+    if path.exists() or not HUB_ID.fullmatch(source):
         if not path.exists():
             raise SpecError(f"{label}: {source} does not exist; give a model folder or a hub id like owner/name")
         return Folder(path=str(path.absolute()))
@@ -110,9 +106,7 @@ def _locate(source: str, label: str) -> Folder:
         found = snapshot_download(repo, revision=revision or None, allow_patterns=patterns)
     except Exception as error:  # noqa: BLE001  The hub library's own errors vary from release to release.
         reason = str(error).strip().split("\n")[0]
-        here = f"; if the folder here is meant, write ./{source}" if path.exists() else ""
         raise SpecError(
-            f"{label}: {source} is neither a folder beside its file nor could it be fetched as a hub id"
-            f" ({reason}){here}"
+            f"{label}: {source} is neither a folder here nor could it be fetched as a hub id ({reason})"
         ) from None
     return Folder(path=found, hub=source)

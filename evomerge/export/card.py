@@ -21,7 +21,7 @@ sha256sum -c SHA256SUMS                   # these files are whole
 def model_card(results: Results, row: Row, recipe: Recipe, out: Path) -> str:
     """README.md of an export, with the metadata that the Hugging Face hub reads."""
     sections = [
-        f"# {out.name}",
+        f"# {out.absolute().name}",
         _summary(results, row, recipe),
         "## Parents\n\n" + _parents(recipe),
         "## Recipe\n\n" + _recipe(recipe),

@@ -117,11 +117,12 @@ def _how(results: Results, row: Row, out: Path) -> dict[str, Any]:
     opened = results.state.opened
     spec = results.file.to_plain()
     run = results.store.folder
+    export = ["evomerge", "export", run.name, "--pick", f"number:{row.number}", "--out", out.absolute().name]
     return {
         "candidate": row.number,
         "recipe": row.recipe,
         "search": f"evomerge search {RUN} --out {shlex.quote(run.name)}",
-        "export": shlex.join(["evomerge", "export", run.name, "--pick", f"number:{row.number}", "--out", out.name]),
+        "export": shlex.join(export),
         "versions": opened.versions if opened else {},
         "device": opened.device if opened else None,
         "spec": spec,

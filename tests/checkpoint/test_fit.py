@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from evomerge.checkpoint import open_parents
 from evomerge.errors import SpecError
-from evomerge.spec import parent_source
+from evomerge.spec import load_run, parent_source
 
 
 @pytest.fixture
@@ -129,13 +129,14 @@ def test_a_path_is_not_looked_for_in_the_working_directory(tmp_path: Path, monke
     (tmp_path / "here/models").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     shutil.copytree(DEMO_MODELS / "maths", tmp_path / "here/models/maths")
+    (tmp_path / "elsewhere/run.yaml").write_text("models: {experts: {m: models/maths}}")
     monkeypatch.chdir(tmp_path / "here")
-    for written in ("models/maths", "maths"):
-        source = parent_source(written, tmp_path / "elsewhere")
-        with pytest.raises(SpecError, match=r"models\.experts\.m: "):
-            open_parents(str(DEMO_MODELS / "base"), {"m": source}, 0)
-    with pytest.raises(SpecError, match=r"write \./models/maths"):
-        open_parents(None, {"m": "models/maths"}, 0)
-    there = parent_source("models/maths", tmp_path / "here")
-    assert open_parents(None, {"m": there}, 0).parents.models["m"].path == str(tmp_path / "here/models/maths")
-    assert open_parents(None, {"m": "./models/maths"}, 0).anatomy.layers == 6
+    with pytest.raises(
+        SpecError, match=r"run\.yaml: models\.experts\.m: models/maths is in the working directory, not"
+    ):
+        load_run(tmp_path / "elsewhere/run.yaml")
+    assert parent_source("models/maths", tmp_path / "here") == str(tmp_path / "here/models/maths")
+    assert parent_source("maths", tmp_path / "elsewhere") == str(tmp_path / "elsewhere/maths")
+    assert parent_source("models/maths@main", tmp_path / "elsewhere") == "models/maths@main"
+    with pytest.raises(SpecError, match=r"models\.experts\.m: \./none does not exist"):
+        open_parents(None, {"m": "./none"}, 0)
