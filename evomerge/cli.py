@@ -4,12 +4,12 @@ import itertools
 import json
 import sys
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evomerge.arguments import PICK, Address, Force, Models, NewRun, Out, Pool, Recipe, Run, RunFile, Top, What, Where
 from evomerge.errors import EvomergeError, Interrupted, SpecError
 from evomerge.version import __version__
 
@@ -21,42 +21,13 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="evomerge",
     help="Evolutionary search for the best way to merge fine-tuned language models.",
+    epilog="Start: `evomerge demo`. Your own models: init, plan, search, show, export.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Pool(StrEnum):
-    """Which items to score on."""
-
-    all = "all"
-    search = "search"
-    confirm = "confirm"
-
-
-class What(StrEnum):
-    """What an export writes."""
-
-    model = "model"
-    recipe = "recipe"
-    mergekit = "mergekit"
-    all = "all"
-
-
-class Where(StrEnum):
-    """Where candidates are evaluated."""
-
-    inline = "inline"
-    ray = "ray"
-
-
-RunFile = Annotated[Path, typer.Argument(help="The run file.", metavar="RUN.yaml")]
-Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; it must not exist yet.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -74,7 +45,10 @@ def demo(
     evaluations: Annotated[int, typer.Option(min=30, help="Candidates of each of the two searches.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="The searches' seed.")] = 7,
 ) -> None:
-    """Show the whole story on small models that ship with evomerge, in minutes, on a CPU."""
+    """Watch a whole search on small models shipped with evomerge.
+
+    It takes minutes on a CPU: two searches, held-out confirmation, an exported model, two reports.
+    """
     from evomerge.demo import tell
 
     tell(out or _free(Path("evomerge-demo")), evaluations=evaluations, seed=seed)
@@ -82,9 +56,7 @@ def demo(
 
 @app.command()
 def init(
-    folders: Annotated[
-        list[str], typer.Argument(help="The base, then the experts; or the experts alone.", metavar="FOLDER...")
-    ],
+    folders: Models,
     out: Annotated[Path, typer.Option("--out", "-o", help="The run file to write.")] = Path("run.yaml"),
     base: Annotated[bool, typer.Option("--base/--no-base", help="Whether the first folder is the base.")] = True,
 ) -> None:
@@ -97,7 +69,10 @@ def init(
 
 @app.command()
 def plan(run: RunFile) -> None:
-    """Check everything and measure one candidate, before hours are spent."""
+    """Check a run file and measure one candidate, searching nothing.
+
+    It prints what the search will take: genes, items, time, memory, disk.
+    """
     from evomerge.assemble import plan as make
     from evomerge.terminal import plan_text
 
@@ -109,18 +84,25 @@ def plan(run: RunFile) -> None:
 @app.command()
 def search(
     run: RunFile,
-    out: Out,
-    executor: Annotated[Where | None, typer.Option(help="Where candidates are evaluated.")] = None,
-    address: Annotated[str | None, typer.Option(help="The cluster's address, with --executor ray.")] = None,
+    out: NewRun,
+    executor: Annotated[Where | None, typer.Option(help="inline (this process); ray is not there yet.")] = None,
+    address: Address = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Evaluations, instead of the run file's budget.")] = None,
 ) -> None:
-    """Search for the best merge, and confirm it on items the search never saw."""
-    from evomerge.assemble import search as go
-    from evomerge.spec import Budget, load_run
+    """Search for the best merge and confirm it on held-out items.
 
-    if executor is Where.ray or address is not None:
-        raise SpecError("--executor ray is not there yet; leave it out to search in this process")
+    Ctrl-C stops it after the running candidate; `evomerge resume` goes on.
+    """
+    from evomerge.assemble import search as go
+    from evomerge.spec import Budget, ExecutorSpec, load_run
+
+    if executor is Where.ray:
+        raise SpecError("--executor: ray is not there yet; leave it out to search in this process")
+    if address is not None:
+        raise SpecError("--address: there are no clusters yet; leave it out to search in this process")
     spec = load_run(run)
+    if executor is Where.inline:
+        spec = spec.model_copy(update={"executor": ExecutorSpec()})
     if budget is not None:
         spec = spec.model_copy(update={"budget": Budget(evaluations=budget)})
     _conduct(out, lambda listener: go(spec, out, listener=listener))
@@ -131,7 +113,10 @@ def resume(
     run: Run,
     budget: Annotated[int | None, typer.Option(min=1, help="Evaluations in all, instead of the budget so far.")] = None,
 ) -> None:
-    """Go on with a search where it was stopped or killed, or give a finished one more budget."""
+    """Go on with a stopped, killed or finished search.
+
+    A finished one needs a larger --budget.
+    """
     from evomerge.assemble import resume as go
     from evomerge.spec import Budget
 
@@ -145,7 +130,10 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Every candidate, one line each.")] = False,
 ) -> None:
-    """Status, baselines, front, best and failures of a run, also while it is running."""
+    """Print a run's status, baselines, front and failures.
+
+    It may be running meanwhile.
+    """
     from evomerge.assemble import load
     from evomerge.terminal import csv_lines
 
@@ -160,9 +148,13 @@ def show(
 
 @app.command()
 def confirm(
-    run: Run, top: Annotated[int, typer.Option(min=1, help="How many of the search's best to confirm.")] = 8
+    run: Run,
+    top: Top = 8,
 ) -> None:
-    """Score finalists, parents and fixed recipes on items the search never saw."""
+    """Score the best candidates of a run on held-out items.
+
+    Parents and fixed recipes are scored on the same items, unless they were before.
+    """
     from evomerge.assemble import confirm_more
 
     _conduct(run, lambda listener: confirm_more(run, top, listener=listener))
@@ -172,11 +164,14 @@ def confirm(
 def export(
     run: Run,
     out: Out,
-    pick: Annotated[str, typer.Option(help="best, knee, an objective, or number:N.")] = "best",
+    pick: Annotated[str, typer.Option(help=PICK)] = "best",
     format: Annotated[list[What], typer.Option(help="What to write; may be given several times.")] = [What.all],  # noqa: B006
     force: Force = False,
 ) -> None:
-    """Write a candidate as a Hugging Face model folder, a recipe, a mergekit configuration."""
+    """Write a candidate as a model folder, recipe or mergekit file.
+
+    A model card, the run file and checksums lie beside it.
+    """
     from evomerge.assemble import export as go
     from evomerge.assemble import load
 
@@ -197,14 +192,16 @@ def report(
     from evomerge.assemble import load
     from evomerge.report import write_report
 
-    typer.echo(f"wrote {write_report(load(run), out or run / 'report.html')}")
+    page = out or run / "report.html"
+    if page.is_dir() or not page.parent.is_dir():
+        wrong = f"{page} is a folder" if page.is_dir() else f"{page.parent} is not a folder"
+        raise SpecError(f"--out: {page} cannot be written, {wrong}; choose another")
+    typer.echo(f"wrote {write_report(load(run), page)}")
 
 
 @app.command()
 def merge(
-    recipe: Annotated[
-        Path, typer.Argument(help="A recipe of evomerge's, or a mergekit configuration.", metavar="RECIPE.yaml")
-    ],
+    recipe: Recipe,
     out: Out,
     force: Force = False,
 ) -> None:
@@ -219,7 +216,9 @@ def merge(
 def score(
     model: Annotated[Path, typer.Argument(help="A model folder, or a recipe.", metavar="MODEL_OR_RECIPE")],
     fitness: Annotated[str, typer.Option(help="A fitness file, or a preset's name.")],
-    items: Annotated[Pool, typer.Option(help="Which of its items.")] = Pool.confirm,
+    items: Annotated[
+        Pool, typer.Option(help="search items, confirm items (held out from searches), or all.")
+    ] = Pool.confirm,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Score one model, or one recipe, on a fitness."""

@@ -5,15 +5,24 @@ each, any order) are the same type with other numbers.
 """
 
 import json
+import re
+from collections.abc import Sequence
+from itertools import chain, count
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from evomerge.errors import SpecError
 from evomerge.values import Tagged, Value, digest_of
 
 Dtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
 Component: TypeAlias = Literal["attention", "mlp", "norm"]
 COMPONENTS: tuple[Component, ...] = ("attention", "mlp", "norm")
+BASE = "base"
+"""The base's own name, which no expert may have."""
+RESERVED = frozenset({BASE, "own", "join"})
+"""Names that mean something else in a space: the base, and two ways to treat what lies outside the stack."""
 
 Density: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -31,6 +40,17 @@ class Folder(Value):
 
 
 Parent: TypeAlias = Folder
+
+
+def expert_names(sources: Sequence[str]) -> dict[str, str]:
+    """Folders or hub ids by names for them: the last part of each, in letters that a run file allows, each once."""
+    named: dict[str, str] = {}
+    for source in sources:
+        last = Path(re.sub(r"^(\w[\w.-]*/\w[\w.-]*)@.*", r"\1", source)).absolute().name
+        stem = re.sub(r"[^\w -]+", "-", last).strip("- ") or "expert"
+        names = chain([stem], (f"{stem} {number}" for number in count(2)))
+        named[next(name for name in names if name not in RESERVED | named.keys())] = source
+    return named
 
 
 class Linear(Tagged):
@@ -108,9 +128,13 @@ class Blend(Value):
             raise ValueError(f"{kind} {'needs a' if kind in NEEDS_BASE else 'takes no'} base")
         return self
 
+    def everything(self) -> tuple[Source, ...]:
+        """The sources and, if there is one, the base."""
+        return (*self.sources, *((self.base,) if self.base else ()))
+
     def parents(self) -> set[str]:
         """Names of the parents this blend reads."""
-        return {source.parent for source in (*self.sources, *((self.base,) if self.base else ()))}
+        return {source.parent for source in self.everything()}
 
 
 class Layer(Value):
@@ -121,6 +145,13 @@ class Layer(Value):
     mlp: Blend | None = None
     norm: Blend | None = None
     scale: float = 1.0
+
+    @field_validator("scale")
+    @classmethod
+    def _is_one(cls, scale: float) -> float:
+        if scale != 1.0:
+            raise ValueError("is not supported yet; leave it out")
+        return scale
 
     def part(self, component: Component) -> Blend:
         """The blend of one component."""
@@ -170,11 +201,32 @@ class Recipe(Value):
         return digest_of(_renamed(plain, names))
 
     def over(self, parents: "Parents", names: dict[str, str]) -> "Recipe":
-        """The same recipe over `parents`, where its models have other `names` (by the names here)."""
+        """The same recipe over `parents`, where its models have other `names` (by the names here).
+
+        Raises:
+            SpecError: it makes another model than these parents can: of another depth, with other outer groups, or
+                from layers that are not there.
+        """
+        self._check_shape(parents.layers, parents.outer)
         plain = _renamed(self.to_plain(), names)
         plain["parents"] = {name: folder.to_plain() for name, folder in parents.models.items()}
         plain["template"] = parents.template
         return Recipe.model_validate_json(json.dumps(plain))
+
+    def _check_shape(self, depth: int, outer: Sequence[str]) -> None:
+        if len(self.layers) != depth:
+            raise SpecError(f"layers: there are {len(self.layers)}, its models have {depth}; write as many")
+        for group in sorted(self.outer.keys() ^ set(outer)):
+            what = "is missing" if group in outer else "is not there"
+            raise SpecError(f"outer.{group} {what}; the models have {', '.join(outer)}")
+        inner = [(f"layers.{i}", layer.part(name)) for i, layer in enumerate(self.layers) for name in COMPONENTS]
+        for place, source in ((place, source) for place, blend in inner for source in blend.everything()):
+            if source.layer is None or source.layer >= depth:
+                shown = "no layer" if source.layer is None else f"layer {source.layer}"
+                raise SpecError(f"{place}: {source.parent} gives {shown}; write a layer from 0 to {depth - 1}")
+        for group, blend in self.outer.items():
+            if any(source.layer is not None for source in blend.everything()):
+                raise SpecError(f"outer.{group}: a source has a layer, and is outside the layers; leave it out")
 
 
 def _renamed(plain: Any, names: dict[str, str]) -> Any:

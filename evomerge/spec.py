@@ -102,7 +102,7 @@ def load_run(path: Path) -> RunSpec:
     where = path.absolute().parent
     sections = {key: _section(key, plain[key], path, where) for key in ("space", "fitness") if key in plain}
     if isinstance(plain.get("models"), dict):
-        plain["models"] = _models(plain["models"], where)
+        plain["models"] = _models(plain["models"], path)
     if isinstance(plain.get("start"), list):
         plain["start"] = [str(_absolute(entry, where)) for entry in plain["start"]]
     return parse(RunSpec, {**plain, **sections}, str(path))
@@ -181,20 +181,35 @@ def _section(key: str, value: Any, file: Path, nearby: Path) -> dict[str, Any]:
     return checked.to_plain()
 
 
-def _models(plain: dict[str, Any], where: Path) -> dict[str, Any]:
+def _models(plain: dict[str, Any], file: Path) -> dict[str, Any]:
     """Parents' paths made absolute; what is no path here is left for the hub."""
-    found = dict(plain)
-    if isinstance(plain.get("base"), str):
-        found["base"] = _model(plain["base"], where)
+
+    def found(value: Any, field: str) -> Any:
+        try:
+            return parent_source(value, file.absolute().parent) if isinstance(value, str) else value
+        except SpecError as error:
+            raise SpecError(f"{file}: models.{field}: {error}") from None
+
+    models = {**plain, **({"base": found(plain["base"], "base")} if "base" in plain else {})}
     if isinstance(plain.get("experts"), dict):
-        found["experts"] = {k: _model(v, where) if isinstance(v, str) else v for k, v in plain["experts"].items()}
-    return found
+        models["experts"] = {name: found(value, f"experts.{name}") for name, value in plain["experts"].items()}
+    return models
 
 
-def _model(value: str, where: Path) -> str:
+def parent_source(value: str, where: Path) -> str:
+    """A parent as a file in `where` names it: a path made absolute, or a hub id as it is.
+
+    Raises:
+        SpecError: there is such a folder in the working directory, but not in `where`, where it counts.
+    """
     path = _absolute(value, where)
-    looks_local = value.startswith((".", "/", "~")) or path.exists() or value.count("/") != 1
-    return str(path) if looks_local else value
+    if value.startswith((".", "/", "~")) or path.exists() or value.count("/") != 1:
+        return str(path)
+    if Path(value).exists():
+        raise SpecError(
+            f"{value} is in the working directory, not in {where}; write its whole path, or {value}@main for the hub"
+        )
+    return value
 
 
 def _absolute(value: Any, where: Path) -> Path:

@@ -1,5 +1,6 @@
 """A first run file for somebody's models, with a comment on every choice."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import yaml
 
 from evomerge.errors import SpecError
 from evomerge.presets import preset_names
+from evomerge.recipe import expert_names
 
 TEMPLATE = """\
 # A search for the best merge of these models. Check it with `evomerge plan {name}`, then
@@ -43,26 +45,27 @@ def write_run_file(folders: Sequence[str], out: Path, *, first_is_base: bool) ->
     """Write the file.
 
     Raises:
-        SpecError: it exists already, or there are too few models.
+        SpecError: it exists already, its folder does not, or there are too few models.
     """
     if out.exists():
         raise SpecError(f"{out} exists already and was not overwritten; choose another --out")
+    if not out.parent.is_dir():
+        raise SpecError(f"{out} cannot be written, {out.parent} is not a folder; make it, or choose another --out")
     experts = list(folders[1:] if first_is_base else folders)
     if not experts:
         raise SpecError("init takes the base and at least one expert; give another folder")
     space = "per-layer" if first_is_base else "slerp" if len(experts) == 2 else "{kind: blend, operator: linear}"
-    models: dict[str, object] = {"base": folders[0]} if first_is_base else {}
-    text = yaml.safe_dump({**models, "experts": _named(experts)}, sort_keys=False, allow_unicode=True)
+    models: dict[str, object] = {"base": _seen_from(out, folders[0])} if first_is_base else {}
+    models["experts"] = {name: _seen_from(out, path) for name, path in expert_names(experts).items()}
+    text = yaml.safe_dump(models, sort_keys=False, allow_unicode=True, width=1000)
     indented = "".join(f"  {line}\n" for line in text.splitlines())
     spaces = ", ".join(preset_names("space"))
     out.write_text(TEMPLATE.format(name=out.name, models=indented, space=space, spaces=spaces))
 
 
-def _named(experts: Sequence[str]) -> dict[str, str]:
-    """Experts under the last part of their path, told apart by numbers where that is the same."""
-    named: dict[str, str] = {}
-    for path in experts:
-        stem = Path(path.partition("@")[0]).name or "expert"
-        name = stem if stem not in named else f"{stem} {sum(key.startswith(stem) for key in named) + 1}"
-        named[name] = path
-    return named
+def _seen_from(out: Path, model: str) -> str:
+    """A model as a file at `out` names it: a folder here relative to that file, anything else as it was given."""
+    if not Path(model).exists() or Path(model).is_absolute():
+        return model
+    path = os.path.relpath(model, out.parent)
+    return path if path.startswith(".") else f"./{path}"

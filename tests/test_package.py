@@ -101,3 +101,5 @@ def test_help_teaches() -> None:
         "score",
     ):
         assert f"\n  {command} " in found.stdout
+    assert "..." not in found.stdout.partition("Commands:")[2], "a summary is cut"
+    assert "Start: `evomerge demo`" in found.stdout

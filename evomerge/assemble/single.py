@@ -1,6 +1,7 @@
 """What takes no search: planning one, merging a recipe, scoring a model, exporting a candidate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +10,7 @@ from evomerge.assemble.start import read_recipe, starting_points, wanted_genomes
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader
 from evomerge.fitness import Fitness
-from evomerge.recipe import Recipe
+from evomerge.recipe import BASE, Recipe
 from evomerge.results import Results
 from evomerge.space import bind, unchanged
 from evomerge.spec import Models, load_run, read_yaml
@@ -75,7 +76,7 @@ def export(
     from evomerge.checkpoint import refuse_existing
     from evomerge.export import export_run
 
-    refuse_existing(out, force=force)
+    refuse_existing(out, force=force, keep=[results.store.folder])
     row = results.pick(pick)
     run = results.file.spec
     files = _open(run.models.base, run.models.experts, run.seed, listener)
@@ -97,7 +98,8 @@ def score(
     from evomerge.evaluate import EvaluatorFactory, choose_device
 
     if model.is_dir() or not model.is_file():
-        files = _open(None, {"model": str(model)}, 0, listener)
+        source = str(model.absolute()) if model.exists() else str(model)
+        files = _open(None, {"model": source}, 0, listener, called=lambda _: "MODEL")
         recipe = unchanged(files.parents, "model")
     else:
         recipe, files = open_recipe(model, listener)
@@ -119,19 +121,26 @@ def open_recipe(recipe: Path | Recipe, listener: Listener) -> tuple[Recipe, "Par
     Raises:
         SpecError: the recipe is not understood, or a parent is not what it was.
     """
-    if isinstance(recipe, Path) and "merge_method" in read_yaml(recipe):
-        return _open_mergekit(recipe, listener)
-    found = read_recipe(recipe) if isinstance(recipe, Path) else recipe
-    bases = {blend.base.parent for blend in found.blends() if blend.base is not None} or {found.template}
-    base = sorted(bases)[0]
-    experts = {name: folder.hub or folder.path for name, folder in found.parents.items() if name != base}
-    return _matched(found, base, experts, listener)
+    if not isinstance(recipe, Path):
+        return _matched(recipe, listener)
+    from evomerge.export import is_mergekit
+
+    try:
+        if is_mergekit(read_yaml(recipe)):
+            return _open_mergekit(recipe, listener)
+        return _matched(read_recipe(recipe), listener)
+    except SpecError as error:
+        text = str(error)
+        raise SpecError(text if text.startswith(str(recipe)) else f"{recipe}: {text}") from None
 
 
-def _matched(recipe: Recipe, base: str, experts: Mapping[str, str], listener: Listener) -> tuple[Recipe, "ParentFiles"]:
-    folder = recipe.parents[base]
-    files = _open(folder.hub or folder.path, experts, recipe.seed, listener)
-    names = {name: "base" if name == base else name for name in recipe.parents}
+def _matched(recipe: Recipe, listener: Listener) -> tuple[Recipe, "ParentFiles"]:
+    """The recipe over its own models, opened and seen to be those it was written for."""
+    base, names = _named(recipe)
+    written = {new: f"parents.{old}" for old, new in names.items()}
+    sources = {new: recipe.parents[old].hub or recipe.parents[old].path for old, new in names.items()}
+    source = sources.pop(names[base]) if base is not None else None
+    files = _open(source, sources, recipe.seed, listener, called=written.__getitem__)
     for name, parent in recipe.parents.items():
         now = files.parents.models[names[name]].digest
         if parent.digest is not None and parent.digest != now:
@@ -141,22 +150,38 @@ def _matched(recipe: Recipe, base: str, experts: Mapping[str, str], listener: Li
     return recipe.over(files.parents, names), files
 
 
+def _named(recipe: Recipe) -> tuple[str | None, dict[str, str]]:
+    """The recipe's base, and names for its models, the template first: `base` for the base and for no other."""
+    bases = sorted({blend.base.parent for blend in recipe.blends() if blend.base is not None})
+    if bases and recipe.template not in bases:
+        raise SpecError(f"template is {recipe.template!r}; write {bases[0]!r}, the base of its blends")
+    base = recipe.template if bases or recipe.template == BASE else None
+    free = next(name for i in count(2) if (name := f"{BASE} {i}") not in recipe.parents)
+    others = {name: free if name == BASE else name for name in recipe.parents if name != recipe.template}
+    return base, {recipe.template: recipe.template if base is None else BASE, **others}
+
+
 def _open_mergekit(path: Path, listener: Listener) -> tuple[Recipe, "ParentFiles"]:
     from evomerge.export import from_mergekit, mergekit_models
 
     plain, where = read_yaml(path), path.absolute().parent
     try:
         models = mergekit_models(plain, where)
-        files = _open(models.base, models.experts, 0, listener)
+        files = _open(models.base, models.experts, 0, listener, called=lambda name: f"model {name}")
         return from_mergekit(plain, where, files), files
-    except SpecError as error:
-        raise SpecError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise SpecError(f"{path} is not a mergekit configuration that evomerge understands ({error!r})") from None
 
 
-def _open(base: str | None, experts: Mapping[str, str], seed: int, listener: Listener) -> "ParentFiles":
-    from evomerge.checkpoint import open_parents
+def _open(
+    base: str | None,
+    experts: Mapping[str, str],
+    seed: int,
+    listener: Listener,
+    *,
+    called: Callable[[str], str] | None = None,
+) -> "ParentFiles":
+    from evomerge.checkpoint import in_run_file, open_parents
 
     listener.say("checking parents")
-    return open_parents(base, experts, seed, listener.say)
+    return open_parents(base, experts, seed, listener.say, called=called or in_run_file)

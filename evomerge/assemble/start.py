@@ -58,7 +58,8 @@ def read_recipe(path: Path) -> Recipe:
         SpecError: it is not understood.
     """
     plain = read_yaml(path)
-    for parent in plain.get("parents", {}).values():
+    parents = plain.get("parents")
+    for parent in parents.values() if isinstance(parents, dict) else ():
         if isinstance(parent, dict) and isinstance(parent.get("path"), str):
             parent["path"] = str(path.absolute().parent / parent["path"])
     return parse(Recipe, plain, str(path))
@@ -74,15 +75,18 @@ def _recipes(path: Path, parents: Parents) -> list[Recipe]:
         found = [read_recipe(path)]
     else:
         raise SpecError(f"start: {path} is neither a recipe file nor a run folder")
-    return [_over(parents, recipe, path) for recipe in found]
+    try:
+        return [_over(parents, recipe) for recipe in found]
+    except SpecError as error:
+        raise SpecError(f"start: {path}: {error}") from None
 
 
-def _over(parents: Parents, recipe: Recipe, path: Path) -> Recipe:
+def _over(parents: Parents, recipe: Recipe) -> Recipe:
     """The recipe with this run's names for the same models."""
     known = {folder.digest: name for name, folder in parents.models.items()}
     names = {}
     for name, folder in recipe.parents.items():
         if folder.digest not in known:
-            raise SpecError(f"start: {path} merges {name!r} ({folder.path}), which is not among this run's models")
+            raise SpecError(f"merges {name!r} ({folder.path}), which is not among this run's models; leave it out")
         names[name] = known[folder.digest]
     return recipe.over(parents, names)

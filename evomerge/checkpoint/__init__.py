@@ -2,18 +2,20 @@
 
 from evomerge.checkpoint.anatomy import Anatomy, Place, quiet
 from evomerge.checkpoint.folder import Checkpoint
-from evomerge.checkpoint.parents import ParentFiles, open_parents
-from evomerge.checkpoint.write import refuse_existing, sync, whole_folder, write_model
+from evomerge.checkpoint.parents import ParentFiles, in_run_file, open_parents
+from evomerge.checkpoint.write import refuse_existing, sync, whole_folder, write_model, write_sums
 
 __all__ = [
     "Anatomy",
     "Checkpoint",
     "ParentFiles",
     "Place",
+    "in_run_file",
     "open_parents",
     "quiet",
     "refuse_existing",
     "sync",
     "whole_folder",
     "write_model",
+    "write_sums",
 ]

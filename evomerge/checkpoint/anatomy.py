@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -54,7 +55,7 @@ class Anatomy:
         """Number of weights, tied ones once."""
         return sum(torch.Size(shape).numel() for shape in self.shapes.values())
 
-    def moved(self, name: str, layer: int | None) -> str:
+    def in_layer(self, name: str, layer: int | None) -> str:
         """The tensor that stands where `name` stands, but in another layer."""
         place = self.places[name]
         return name if layer is None or place.layer is None else f"{self.stack}.{layer}.{place.name}"
@@ -166,11 +167,17 @@ def _outer_group(model: PreTrainedModel, name: str) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' advice about configs and its progress bars off the terminal."""
-    level = transformers_logging.get_verbosity()
+    """Keep transformers' advice about configs, its and the hub's progress bars off the terminal for a while."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    hub_bars = not are_progress_bars_disabled()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        # transformers switches the hub's bars together with its own; they may have been set apart.
+        if hub_bars != (not are_progress_bars_disabled()):
+            (enable_progress_bars if hub_bars else disable_progress_bars)()

@@ -1,9 +1,10 @@
 """Writing folders so that they are there whole or not at all."""
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -15,17 +16,19 @@ from evomerge.checkpoint.folder import CONFIG, GENERATION, INDEX, SINGLE, TOKENI
 from evomerge.errors import SpecError
 from evomerge.recipe import Dtype
 
+SUMS = "SHA256SUMS"
 SHARD_BYTES = 5 * 10**9
 
 
 @contextmanager
-def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
+def whole_folder(out: Path, *, force: bool = False, keep: Iterable[Path] = ()) -> Iterator[Path]:
     """A temporary folder that becomes `out` when the block ends well, and vanishes when it does not.
 
     Raises:
-        SpecError: `out` exists and `force` is not given.
+        SpecError: `out` may not be written, see `refuse_existing`.
     """
-    refuse_existing(out, force=force)
+    refuse_existing(out, force=force, keep=keep)
+    out = Path(os.path.normpath(out.absolute()))
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = out.parent / f".{out.name}.{uuid4().hex[:8]}"
     fresh.mkdir()
@@ -43,14 +46,48 @@ def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def refuse_existing(out: Path, *, force: bool = False) -> None:
-    """Stop before anything is overwritten.
+def refuse_existing(out: Path, *, force: bool = False, keep: Iterable[Path] = ()) -> None:
+    """Stop before anything is overwritten: only a missing or an empty folder is written to.
+
+    With `force` a folder that evomerge wrote before is replaced, unless it is, holds or lies in one of `keep`.
 
     Raises:
-        SpecError: `out` exists and `force` is not given.
+        SpecError: `out` exists, and `force` is not given or does not reach so far.
     """
-    if (out.exists() or out.is_symlink()) and not force:
+    if not out.exists() and not out.is_symlink():
+        return
+    if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
+        return
+    if not force:
         raise SpecError(f"{out} exists already; choose another --out, or give --force to replace it")
+    here = out.resolve()
+    for other in (path.resolve() for path in keep):
+        if here == other or here in other.parents or other in here.parents:
+            how = "is" if here == other else "holds" if here in other.parents else "lies in"
+            raise SpecError(f"{out} {how} {other}, which is needed; --force does not replace it, choose another --out")
+    strange = _not_ours(out)
+    if strange:
+        raise SpecError(f"{out} {strange}; --force replaces only what evomerge wrote, choose another --out")
+
+
+def write_sums(folder: Path) -> None:
+    """Checksums of every file, in the format of `sha256sum -c`; the mark of a folder that evomerge wrote."""
+    lines = []
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    (folder / SUMS).write_text("".join(lines))
+
+
+def _not_ours(out: Path) -> str | None:
+    """Why a folder is not one that evomerge wrote, and nothing else in it; None if it is."""
+    if out.is_symlink() or not out.is_dir():
+        return "is not a folder"
+    if not (out / SUMS).is_file():
+        return f"has no {SUMS}"
+    listed = {line.partition("  ")[2] for line in (out / SUMS).read_text(errors="replace").splitlines()}
+    others = sorted(path.name for path in out.iterdir() if path.name not in {SUMS, *listed} or path.is_dir())
+    return f"holds {others[0]}" if others else None
 
 
 def sync(path: Path) -> None:

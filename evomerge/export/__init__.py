@@ -1,13 +1,11 @@
 """The best recipes in other tools' words."""
 
 from evomerge.export.folder import Format, export_recipe, export_run
-from evomerge.export.from_mergekit import MergekitModels, from_mergekit, is_mergekit, mergekit_models
-from evomerge.export.to_mergekit import caveat, to_mergekit
+from evomerge.export.from_mergekit import from_mergekit, is_mergekit, mergekit_models
+from evomerge.export.to_mergekit import to_mergekit
 
 __all__ = [
     "Format",
-    "MergekitModels",
-    "caveat",
     "export_recipe",
     "export_run",
     "from_mergekit",

@@ -9,10 +9,11 @@ from evomerge.recipe import Blend, Recipe, Slerp
 from evomerge.results import Results, Row
 
 AGAIN = """\
-`reproduce.json` holds the run file, the digests of all parents, seeds and versions.
+`reproduce.json` holds the digests of all parents, seeds and versions.
 
 ```sh
-evomerge merge recipe.yaml --out again    # the same bytes, from the parents
+evomerge merge recipe.yaml --out again    # the same weights, byte for byte, from the parents
+evomerge search run.yaml --out RUN        # the search that found it
 sha256sum -c SHA256SUMS                   # these files are whole
 ```"""
 
@@ -20,7 +21,7 @@ sha256sum -c SHA256SUMS                   # these files are whole
 def model_card(results: Results, row: Row, recipe: Recipe, out: Path) -> str:
     """README.md of an export, with the metadata that the Hugging Face hub reads."""
     sections = [
-        f"# {out.name}",
+        f"# {out.absolute().name}",
         _summary(results, row, recipe),
         "## Parents\n\n" + _parents(recipe),
         "## Recipe\n\n" + _recipe(recipe),
@@ -41,7 +42,8 @@ def _front_matter(recipe: Recipe) -> str:
 def _summary(results: Results, row: Row, recipe: Recipe) -> str:
     kinds = sorted({blend.operator.kind for blend in recipe.blends()})
     run = results.file.spec
-    kind = run.optimizer.kind if run.optimizer else "a fixed recipe"
+    assert run.optimizer is not None, "resolved when the run was opened"
+    kind = run.optimizer.kind
     return (
         f"A merge of {len(recipe.parents)} models ({', '.join(kinds)}) in {recipe.dtype}, made without training. It is"
         f" candidate {row.number} of a search over {len(results.state.finished())} candidates by evomerge ({kind})."

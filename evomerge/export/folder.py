@@ -1,16 +1,15 @@
 """The folders that a recipe or a run is exported to."""
 
-import hashlib
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
 import yaml
 
-from evomerge.checkpoint import ParentFiles, whole_folder, write_model
+from evomerge.checkpoint import ParentFiles, whole_folder, write_model, write_sums
 from evomerge.errors import RunError, SpecError
 from evomerge.export.card import model_card
 from evomerge.export.to_mergekit import caveat, to_mergekit
@@ -20,10 +19,9 @@ from evomerge.results import Results, Row
 from evomerge.values import digest_of
 
 Format: TypeAlias = Literal["model", "recipe", "mergekit", "all"]
-Say: TypeAlias = Callable[[str], None]
 RECIPE = "recipe.yaml"
 MERGEKIT = "mergekit.yml"
-SUMS = "SHA256SUMS"
+RUN = "run.yaml"
 
 
 def export_run(
@@ -39,12 +37,13 @@ def export_run(
     """
     recipe = only_used(results.recipe(row.number))
     remarks: list[str] = []
-    with _room(out), whole_folder(out, force=force) as folder:
-        if {"recipe", "all"} & {*formats} or "model" in formats:
-            write_recipe(folder / RECIPE, recipe)
-        if {"mergekit", "all"} & {*formats}:
-            remarks += _write_mergekit(folder / MERGEKIT, recipe, files, insist=list(formats) == ["mergekit"])
-        if {"model", "all"} & {*formats}:
+    wanted = {*formats} | ({"model", "mergekit"} if "all" in formats else set())
+    with _room(out), whole_folder(out, force=force, keep=[results.store.folder, *_folders(files)]) as folder:
+        write_recipe(folder / RECIPE, recipe)
+        write_run(folder / RUN, results)
+        if "mergekit" in wanted:
+            remarks += _write_mergekit(folder / MERGEKIT, recipe, files, insist=wanted == {"mergekit"})
+        if "model" in wanted:
             write_weights(folder, recipe, files)
         (folder / "README.md").write_text(model_card(results, row, recipe, out))
         (folder / "reproduce.json").write_text(json.dumps(_how(results, row, out), indent=2, ensure_ascii=False) + "\n")
@@ -59,7 +58,7 @@ def export_recipe(recipe: Recipe, files: ParentFiles, out: Path, *, force: bool 
         SpecError: `out` exists and `force` is not given.
         RunError: the disk is full.
     """
-    with _room(out), whole_folder(out, force=force) as folder:
+    with _room(out), whole_folder(out, force=force, keep=_folders(files)) as folder:
         write_weights(folder, recipe, files)
         write_recipe(folder / RECIPE, recipe)
         write_sums(folder)
@@ -84,19 +83,20 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
     path.write_text(yaml.dump(plain, Dumper=_Compact, sort_keys=False, allow_unicode=True, width=120))
 
 
+def write_run(path: Path, results: Results) -> None:
+    """The run file of a search, with every default written out, which `evomerge search` reads."""
+    plain = results.file.spec.to_plain()
+    path.write_text(yaml.dump(plain, Dumper=_Compact, sort_keys=False, allow_unicode=True, width=120))
+
+
 def only_used(recipe: Recipe) -> Recipe:
     """The recipe without the parents that it takes nothing from."""
     used = recipe.used() | {recipe.template}
     return recipe.model_copy(update={"parents": {name: p for name, p in recipe.parents.items() if name in used}})
 
 
-def write_sums(folder: Path) -> None:
-    """Checksums of every file, in the format of `sha256sum -c`."""
-    lines = []
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
-    (folder / SUMS).write_text("".join(lines))
+def _folders(files: ParentFiles) -> list[Path]:
+    return [checkpoint.path for checkpoint in files.checkpoints.values()]
 
 
 def _write_mergekit(path: Path, recipe: Recipe, files: ParentFiles, *, insist: bool) -> list[str]:
@@ -117,11 +117,12 @@ def _how(results: Results, row: Row, out: Path) -> dict[str, Any]:
     opened = results.state.opened
     spec = results.file.to_plain()
     run = results.store.folder
+    export = ["evomerge", "export", run.name, "--pick", f"number:{row.number}", "--out", out.absolute().name]
     return {
         "candidate": row.number,
         "recipe": row.recipe,
-        "search": f"evomerge search run.yaml --out {shlex.quote(run.name)}",
-        "export": shlex.join(["evomerge", "export", run.name, "--pick", f"number:{row.number}", "--out", out.name]),
+        "search": f"evomerge search {RUN} --out {shlex.quote(run.name)}",
+        "export": shlex.join(export),
         "versions": opened.versions if opened else {},
         "device": opened.device if opened else None,
         "spec": spec,

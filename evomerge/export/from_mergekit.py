@@ -8,6 +8,7 @@ from typing import Any, Literal
 from evomerge.checkpoint import ParentFiles
 from evomerge.errors import SpecError
 from evomerge.recipe import (
+    BASE,
     COMPONENTS,
     NEEDS_BASE,
     Blend,
@@ -21,7 +22,9 @@ from evomerge.recipe import (
     Source,
     TaskArithmetic,
     Ties,
+    expert_names,
 )
+from evomerge.spec import parent_source
 
 METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_ties")
 DEFAULT_NORMALIZE = {"linear": 1.0, "ties": 1.0, "task_arithmetic": 0.0, "dare_ties": 0.0}
@@ -52,13 +55,10 @@ def mergekit_models(plain: Mapping[str, Any], where: Path) -> MergekitModels:
         raise SpecError("neither models: nor slices: is there; `modules:` is not supported")
     sources = [source for part in _slices(plain, None) for source in part["sources"]]
     base = plain.get("base_model")
-    names: dict[str, str] = {}
-    for model in dict.fromkeys(str(source["model"]) for source in sources):
-        if model != base:
-            stem = Path(model).name or "model"
-            names[stem if stem not in names else f"{stem} {len(names) + 1}"] = model
-    found = {name: _path(model, where) for name, model in names.items()}
-    return MergekitModels(None if base is None else _path(str(base), where), found)
+    models = dict.fromkeys(str(source["model"]) for source in sources)
+    names = expert_names([model for model in models if model != base])
+    found = {name: parent_source(model, where) for name, model in names.items()}
+    return MergekitModels(None if base is None else parent_source(str(base), where), found)
 
 
 def from_mergekit(plain: Mapping[str, Any], where: Path, files: ParentFiles) -> Recipe:
@@ -69,11 +69,6 @@ def from_mergekit(plain: Mapping[str, Any], where: Path, files: ParentFiles) -> 
             outer group gets several values.
     """
     return _Reader(plain, where, files).recipe()
-
-
-def _path(model: str, where: Path) -> str:
-    path = where / Path(model).expanduser()
-    return str(path) if path.exists() else model
 
 
 def _slices(plain: Mapping[str, Any], depth: int | None) -> list[dict[str, Any]]:
@@ -98,7 +93,7 @@ class _Reader:
         self.names = {}
         for source in (source for part in self.slices for source in part["sources"]):
             model = str(source["model"])
-            self.names[model] = "base" if model == plain.get("base_model") else by_path[_path(model, where)]
+            self.names[model] = BASE if model == plain.get("base_model") else by_path[parent_source(model, where)]
 
     def recipe(self) -> Recipe:
         layers: list[Layer] = []
@@ -151,7 +146,7 @@ class _Reader:
             layer = None if offset is None else source["layer_range"][0] + offset
             parent = self.names[str(source["model"])]
             levels = [source.get("parameters") or {}, *shared]
-            if parent == "base" and method in NEEDS_BASE:
+            if parent == BASE and method in NEEDS_BASE:
                 base = Source(parent=parent, layer=layer)
             elif method == "slerp":
                 sources.append(Source(parent=parent, layer=layer))
@@ -159,7 +154,7 @@ class _Reader:
                 weight, density = setting("weight", levels, None), setting("density", levels, 1.0)
                 sources.append(Source(parent=parent, layer=layer, weight=weight, density=min(density, 1.0)))
         if method == "slerp":
-            sources.sort(key=lambda source: source.parent != "base")
+            sources.sort(key=lambda source: source.parent != BASE)
         return Blend(operator=operator, base=base, sources=tuple(sources))
 
 

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from evomerge.checkpoint import Anatomy
 from evomerge.errors import SpecError
-from evomerge.recipe import COMPONENTS, NEEDS_BASE, Blend, DareTies, Linear, Operator, Recipe, Slerp
+from evomerge.recipe import COMPONENTS, NEEDS_BASE, Blend, DareTies, Linear, Operator, Recipe, Slerp, Ties
 from evomerge.space import span_of
 
 Shares: TypeAlias = dict[str, tuple[float, float]]
@@ -24,11 +24,17 @@ def to_mergekit(recipe: Recipe, anatomy: Anatomy) -> dict[str, Any]:
 
 def caveat(recipe: Recipe) -> str | None:
     """What mergekit will do otherwise with this recipe, in a sentence."""
-    dare = next((b.operator for b in recipe.blends() if isinstance(b.operator, DareTies)), None)
-    if dare is None:
-        return None
-    rule = "" if dare.rescale == "l1" else " and rescales by L1 norm instead of 1/density"
-    return f"mergekit draws other random masks for dare_ties{rule}, so its model will differ from this one"
+    blends = recipe.blends()
+    dare = next((b.operator for b in blends if isinstance(b.operator, DareTies)), None)
+    if dare is not None:
+        rule = "" if dare.rescale == "l1" else " and rescales by L1 norm instead of 1/density"
+        return f"mergekit draws other random masks for dare_ties{rule}, so its model will differ from this one"
+    if any(isinstance(b.operator, Ties) and any(0 < s.density < 1 for s in b.sources) for b in blends):
+        return (
+            "where changes of equal size meet at the trimming threshold of ties, mergekit keeps some of them and"
+            " evomerge all, so a few weights will differ"
+        )
+    return None
 
 
 class _Writer:

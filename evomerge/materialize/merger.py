@@ -121,7 +121,7 @@ class Merger:
     def _key(self, source: Source, name: str, seed: int) -> int:
         """Where this expert's mask begins: a function of the seed, the expert's content and the tensor alone."""
         digest = self.files.parents.models[source.parent].digest
-        moved = self.files.anatomy.moved(name, source.layer)
+        moved = self.files.anatomy.in_layer(name, source.layer)
         text = f"{seed}/{digest}/{moved}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little", signed=True)
 
@@ -129,7 +129,7 @@ class Merger:
         return torch.tensor(rows, dtype=torch.float32, device=self.device)
 
     def _read(self, parent: str, layer: int | None, name: str) -> Tensor:
-        moved = self.files.anatomy.moved(name, layer)
+        moved = self.files.anatomy.in_layer(name, layer)
         if (parent, moved) in self._held:
             return self._held[parent, moved].to(self.device, non_blocking=True)
         tensor = self.files.checkpoints[parent].tensor(self.files.disk[parent][moved]).view(-1)

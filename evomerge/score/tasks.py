@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
+from evomerge.checkpoint import quiet
 from evomerge.errors import SpecError
 from evomerge.fitness import Fitness, TaskUse
 
@@ -122,15 +124,15 @@ def mark_of(metric: str, value: Any) -> float | None:
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Keep lm-eval's and datasets' progress bars and remarks off the terminal."""
-    from datasets.utils.logging import disable_progress_bar, enable_progress_bar
-
+    """Keep lm-eval's, datasets' and transformers' progress bars and remarks off the terminal for a while."""
     logger = logging.getLogger("lm_eval")
-    level = logger.level
+    level, bars = logger.level, not are_progress_bars_disabled()
     logger.setLevel(logging.ERROR)
-    disable_progress_bar()
+    disable_progress_bars()
     try:
-        yield
+        with quiet():
+            yield
     finally:
         logger.setLevel(level)
-        enable_progress_bar()
+        if bars:
+            enable_progress_bars()

@@ -259,8 +259,23 @@ def test_a_pick_that_is_not_there(
 
 
 def test_ray_on_the_command_line(cli: Cli, run_file: Write, tmp_path: Path) -> None:
-    refused(cli("search", run_file(), "--out", tmp_path / "R", "--executor", "ray"), "ray is not there yet")
+    refused(cli("search", run_file(), "--out", tmp_path / "R", "--executor", "ray"), "--executor: ray", "not there yet")
+    found = cli("search", run_file(), "--out", tmp_path / "R", "--address", "auto")
+    refused(found, "--address")
+    assert "--executor" not in found.err
     assert not (tmp_path / "R").exists()
+
+
+def test_an_executor_on_the_command_line_overrides_the_file(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    path = run_file(executor="ray", device="gpu")
+    refused(cli("search", path, "--out", tmp_path / "R"), "ray is not there yet")
+    refused(cli("search", path, "--out", tmp_path / "R", "--executor", "inline"), "device: 'gpu'")
+
+
+def test_a_report_that_cannot_be_put_there(cli: Cli, finished: dict[str, Path], tmp_path: Path) -> None:
+    page = tmp_path / "nodir/x.html"
+    refused(cli("report", finished["one"], "--out", page), "--out", "x.html", "nodir is not a folder")
+    refused(cli("report", finished["one"], "--out", tmp_path), "--out", "is a folder")
 
 
 def test_a_recipe_that_is_wrong(cli: Cli, tmp_path: Path, finished: dict[str, Path]) -> None:
@@ -280,9 +295,66 @@ def test_a_recipe_that_is_wrong(cli: Cli, tmp_path: Path, finished: dict[str, Pa
     for change, words in (
         (lambda p: p.update(layerz=[]), ["bad.yaml", "layerz", "did you mean"]),
         (lambda p: p.update(format=9), ["bad.yaml", "format"]),
-        (lambda p: p["parents"]["maths"].update(digest="sha256:0"), ["parents.maths", "digests differ"]),
+        (lambda p: p.update(parents=["a"]), ["bad.yaml", "parents is"]),
+        (lambda p: p["parents"]["maths"].update(digest="sha256:0"), ["bad.yaml", "parents.maths", "digests differ"]),
+        (lambda p: p["parents"]["maths"].update(path="none"), ["bad.yaml", "parents.maths", "none does not exist"]),
         (lambda p: p["parents"].pop("maths"), ["bad.yaml", "'maths'", "not among the parents"]),
         (lambda p: p.update(template="nobody"), ["bad.yaml", "'nobody'"]),
+        (lambda p: p.update(template="maths"), ["bad.yaml", "template is 'maths'", "write 'base'"]),
+        (lambda p: p["layers"][2].update(scale=0.1), ["bad.yaml", "layers.2.scale: 0.1 is not supported"]),
+        (lambda p: p["layers"].append(p["layers"][0]), ["bad.yaml", "layers: there are 7", "have 6"]),
+        (lambda p: p["layers"].pop(), ["bad.yaml", "layers: there are 5", "have 6"]),
+        (lambda p: p["outer"].pop("norm"), ["bad.yaml", "outer.norm is missing", "embeddings, norm"]),
+        (lambda p: p["outer"].update(neck=p["outer"]["norm"]), ["bad.yaml", "outer.neck is not there"]),
+        (lambda p: p["layers"][1]["blend"]["sources"][0].update(layer=6), ["layers.1: maths gives layer 6", "0 to 5"]),
+        (lambda p: p["layers"][1]["blend"]["sources"][0].pop("layer"), ["layers.1: maths gives no layer"]),
+        (lambda p: p["outer"]["norm"]["sources"][0].update(layer=1), ["outer.norm", "leave it out"]),
     ):
         refused(cli("merge", broken(change), "--out", tmp_path / "M"), *words)
     assert not (tmp_path / "M").exists()
+
+
+def test_a_model_to_score_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
+    found = cli("score", tmp_path / "none", "--fitness", "demo")
+    refused(found, "MODEL: ", "none does not exist")
+    assert "models.experts" not in found.err
+
+
+def test_force_replaces_only_what_evomerge_wrote(
+    cli: Cli, copy_of_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy_of_run("one")
+    expert = tmp_path / "parents/maths"
+    shutil.copytree(DEMO_MODELS / "maths", expert)
+    edited(run / "spec.yaml", lambda p: p["spec"]["models"]["experts"].update(maths=str(expert)))
+    edited(run / "spec.yaml", lambda p: p["parents"]["models"]["maths"].update(path=str(expert)))
+    (tmp_path / "link").symlink_to(expert)
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for out, words in (
+        (run, ["is", "which is needed"]),
+        (run / "responses", ["lies in", "which is needed"]),
+        (".", ["holds", "which is needed"]),
+        ("..", ["holds", "which is needed"]),
+        (expert, ["has no SHA256SUMS"]),
+        (expert.parent, ["has no SHA256SUMS"]),
+        ("link", ["is not a folder"]),
+        ("file", ["is not a folder"]),
+    ):
+        refused(cli("export", run, "--format", "recipe", "--out", out, "--force"), *words, "choose another --out")
+    # A parent may look like an export: it was one.
+    (expert / "SHA256SUMS").write_text("".join(f"0  {path.name}\n" for path in expert.iterdir()))
+    found = cli("export", run, "--format", "recipe", "--out", expert, "--force")
+    refused(found, "is", str(expert), "which is needed")
+    (expert / "SHA256SUMS").unlink()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+    assert cli("export", run, "--format", "recipe", "--out", "M").status == 0
+    (tmp_path / "M/notes.txt").write_text("mine")
+    refused(cli("merge", "M/recipe.yaml", "--out", "M", "--force"), "M holds notes.txt", "choose another --out")
+    (tmp_path / "M/notes.txt").unlink()
+    assert cli("merge", "M/recipe.yaml", "--out", "M", "--force").status == 0
+    assert (tmp_path / "M/model.safetensors").exists()
+    (tmp_path / "empty").mkdir()
+    assert cli("merge", "M/recipe.yaml", "--out", "empty").status == 0

@@ -25,7 +25,7 @@ from evomerge.trial import Draw
 Cli = Callable[..., Typed]
 FILES = {
     "README.md", "SHA256SUMS", "config.json", "generation_config.json", "mergekit.yml", "model.safetensors",
-    "recipe.yaml", "reproduce.json", "tokenizer.json", "tokenizer_config.json",
+    "recipe.yaml", "reproduce.json", "run.yaml", "tokenizer.json", "tokenizer_config.json",
 }  # fmt: skip
 
 
@@ -89,6 +89,8 @@ def test_one_form_alone(form: str, cli: Cli, finished: dict[str, Path], tmp_path
     names = {path.name for path in out.iterdir()}
     assert ("model.safetensors" in names) == (form == "model")
     assert ("mergekit.yml" in names) == (form == "mergekit")
+    assert {"recipe.yaml", "run.yaml"} <= names, "the card and reproduce.json speak of them"
+    assert load_run(out / "run.yaml") == load(finished["two"]).file.spec
 
 
 def test_force_replaces_and_a_failure_replaces_nothing(cli: Cli, finished: dict[str, Path], tmp_path: Path) -> None:
@@ -150,7 +152,8 @@ def test_mergekit_merges_its_configuration_to_the_same_model(
     assert set(ours) == set(theirs)
     # Trimming 16-bit task vectors meets ties at the threshold, of which mergekit keeps some and we keep all.
     assert (apart(ours, theirs) <= (0.01 if space == "ties" else 0.0)) == exact
-    assert bool(remarks) != exact
+    assert any("trimming threshold" in remark for remark in remarks) == (space == "ties")
+    assert bool(remarks) == (space in ("ties", "dare-ties"))
     assert ("other random masks" in text) != exact
 
 
@@ -202,6 +205,41 @@ def test_a_mergekit_configuration_is_merged_as_mergekit_does(cli: Cli, tmp_path:
         run_merge(MergeConfiguration.model_validate(plain), str(tmp_path / f"{name}-theirs"), MergeOptions(quiet=True))
         ours, theirs = (load_file(tmp_path / f / "model.safetensors") for f in (name, f"{name}-theirs"))
         assert apart(ours, theirs) <= (0.01 if name == "gradient" else 0.0)
+
+
+def test_a_model_called_base_is_not_taken_for_the_base(cli: Cli, tmp_path: Path) -> None:
+    """Task arithmetic from `maths`, with the folder `base` as one of its models, and the recipe that comes of it."""
+    models = {name: str(DEMO_MODELS / name) for name in ("base", "maths", "japanese")}
+    plain = {
+        "merge_method": "task_arithmetic",
+        "base_model": models["maths"],
+        "models": [{"model": models[name], "parameters": {"weight": 0.4}} for name in ("base", "japanese")],
+        "dtype": "float32",
+        "out_dtype": "float16",
+    }
+    (tmp_path / "c.yml").write_text(yaml.safe_dump(plain))
+    assert cli("merge", tmp_path / "c.yml", "--out", tmp_path / "ours").status == 0
+    run_merge(MergeConfiguration.model_validate(plain), str(tmp_path / "theirs"), MergeOptions(quiet=True))
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("ours", "theirs"))
+    assert apart(ours, theirs) == 0.0
+    recipe = yaml.safe_load((tmp_path / "ours/recipe.yaml").read_text())
+    assert {name: Path(folder["path"]).name for name, folder in recipe["parents"].items()} == {
+        "base": "maths", "base 2": "base", "japanese": "japanese",
+    }  # fmt: skip
+
+    # By hand: the base under a name of its own, another model under `base`.
+    text = (tmp_path / "ours/recipe.yaml").read_text()
+    swapped = (
+        text.replace("base 2", "two").replace("parent: base", "parent: one").replace("template: base", "template: one")
+    )
+    renamed = yaml.safe_load(swapped)
+    renamed["parents"]["one"] = renamed["parents"].pop("base")
+    final = yaml.safe_dump(renamed, sort_keys=False).replace("parent: two", "parent: base")
+    (tmp_path / "hand.yaml").write_text(final.replace("  two:", "  base:"))
+    found = cli("merge", tmp_path / "hand.yaml", "--out", tmp_path / "hand")
+    assert found.status == 0, found.err
+    same = (tmp_path / "hand/model.safetensors").read_bytes()
+    assert same == (tmp_path / "ours/model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+"""What a command line may say: arguments and options, with their help."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Pool(StrEnum):
+    """Which items to score on."""
+
+    all = "all"
+    search = "search"
+    confirm = "confirm"
+
+
+class What(StrEnum):
+    """What an export writes."""
+
+    model = "model"
+    recipe = "recipe"
+    mergekit = "mergekit"
+    all = "all"
+
+
+class Where(StrEnum):
+    """Where candidates are evaluated."""
+
+    inline = "inline"
+    ray = "ray"
+
+
+PICK = "best (highest confirmed value), knee (the balanced point of a front), an objective's name, or number:N."
+RunFile = Annotated[Path, typer.Argument(help="The run file.", metavar="RUN.yaml")]
+Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; missing or empty.")]
+NewRun = Annotated[Path, typer.Option("--out", "-o", help="The run folder to make; missing or empty.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a folder that evomerge wrote before.")]
+Top = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="How many of the search's best; with several objectives it is their whole front,"
+        " cut to 24, or to this if it is more.",
+    ),
+]
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        help="The base, then the experts (with --no-base, experts only): folders or hub ids.", metavar="FOLDER"
+    ),
+]
+Recipe = Annotated[
+    Path, typer.Argument(help="A recipe of evomerge's, or a mergekit configuration.", metavar="RECIPE.yaml")
+]
+Address = Annotated[str | None, typer.Option(help="A cluster's address; not there yet.")]
