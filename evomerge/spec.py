@@ -111,7 +111,7 @@ def load_run(path: Path) -> RunSpec:
 def anchored(run: RunSpec, where: Path) -> RunSpec:
     """The same run with its relative paths made absolute, those of models, task folders and `start`."""
     plain = run.to_plain()
-    plain["models"] = _models(plain["models"], where)
+    plain["models"] = _models(plain["models"], where / "run.yaml")  # As if it were written in a file there.
     plain["start"] = [str(_absolute(entry, where)) for entry in run.start]
     plain["fitness"]["include"] = [str(_absolute(entry, where)) for entry in run.fitness.include]
     return parse(RunSpec, plain, "the run")
