@@ -77,7 +77,9 @@ class EvaluatorFactory:
         """
         device = choose_device(self.device)
         self.progress("checking parents")
-        files = open_parents(self.models.base, self.models.experts, self.seed, self.progress)
+        files = open_parents(
+            self.models.base, self.models.experts, self.seed, self.progress, template=self.models.template
+        )
         return self.over(files, device)
 
     def over(self, files: ParentFiles, device: torch.device) -> Evaluator:

@@ -240,7 +240,8 @@ def _renamed(plain: Any, names: dict[str, str]) -> Any:
 class Parents(Value):
     """What a search space must know of the models it may mix.
 
-    `experts` keeps the order of the run file; `outer` names the tensor groups outside the stack of `layers`.
+    `experts` keeps the order of the run file; `outer` names the tensor groups outside the stack of `layers`;
+    `lender` is who lends config and tokenizer if that is not the base, or else the first expert.
     """
 
     models: dict[str, Parent]
@@ -250,11 +251,12 @@ class Parents(Value):
     outer: tuple[str, ...]
     dtype: Dtype
     seed: int = 0
+    lender: str | None = None
 
     @property
     def template(self) -> str:
-        """Who lends config and tokenizer: the base, or else the first expert."""
-        return self.base or self.experts[0]
+        """Who lends config, tokenizer and chat template."""
+        return self.lender or self.base or self.experts[0]
 
     def recipe(self, layers: tuple[Layer, ...], outer: dict[str, Blend]) -> Recipe:
         """A recipe over these parents."""

@@ -21,9 +21,14 @@ Count: TypeAlias = Annotated[int, Field(ge=1)]
 
 
 class Models(Value):
-    """The models to merge: folders or hub ids, experts under the names that genes and reports use."""
+    """The models to merge: folders or hub ids, experts under the names that genes and reports use.
+
+    `template` is the one whose config, tokenizer and chat template a merged model gets; left out: the base, or else
+    the first expert.
+    """
 
     base: str | None = None
+    template: str | None = None
     experts: dict[Annotated[str, Field(pattern=r"^[\w -]+$")], str] = Field(min_length=1)
 
 

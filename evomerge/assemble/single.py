@@ -1,6 +1,6 @@
 """What takes no search: planning one, merging a recipe, scoring a model, exporting a candidate."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -79,7 +79,7 @@ def export(
     refuse_existing(out, force=force, keep=[results.store.folder])
     row = results.pick(pick)
     run = results.file.spec
-    files = _open(run.models.base, run.models.experts, run.seed, listener)
+    files = _open(run.models, run.seed, listener)
     for name, folder in results.file.parents.models.items():
         if files.parents.models[name].digest != folder.digest:
             raise SpecError(f"{name} at {folder.path} has changed since the search; restore it, or search again")
@@ -99,7 +99,7 @@ def score(
 
     if model.is_dir() or not model.is_file():
         source = str(model.absolute()) if model.exists() else str(model)
-        files = _open(None, {"model": source}, 0, listener, called=lambda _: "MODEL")
+        files = _open(Models(experts={"model": source}), 0, listener, called=lambda _: "MODEL")
         recipe = unchanged(files.parents, "model")
     else:
         recipe, files = open_recipe(model, listener)
@@ -140,7 +140,9 @@ def _matched(recipe: Recipe, listener: Listener) -> tuple[Recipe, "ParentFiles"]
     written = {new: f"parents.{old}" for old, new in names.items()}
     sources = {new: recipe.parents[old].hub or recipe.parents[old].path for old, new in names.items()}
     source = sources.pop(names[base]) if base is not None else None
-    files = _open(source, sources, recipe.seed, listener, called=written.__getitem__)
+    # Unchecked: a recipe's models may have any names, and it may be of the base alone.
+    models = Models.model_construct(base=source, experts=sources, template=names[recipe.template])
+    files = _open(models, recipe.seed, listener, called=written.__getitem__)
     for name, parent in recipe.parents.items():
         now = files.parents.models[names[name]].digest
         if parent.digest is not None and parent.digest != now:
@@ -151,14 +153,14 @@ def _matched(recipe: Recipe, listener: Listener) -> tuple[Recipe, "ParentFiles"]
 
 
 def _named(recipe: Recipe) -> tuple[str | None, dict[str, str]]:
-    """The recipe's base, and names for its models, the template first: `base` for the base and for no other."""
+    """The recipe's base, and names for its models, the base first: `base` for the base and for no other."""
     bases = sorted({blend.base.parent for blend in recipe.blends() if blend.base is not None})
-    if bases and recipe.template not in bases:
-        raise SpecError(f"template is {recipe.template!r}; write {bases[0]!r}, the base of its blends")
-    base = recipe.template if bases or recipe.template == BASE else None
+    if len(bases) > 1:
+        raise SpecError(f"its blends have different bases, {' and '.join(bases)}; give all of them the same")
+    base = bases[0] if bases else BASE if recipe.template == BASE else None
     free = next(name for i in count(2) if (name := f"{BASE} {i}") not in recipe.parents)
-    others = {name: free if name == BASE else name for name in recipe.parents if name != recipe.template}
-    return base, {recipe.template: recipe.template if base is None else BASE, **others}
+    others = {name: free if name == BASE else name for name in recipe.parents if name != base}
+    return base, {**({base: BASE} if base is not None else {}), **others}
 
 
 def _open_mergekit(path: Path, listener: Listener) -> tuple[Recipe, "ParentFiles"]:
@@ -167,21 +169,18 @@ def _open_mergekit(path: Path, listener: Listener) -> tuple[Recipe, "ParentFiles
     plain, where = read_yaml(path), path.absolute().parent
     try:
         models = mergekit_models(plain, where)
-        files = _open(models.base, models.experts, 0, listener, called=lambda name: f"model {name}")
+        files = _open(models, 0, listener, called=lambda name: f"model {name}")
         return from_mergekit(plain, where, files), files
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise SpecError(f"{path} is not a mergekit configuration that evomerge understands ({error!r})") from None
 
 
 def _open(
-    base: str | None,
-    experts: Mapping[str, str],
-    seed: int,
-    listener: Listener,
-    *,
-    called: Callable[[str], str] | None = None,
+    models: Models, seed: int, listener: Listener, *, called: Callable[[str], str] | None = None
 ) -> "ParentFiles":
     from evomerge.checkpoint import in_run_file, open_parents
 
     listener.say("checking parents")
-    return open_parents(base, experts, seed, listener.say, called=called or in_run_file)
+    return open_parents(
+        models.base, models.experts, seed, listener.say, template=models.template, called=called or in_run_file
+    )

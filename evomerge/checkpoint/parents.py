@@ -45,11 +45,13 @@ def open_parents(
     seed: int,
     progress: Callable[[str], None] = lambda _: None,
     *,
+    template: str | None = None,
     called: Callable[[str], str] = in_run_file,
 ) -> ParentFiles:
     """Open base and experts, check that they fit, and address them by content.
 
-    `called` says where the user named a parent, for messages.
+    `template` names the one that lends config and tokenizer, if not the first; `called` says where the user named a
+    parent, for messages.
 
     Raises:
         SpecError: one cannot be read, or differs from the first in architecture, shapes or tokenizer.
@@ -57,6 +59,8 @@ def open_parents(
     if BASE in experts:
         raise SpecError(f"models.experts: {BASE!r} is the base's own name; choose another")
     sources = {**({BASE: base} if base is not None else {}), **experts}
+    if template is not None and template not in sources:
+        raise SpecError(f"models.template: {template!r} is none of the models; write one of {', '.join(sources)}")
     folders = {name: _locate(source, called(name)) for name, source in sources.items()}
     checkpoints = {name: Checkpoint(Path(folder.path), called(name)) for name, folder in folders.items()}
     anatomy, disk = _fitted(list(checkpoints.values()))
@@ -72,6 +76,7 @@ def open_parents(
         outer=anatomy.outer,
         dtype=next(iter(checkpoints.values())).main_dtype,
         seed=seed,
+        lender=template,
     )
     return ParentFiles(parents, checkpoints, anatomy, dict(zip(checkpoints, disk, strict=True)))
 

@@ -1,7 +1,6 @@
 """A mergekit configuration read as a recipe: filters, gradients and slices mean what they mean there."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,18 +23,10 @@ from evomerge.recipe import (
     Ties,
     expert_names,
 )
-from evomerge.spec import parent_source
+from evomerge.spec import Models, parent_source
 
 METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_ties")
 DEFAULT_NORMALIZE = {"linear": 1.0, "ties": 1.0, "task_arithmetic": 0.0, "dare_ties": 0.0}
-
-
-@dataclass(frozen=True)
-class MergekitModels:
-    """The models of a configuration: the base, if it has one, and the others by a name of our making."""
-
-    base: str | None
-    experts: dict[str, str]
 
 
 def is_mergekit(plain: Mapping[str, Any]) -> bool:
@@ -43,7 +34,7 @@ def is_mergekit(plain: Mapping[str, Any]) -> bool:
     return "merge_method" in plain
 
 
-def mergekit_models(plain: Mapping[str, Any], where: Path) -> MergekitModels:
+def mergekit_models(plain: Mapping[str, Any], where: Path) -> Models:
     """Which models a configuration merges; folders are relative to `where`, its own.
 
     Raises:
@@ -58,7 +49,7 @@ def mergekit_models(plain: Mapping[str, Any], where: Path) -> MergekitModels:
     models = dict.fromkeys(str(source["model"]) for source in sources)
     names = expert_names([model for model in models if model != base])
     found = {name: parent_source(model, where) for name, model in names.items()}
-    return MergekitModels(None if base is None else parent_source(str(base), where), found)
+    return Models(base=None if base is None else parent_source(str(base), where), experts=found)
 
 
 def from_mergekit(plain: Mapping[str, Any], where: Path, files: ParentFiles) -> Recipe:

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import DEMO_MODELS, Typed
+from conftest import DEMO_MODELS, Typed, small_fitness
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
@@ -23,6 +24,7 @@ from evomerge.spec import load_run
 from evomerge.trial import Draw
 
 Cli = Callable[..., Typed]
+Write = Callable[..., Path]
 FILES = {
     "README.md", "SHA256SUMS", "config.json", "generation_config.json", "mergekit.yml", "model.safetensors",
     "recipe.yaml", "reproduce.json", "run.yaml", "tokenizer.json", "tokenizer_config.json",
@@ -102,6 +104,28 @@ def test_force_replaces_and_a_failure_replaces_nothing(cli: Cli, finished: dict[
     assert cli("export", finished["one"], "--pick", "number:17", "--out", out, "--force").status == 0
     assert (out / "SHA256SUMS").read_text() != before
     assert [path.name for path in tmp_path.iterdir()] == ["M"]
+
+
+def test_an_expert_lends_its_tokenizer_and_chat_template(run_file: Write, cli: Cli, tmp_path: Path) -> None:
+    """As with instruct experts over a plain base."""
+    chatty = tmp_path / "chatty"
+    shutil.copytree(DEMO_MODELS / "maths", chatty)
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    (chatty / "chat_template.jinja").write_text(template)
+    models = {"base": str(DEMO_MODELS / "base"), "experts": {"maths": str(chatty)}}
+    chat = small_fitness()
+    chat["objectives"] = {"maths": {"task": "math_ja", "metric": "acc", "chat_template": True}}
+    found = cli("plan", run_file("plain.yaml", models=models, fitness=chat))
+    assert found.status == 2
+    assert "has no chat template" in found.err
+    assert "models.template" in found.err
+    lent = run_file("lent.yaml", models={**models, "template": "maths"}, fitness=chat, budget={"evaluations": 6})
+    assert cli("search", lent, "--out", tmp_path / "RUN").status == 0
+    assert cli("export", tmp_path / "RUN", "--pick", "best", "--out", tmp_path / "M").status == 0
+    assert AutoTokenizer.from_pretrained(tmp_path / "M").chat_template == template
+    assert cli("merge", tmp_path / "M/recipe.yaml", "--out", tmp_path / "AGAIN").status == 0
+    for name in ("model.safetensors", "chat_template.jinja", "config.json"):
+        assert (tmp_path / "M" / name).read_bytes() == (tmp_path / "AGAIN" / name).read_bytes()
 
 
 def test_large_models_are_written_in_shards(
