@@ -1,5 +1,6 @@
 """The one model that stays resident and is overwritten in place, candidate after candidate."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -56,6 +57,9 @@ def placement_for(files: ParentFiles, device: torch.device) -> Placement:
 
 
 def free_host_memory() -> int:
-    """Bytes that can be taken without swapping."""
-    facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    """Bytes that can be taken without swapping; where there is no `/proc`, half of all there is."""
+    table = Path("/proc/meminfo")
+    if not table.exists():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    facts = dict(line.split(":", 1) for line in table.read_text().splitlines())
     return int(facts["MemAvailable"].split()[0]) * 1024

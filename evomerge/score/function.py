@@ -8,7 +8,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from evomerge.errors import SpecError
 from evomerge.fitness import Fitness, ItemTable, TaskItems
 from evomerge.score.bank import Item, pool_of, split_items
-from evomerge.score.scorer import ScoreFailure, check_metrics, finite
+from evomerge.score.failure import ScoreFailure, finite
+from evomerge.score.scorer import check_metrics
 from evomerge.trial import Draw, Marks
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from evomerge.score.failure import refuse_nonfinite
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -28,7 +30,11 @@ class GreedyDecoder:
         self._closers: dict[tuple[str, ...], set[int] | None] = {}
 
     def run(self, prompts: Sequence[Prompt]) -> list[str]:
-        """The text after each prompt, up to an end token, a stop string or the limit; stops are not cut off."""
+        """The text after each prompt, up to an end token, a stop string or the limit; stops are not cut off.
+
+        Raises:
+            ScoreFailure: the model's logits are not finite.
+        """
         order = sorted(range(len(prompts)), key=lambda i: (prompts[i].most, prompts[i].stops, -len(prompts[i].tokens)))
         texts = [""] * len(prompts)
         while order:
@@ -57,7 +63,8 @@ class GreedyDecoder:
                 logits_to_keep=1,
             )
             cache = out.past_key_values
-            fresh = out.logits[:, -1].argmax(-1)
+            largest, fresh = out.logits[:, -1].max(-1)
+            refuse_nonfinite(largest, "logits")
             going = []
             for row, token in enumerate(fresh.tolist()):
                 answers[alive[row]].append(token)

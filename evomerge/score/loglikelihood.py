@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from evomerge.score.failure import refuse_nonfinite
+
 LOGIT_BYTES = 1 << 28
 """Most bytes of logits that are made at once."""
 MASK_BYTES = 1 << 28
@@ -119,7 +121,11 @@ class LikelihoodPlan:
 
     @torch.inference_mode()
     def run(self, model: PreTrainedModel) -> tuple[list[float], list[bool]]:
-        """Log-likelihood in nats and greediness of each request, in the order they were given."""
+        """Log-likelihood in nats and greediness of each request, in the order they were given.
+
+        Raises:
+            ScoreFailure: a log-likelihood is not finite.
+        """
         device = model.device
         totals = torch.zeros(self.size, dtype=torch.float32, device=device)
         wrong = torch.zeros(self.size, dtype=torch.float32, device=device)
@@ -134,6 +140,7 @@ class LikelihoodPlan:
             picked = logits[batch.source, batch.targets] - normaliser[batch.source]
             totals.index_add_(0, batch.owners, picked)
             wrong.index_add_(0, batch.owners, (best[batch.source] != batch.targets).float())
+        refuse_nonfinite(totals, "log-likelihoods")
         return totals.tolist(), (wrong == 0).tolist()
 
 

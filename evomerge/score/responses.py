@@ -11,6 +11,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from evomerge.score.failure import finite_logits
 from evomerge.score.generation import GreedyDecoder, Prompt
 from evomerge.score.loglikelihood import LikelihoodPlan, Request
 from evomerge.score.tasks import silent
@@ -65,6 +66,14 @@ class Responder:
         """Greedy continuations, cut at their stop strings as lm-eval cuts them."""
         texts = self._decoder.run(prompts)
         return [postprocess_generated_text(t, list(p.stops), None) for t, p in zip(texts, prompts, strict=True)]
+
+    def generate_slowly(self, instances: Sequence[Instance]) -> None:
+        """Answer through lm-eval's HFLM what is not plain greedy decoding."""
+        repeated = [instance for instance in instances for _ in range(instance.repeats or 1)]
+        with finite_logits(self.model):
+            every = iter(self.lm.generate_until(repeated, disable_tqdm=True))
+        for instance in instances:
+            instance.resps = [next(every) for _ in range(instance.repeats or 1)]
 
     def prompts(self, instances: Sequence[Instance]) -> list[Prompt]:
         """What the decoder needs of `generate_until` requests."""
@@ -170,14 +179,10 @@ class Prepared:
             start += count
 
     def _answer_generations(self, instances: Sequence[Instance]) -> None:
-        if self._prompts is not None:
-            texts = self._responder.decode(self._prompts)
-        else:
-            repeated = [instance for instance in instances for _ in range(instance.repeats or 1)]
-            every = iter(self._responder.lm.generate_until(repeated, disable_tqdm=True))
-            for instance in instances:
-                instance.resps = [next(every) for _ in range(instance.repeats or 1)]
+        if self._prompts is None:
+            self._responder.generate_slowly(instances)
             return
+        texts = self._responder.decode(self._prompts)
         for instance, text in zip(instances, texts, strict=True):
             instance.resps = [text] * (instance.repeats or 1)
 

@@ -1,6 +1,5 @@
 """A live model to raw marks: one number per item and metric, as lm-eval's own metric code gives them."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +11,12 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from evomerge.errors import SpecError
 from evomerge.fitness import Fitness, ItemTable
 from evomerge.score.bank import TaskBank, build_requests, open_bank
+from evomerge.score.failure import finite
 from evomerge.score.responses import Prepared, Responder
 from evomerge.score.tasks import TaskCatalogue, mark_of, metric_name
 from evomerge.trial import Draw, Marks
 
 DRAWS_KEPT = 8
-
-
-class ScoreFailure(Exception):
-    """A candidate that cannot be scored: its logits are not finite, or a metric chokes on its answers."""
 
 
 class Scorer(Protocol):
@@ -65,7 +61,7 @@ class TaskScorer:
         """Marks of the drawn items.
 
         Raises:
-            ScoreFailure: a mark is not a finite number.
+            ScoreFailure: a mark, or what it rests on, is not a finite number.
         """
         prepared, ids = self._prepare(draw)
         prepared.answer()
@@ -110,17 +106,6 @@ def _item_marks(bank: TaskBank, key: str, instances: Sequence[Instance], filters
                 continue
             row[metric_name(metric, name, filters)] = finite(mark, metric, key, bank.name)
     return row
-
-
-def finite(mark: float, metric: str, item: str, task: str) -> float:
-    """The mark, if it is a number.
-
-    Raises:
-        ScoreFailure: it is NaN or infinite.
-    """
-    if not math.isfinite(mark):
-        raise ScoreFailure(f"{metric} of item {item} of {task} is {mark}: the merged model computes no finite numbers")
-    return mark
 
 
 def open_banks(fitness: Fitness) -> dict[str, TaskBank]:
