@@ -33,6 +33,11 @@ class Evaluator:
         self.scorer = scorer
         self.name = name
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What goes the slow way, and why."""
+        return tuple(sorted(self.live.notes | self.scorer.notes))
+
     def __call__(self, work: Work) -> Evaluation:
         """Merge and score; whatever goes wrong with this candidate becomes its `Failure`."""
         started = time.perf_counter()
@@ -86,7 +91,7 @@ def _line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class EvaluatorFactory:
-    """All it takes to set up an evaluator, in this process or, where `progress` and `scorer` can be pickled, in another."""
+    """All it takes to set up an evaluator, also in another process if `progress` and `scorer` can be pickled."""
 
     models: Models
     fitness: Fitness

@@ -109,7 +109,7 @@ def make_plan(
         run_bytes=evaluations * per_candidate,
         export_bytes=files.size(),
         free_bytes=shutil.disk_usage(where).free,
-        notes=tuple(sorted(evaluator.scorer.notes)),
+        notes=evaluator.notes,
     )
 
 

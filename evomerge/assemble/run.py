@@ -170,7 +170,7 @@ def _opened(store: RunStore, evaluator: "Evaluator", budget: Budget | None, list
     session.record(Opened(at=time.time(), budget=before, executor="inline", device=device, versions=versions()))
     if budget is not None and budget != before:
         session.record(Extended(at=time.time(), budget=budget))
-    for note in sorted(evaluator.scorer.notes):
+    for note in evaluator.notes:
         listener.say(note)
     return session
 

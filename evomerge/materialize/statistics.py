@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evomerge.materialize import kernels
 from evomerge.recipe import Source
 
 STEPS = 200
@@ -47,13 +48,13 @@ class Statistics:
         count = magnitudes.numel()
         return magnitudes[[count - _rank(density, count) for density in densities]].cpu()
 
-    def l1_rescaling(self, base: Source, source: Source, name: str, mask: Callable[[Tensor], Tensor]) -> float:
-        """mergekit's factor for DARE: L1 norm of the task vector over that of what `mask` keeps of it."""
-        key = (base.parent, base.layer, source.parent, source.layer, name, source.density)
+    def l1_rescaling(self, base: Source, source: Source, name: str, mask: tuple[int, int]) -> float:
+        """mergekit's factor for DARE: L1 norm of the task vector over that of what a mask (key, limit) keeps of it."""
+        key = (base.parent, base.layer, source.parent, source.layer, name, mask)
         if key not in self._norms:
             delta = self._delta(base, source, name)
             whole = float(delta.abs().sum(dtype=torch.float64))
-            kept = float((delta * mask(delta)).abs().sum(dtype=torch.float64))
+            kept = float((delta * kernels.keeps(delta, *mask)).abs().sum(dtype=torch.float64))
             self._norms[key] = whole / kept if min(whole, kept) >= 1e-7 else 1.0
         return self._norms[key]
 
