@@ -44,11 +44,12 @@ def open_bank(name: str, use: TaskUse, leaves: dict[str, Task], items: Items) ->
     """Identify every document and split them.
 
     Raises:
-        SpecError: there are too few documents, or `items.group` names no field of theirs.
+        SpecError: there are too few documents, `items.group` names no field of theirs, or none has a metric of its own.
     """
     every = _identified(name, leaves, items.group)
     search, confirm = split_items(name, every, items)
-    metrics = metrics_of(next(iter(leaves.values())))
+    each = [metrics_of(leaf) for leaf in leaves.values()]
+    metrics = {metric: better for metric, better in each[0].items() if all(metric in other for other in each)}
     table = TaskItems(search=pool_of(search), confirm=pool_of(confirm), metrics=metrics)
     return TaskBank(name, use, leaves, {item.id: item for item in (*search, *confirm)}, table)
 

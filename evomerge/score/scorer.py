@@ -127,11 +127,12 @@ def check_metrics(fitness: Fitness, table: ItemTable) -> None:
     for label, objective in fitness.objectives.items():
         for key in fitness.keys(label):
             items = table.tasks[key]
-            wanted = [objective.metric, objective.tie_break.metric if objective.tie_break else None]
-            for metric in wanted:
-                if metric is not None and items.metric(metric) is None:
+            wanted = {"metric": objective.metric}
+            wanted |= {"tie_break.metric": objective.tie_break.metric} if objective.tie_break else {}
+            for field, metric in wanted.items():
+                if items.metric(metric) is None:
                     raise SpecError(
-                        f"fitness.objectives.{label}.metric: {key!r} gives no {metric!r} per document;"
+                        f"fitness.objectives.{label}.{field}: {key!r} gives no {metric!r} per document;"
                         f" it gives {', '.join(items.metrics)}"
                     )
 
