@@ -129,7 +129,10 @@ class EvaluatorFactory:
             scorer = FunctionScorer(self.scorer, self.fitness, live.model, tokenizer)
         else:
             assert banks is not None
-            scorer = TaskScorer(self.fitness, banks, live.model, folder)
+            try:
+                scorer = TaskScorer(self.fitness, banks, live.model, folder)
+            except ScoreFailure as failure:
+                raise RunError(f"{folder} cannot be scored: {failure}") from None
         canary(live)
         return Evaluator(live, scorer, f"{socket.gethostname()}:{os.getpid()}")
 

@@ -51,6 +51,7 @@ class TaskScorer:
         self._responder = Responder(model, tokenizer)
         self._requests = {name: build_requests(bank, self._responder.lm) for name, bank in self._banks.items()}
         self._prepared: OrderedDict[str, tuple[Prepared, dict[str, list[str]]]] = OrderedDict()
+        self._prepare(Draw(pool="search"))  # Now, so that `notes` are there before a search begins.
 
     @property
     def notes(self) -> set[str]:
