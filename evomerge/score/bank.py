@@ -149,7 +149,7 @@ def _context(task: Task, doc: Mapping[str, Any], shots: int, use: TaskUse, lm: H
         doc,
         num_fewshot=shots,
         system_instruction=use.system,
-        apply_chat_template=bool(use.chat_template),
+        apply_chat_template=use.chat_template,
         fewshot_as_multiturn=True,
         chat_template=lm.apply_chat_template if use.chat_template else None,
         gen_prefix=task.doc_to_prefix(doc),
@@ -164,7 +164,7 @@ def _instances(
         doc=doc,
         ctx=context,
         metadata=(task.config.task, index, task.config.repeats),
-        apply_chat_template=bool(use.chat_template),
+        apply_chat_template=use.chat_template,
         chat_template=lm.apply_chat_template if use.chat_template else None,
     )
     return made if isinstance(made, list) else [made]

@@ -67,6 +67,7 @@ def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
         (lambda p: p.pop("fitness"), ["fitness is missing"]),
         (lambda p: p["fitness"]["objectives"]["math_ja"].update(metric="f1"), ["'f1'", "acc, perplexity"]),
         (lambda p: p["fitness"]["objectives"]["math_ja"].update(chat_template=True), ["no chat template"]),
+        (lambda p: p["fitness"]["objectives"]["math_ja"].update(chat_template="tool_use"), ["chat_template", "bool"]),
         (lambda p: p["fitness"]["objectives"]["math_ja"].update(generation={"max_gen_toks": 3}), ["generates nothing"]),
         (lambda p: p["fitness"]["items"].update(search=1390), ["1400 documents", "lower one"]),
         (lambda p: p["fitness"]["items"].update(group="pair"), ["no field 'pair'", "answer, group, prompt"]),
