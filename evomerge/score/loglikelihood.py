@@ -108,6 +108,7 @@ class LikelihoodPlan:
         self, requests: Sequence[Request], model: PreTrainedModel, limit: int, budget: int, *, share: bool
     ) -> None:
         self.size = len(requests)
+        self.budget = budget
         config = model.config.get_text_config()
         rows = _rows(requests, limit, config.hidden_size if share else 0)
         kinds = [(row.branches, row) for row in rows]

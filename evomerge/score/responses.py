@@ -10,13 +10,12 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from evomerge.score.budget import TokenBudget
 from evomerge.score.failure import finite_logits
 from evomerge.score.generation import GreedyDecoder, Prompt
 from evomerge.score.loglikelihood import LikelihoodPlan, Request
 from evomerge.score.tasks import silent
 
-TOKEN_BUDGET = {"cpu": 1024, "cuda": 65536}
-"""Padded tokens of one forward pass: on a CPU what keeps activations in the cache, on a GPU what fills it."""
 GREEDY_KEYS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
 NEUTRAL = {
     "repetition_penalty": 1.0,
@@ -49,8 +48,8 @@ class Responder:
         with silent():
             self.lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=16)
         self.notes: set[str] = set()
-        self._budget = TOKEN_BUDGET[model.device.type]
-        self._decoder = GreedyDecoder(model, tokenizer, self._budget)
+        self.budget = TokenBudget(model)
+        self._decoder = GreedyDecoder(model, tokenizer)
         self._takes_masks: bool | None = None
         self._eos = self.lm.tok_decode(self.lm.eot_token_id, skip_special_tokens=False)
 
@@ -66,12 +65,21 @@ class Responder:
         return self._plan(requests, share=False) if plan.together and not self._takes_masks else plan
 
     def _plan(self, requests: Sequence[Request], *, share: bool) -> LikelihoodPlan:
-        return LikelihoodPlan(requests, self.model, self.lm.max_length, self._budget, share=share)
+        return LikelihoodPlan(requests, self.model, self.lm.max_length, self.budget.tokens, share=share)
 
     def decode(self, prompts: Sequence[Prompt]) -> list[str]:
         """Greedy continuations, cut at their stop strings as lm-eval cuts them."""
-        texts = self._decoder.run(prompts)
+        texts = self._decoded(prompts)
         return [postprocess_generated_text(t, list(p.stops), None) for t, p in zip(texts, prompts, strict=True)]
+
+    def _decoded(self, prompts: Sequence[Prompt]) -> list[str]:
+        while True:
+            tried = self.budget.tokens
+            try:
+                return self._decoder.run(prompts, tried)
+            except torch.OutOfMemoryError:
+                if not self.budget.shrink(tried):
+                    raise
 
     def generate_slowly(self, instances: Sequence[Instance]) -> None:
         """Answer through lm-eval's HFLM what is not plain greedy decoding."""
@@ -142,9 +150,9 @@ class Prepared:
             self._kinds.setdefault(instance.request_type, []).append(instance)
         self._plan: LikelihoodPlan | None = None
         self._windows: list[int] = []
-        requests = self._likelihood_requests()
-        if requests:
-            self._plan = responder.likelihood_plan(requests)
+        self._requests = self._likelihood_requests()
+        if self._requests:
+            self._plan = responder.likelihood_plan(self._requests)
         wanted = self._kinds.get("generate_until", [])
         self._prompts = responder.prompts(wanted) if wanted and responder.greedy(wanted) else None
 
@@ -174,8 +182,7 @@ class Prepared:
             self._answer_likelihoods()
 
     def _answer_likelihoods(self) -> None:
-        assert self._plan is not None
-        totals, greedy = self._plan.run(self._responder.model)
+        totals, greedy = self._scored()
         answers: list[Any] = list(zip(totals, greedy, strict=True))
         single = self._kinds.get("loglikelihood", [])
         for instance, answer in zip(single, answers, strict=False):
@@ -184,6 +191,17 @@ class Prepared:
         for instance, count in zip(self._kinds.get("loglikelihood_rolling", []), self._windows, strict=True):
             instance.resps = [sum(totals[start : start + count])] * (instance.repeats or 1)
             start += count
+
+    def _scored(self) -> tuple[list[float], list[bool]]:
+        """The plan's answers; where memory is too small for it, those of a plan with smaller passes from now on."""
+        while True:
+            assert self._plan is not None
+            try:
+                return self._plan.run(self._responder.model)
+            except torch.OutOfMemoryError:
+                if not self._responder.budget.shrink(self._plan.budget):
+                    raise
+            self._plan = self._responder.likelihood_plan(self._requests)
 
     def _answer_generations(self, instances: Sequence[Instance]) -> None:
         if self._prompts is None:

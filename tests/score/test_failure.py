@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from evomerge.fitness import Fitness, Items, Objective
 from evomerge.score import ScoreFailure, TaskScorer, open_banks
+from evomerge.score.budget import token_bytes
 from evomerge.trial import Draw
 
 BEAMS = {"num_beams": 2, "max_gen_toks": 4, "until": ["\n"], "do_sample": False}
@@ -19,7 +20,7 @@ BEAMS = {"num_beams": 2, "max_gen_toks": 4, "until": ["\n"], "do_sample": False}
 
 def scorer(folder: Path, model: Any, **objective: Any) -> TaskScorer:
     fitness = Fitness(
-        include=(str(folder),), objectives={"it": Objective(**objective)}, items=Items(search=4, confirm=4)
+        include=(str(folder),), objectives={"it": Objective(**objective)}, items=Items(search=16, confirm=4)
     )
     return TaskScorer(fitness, open_banks(fitness), model, DEMO_MODELS / "maths")
 
@@ -67,3 +68,42 @@ def test_a_draw_prepared_over_a_poisoned_model_is_not_spoiled_for_the_next(tasks
     model.model.norm.weight.data.copy_(kept)
     one.marks(Draw(pool="confirm"))
     assert not one.notes
+
+
+@pytest.mark.parametrize("task", ["choices", "written"])
+def test_where_memory_is_too_small_passes_become_smaller(task: str, tasks: Path, model: Any) -> None:
+    one = scorer(tasks, model, task=task)
+    whole = {metric: pytest.approx(marks, abs=1e-4) for metric, marks in one.marks(Draw(pool="search"))[task].items()}
+    plain, tried = model.forward, []
+
+    def small(**given: Any) -> Any:
+        seen = given.get("attention_mask")
+        rows, length = given["input_ids"].shape
+        tried.append(rows * (length if seen is None else seen.shape[-1]))
+        if tried[-1] > 300:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(**given)
+
+    model.forward = small
+    assert one.marks(Draw(pool="search"))[task] == whole
+    assert max(tried) > 300
+    tried.clear()
+    assert one.marks(Draw(pool="search"))[task] == whole
+    assert max(tried) <= 300, "what was learnt is kept"
+
+
+def test_memory_too_small_for_a_single_row_is_the_candidates_failure(tasks: Path, model: Any) -> None:
+    def never(**_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for task in ("choices", "written"):
+        one = scorer(tasks, model, task=task)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+            patch.setattr(model, "forward", never)
+            one.marks(Draw(pool="search"))
+
+
+def test_bytes_of_a_token_are_those_of_its_keys_and_values_and_activations(model: Any) -> None:
+    config = model.config
+    cached = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    assert cached < token_bytes(model) < cached + 64 * (config.hidden_size + config.intermediate_size)
