@@ -16,6 +16,8 @@ Component: TypeAlias = Literal["attention", "mlp", "norm"]
 COMPONENTS: tuple[Component, ...] = ("attention", "mlp", "norm")
 
 Density: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+DENSITY_LEVELS = 200
+"""Densities are searched in steps of one over this; so one sort of a task vector serves all of them."""
 
 
 class Folder(Value):

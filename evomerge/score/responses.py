@@ -53,10 +53,6 @@ class Responder:
         self._takes_masks: bool | None = None
         self._eos = self.lm.tok_decode(self.lm.eot_token_id, skip_special_tokens=False)
 
-    def prepare(self, instances: Sequence[Instance]) -> "Prepared":
-        """Tokenise and plan, once for all candidates."""
-        return Prepared(self, instances)
-
     def likelihood_plan(self, requests: Sequence[Request]) -> LikelihoodPlan:
         """A plan over requests, with shared beginnings if this model class takes them rightly."""
         plan = self._plan(requests, share=self._takes_masks is not False and self._fits_window(requests))
@@ -141,7 +137,7 @@ class Responder:
 
 
 class Prepared:
-    """Requests ready to be put to candidate after candidate."""
+    """Requests tokenised and planned once, ready to be put to candidate after candidate."""
 
     def __init__(self, responder: Responder, instances: Sequence[Instance]) -> None:
         self._responder = responder

@@ -73,7 +73,7 @@ class TaskScorer:
         if key not in self._prepared:
             ids = self.table.drawn(draw.pool, draw.places)
             instances = [i for name, wanted in ids.items() for item in wanted for i in self._requests[name][item]]
-            self._prepared[key] = (self._responder.prepare(instances), ids)
+            self._prepared[key] = (Prepared(self._responder, instances), ids)
             while len(self._prepared) > DRAWS_KEPT:
                 self._prepared.popitem(last=False)
         self._prepared.move_to_end(key)
