@@ -29,8 +29,14 @@ def search(spec: "str | Path | RunSpec", out: str | Path, scorer: "ScorerFunctio
     return assemble.search(Path(spec) if isinstance(spec, str) else spec, Path(out), scorer=scorer)
 
 
-def resume(out: str | Path, budget: "Budget | None" = None, scorer: "ScorerFunction | None" = None) -> "Results":
-    """Go on with the run in `out` where it was stopped or killed, perhaps with another budget.
+def resume(
+    out: str | Path,
+    budget: "Budget | None" = None,
+    scorer: "ScorerFunction | None" = None,
+    *,
+    device: str | None = None,
+) -> "Results":
+    """Go on with the run in `out` where it was stopped or killed, perhaps with another budget or on another device.
 
     Raises:
         evomerge.errors.SpecError: there is no run, or its models or tasks have changed since.
@@ -39,7 +45,7 @@ def resume(out: str | Path, budget: "Budget | None" = None, scorer: "ScorerFunct
     """
     from evomerge import assemble
 
-    return assemble.resume(Path(out), budget=budget, scorer=scorer)
+    return assemble.resume(Path(out), budget=budget, device=device, scorer=scorer)
 
 
 def load(out: str | Path) -> "Results":

@@ -112,6 +112,7 @@ def search(
 def resume(
     run: Run,
     budget: Annotated[int | None, typer.Option(min=1, help="Evaluations in all, instead of the budget so far.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where to go on: auto, cpu, cuda or cuda:N.")] = None,
 ) -> None:
     """Go on with a stopped, killed or finished search.
 
@@ -121,7 +122,7 @@ def resume(
     from evomerge.spec import Budget
 
     extended = Budget(evaluations=budget) if budget is not None else None
-    _conduct(run, lambda listener: go(run, budget=extended, listener=listener))
+    _conduct(run, lambda listener: go(run, budget=extended, device=device, listener=listener))
 
 
 @app.command()

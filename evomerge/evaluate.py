@@ -14,13 +14,15 @@ from evomerge.errors import EvomergeError, RunError, SpecError
 from evomerge.fitness import Fitness
 from evomerge.materialize import LiveModel
 from evomerge.recipe import Recipe
-from evomerge.score import FunctionScorer, Scorer, ScorerFunction, TaskScorer, open_banks
+from evomerge.score import FunctionScorer, ScoreFailure, Scorer, ScorerFunction, TaskScorer, open_banks
 from evomerge.space import unchanged
 from evomerge.spec import Models
 from evomerge.trial import Draw, Evaluation, Failure, Marks, Seconds, Work
 
 SMALL = 10_000_000
 """Weights below which a second thread costs more than it computes."""
+LOST_DEVICE: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
+"""After such an error every call to the device fails; older torch only says "CUDA error"."""
 
 
 class Evaluator:
@@ -30,6 +32,11 @@ class Evaluator:
         self.live = live
         self.scorer = scorer
         self.name = name
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What goes the slow way, and why."""
+        return tuple(sorted(self.live.notes | self.scorer.notes))
 
     def __call__(self, work: Work) -> Evaluation:
         """Merge and score; whatever goes wrong with this candidate becomes its `Failure`."""
@@ -43,7 +50,8 @@ class Evaluator:
         except EvomergeError:
             raise
         except Exception as error:  # noqa: BLE001  The one place where a candidate's trouble is caught.
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            _stop_if_not_its_fault(error)
+            reason = f"{type(error).__name__}: {_line(error)}"
             outcome = Failure(stage="merge" if merged is None else "score", reason=reason)
         ended = time.perf_counter()
         seconds = Seconds(merge=(merged or ended) - started, score=ended - (merged or ended))
@@ -51,14 +59,39 @@ class Evaluator:
         return Evaluation(work=work.id, number=work.number, outcome=plain, seconds=seconds, worker=self.name)
 
     def marks(self, recipe: Recipe, draw: Draw) -> Marks:
-        """Merge and score, letting errors through."""
+        """Merge and score a recipe that is no candidate, so that its failing is an error.
+
+        Raises:
+            RunError: the model cannot be scored.
+        """
         self.live.load(recipe)
-        return self.scorer.marks(draw)
+        try:
+            return self.scorer.marks(draw)
+        except ScoreFailure as failure:
+            raise RunError(str(failure)) from None
+
+
+def _stop_if_not_its_fault(error: Exception) -> None:
+    """Stop at what would befall every candidate alike: blaming each would end in a run of nothing but failures.
+
+    Raises:
+        RunError: something is not installed, or the device has stopped working.
+    """
+    if isinstance(error, ImportError):
+        raise RunError(f"a package is missing ({_line(error)}); install it, and resume") from error
+    if isinstance(error, torch.OutOfMemoryError):
+        return
+    if isinstance(error, LOST_DEVICE) or "CUDA error" in str(error):
+        raise RunError(f"the device has stopped working ({_line(error)}); resume in a new process") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
 
 
 @dataclass(frozen=True)
 class EvaluatorFactory:
-    """All it takes to set up an evaluator, in this process or in another; it can be pickled."""
+    """All it takes to set up an evaluator, also in another process if `progress` and `scorer` can be pickled."""
 
     models: Models
     fitness: Fitness
@@ -66,7 +99,7 @@ class EvaluatorFactory:
     device: str = "auto"
     scorer: ScorerFunction | None = None
     compiled: bool | None = None
-    progress: Callable[[str], None] = field(default=lambda _: None, compare=False)
+    progress: Callable[[str], None] | None = field(default=None, compare=False)
 
     def build(self) -> Evaluator:
         """Open the parents, load the live model, build every request, and see that merging has an effect.
@@ -76,10 +109,8 @@ class EvaluatorFactory:
             RunError: the canary died.
         """
         device = choose_device(self.device)
-        self.progress("checking parents")
-        files = open_parents(
-            self.models.base, self.models.experts, self.seed, self.progress, template=self.models.template
-        )
+        self._say("checking parents")
+        files = open_parents(self.models.base, self.models.experts, self.seed, self._say, template=self.models.template)
         return self.over(files, device)
 
     def over(self, files: ParentFiles, device: torch.device) -> Evaluator:
@@ -87,9 +118,9 @@ class EvaluatorFactory:
         if device.type == "cpu":
             torch.set_num_threads(1 if files.anatomy.parameters < SMALL else cores())
         # Tasks come first: they are what most often goes wrong, and the live model takes longest.
-        self.progress("reading tasks")
+        self._say("reading tasks")
         banks = open_banks(self.fitness) if self.scorer is None else None
-        self.progress("loading the live model")
+        self._say("loading the live model")
         live = LiveModel(files, device, compiled=self.compiled)
         folder = files.template.path
         scorer: Scorer
@@ -98,9 +129,16 @@ class EvaluatorFactory:
             scorer = FunctionScorer(self.scorer, self.fitness, live.model, tokenizer)
         else:
             assert banks is not None
-            scorer = TaskScorer(self.fitness, banks, live.model, folder)
+            try:
+                scorer = TaskScorer(self.fitness, banks, live.model, folder)
+            except ScoreFailure as failure:
+                raise RunError(f"{folder} cannot be scored: {failure}") from None
         canary(live)
         return Evaluator(live, scorer, f"{socket.gethostname()}:{os.getpid()}")
+
+    def _say(self, what: str) -> None:
+        if self.progress is not None:
+            self.progress(what)
 
 
 def choose_device(name: str) -> torch.device:
@@ -124,7 +162,8 @@ def choose_device(name: str) -> torch.device:
 
 def cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it, macOS has not.
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @torch.inference_mode()

@@ -33,7 +33,7 @@ class Objective(Value):
     weight: float = Field(1.0, gt=0)
     direction: Direction | None = None
     fewshot: int | None = Field(None, ge=0)
-    chat_template: bool | str = False
+    chat_template: bool = False
     system: str | None = None
     generation: dict[str, Any] | None = None
     tie_break: TieBreak | None = None
@@ -106,7 +106,7 @@ class TaskUse(Value):
 
     task: str
     fewshot: int | None
-    chat_template: bool | str
+    chat_template: bool
     system: str | None
     generation: dict[str, Any] | None
 

@@ -104,7 +104,7 @@ def make_plan(
         run_bytes=evaluations * _bytes_of_a_candidate(table, len(space.genes)),
         export_bytes=files.size(),
         free_bytes=shutil.disk_usage(where).free,
-        notes=tuple(sorted(evaluator.scorer.notes)),
+        notes=evaluator.notes,
     )
 
 

@@ -25,6 +25,8 @@ RESERVED = frozenset({BASE, "own", "join"})
 """Names that mean something else in a space: the base, and two ways to treat what lies outside the stack."""
 
 Density: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+DENSITY_LEVELS = 200
+"""Densities are searched in steps of one over this; so one sort of a task vector serves all of them."""
 
 
 class Folder(Value):

@@ -41,6 +41,15 @@ metric_list:
   - {metric: acc, aggregation: mean, higher_is_better: true}
   - {metric: acc_mutual_info, aggregation: mean, higher_is_better: true}
 """,
+    "together": """
+output_type: multiple_choice
+doc_to_text: "{{prompt}}"
+doc_to_choice: options
+doc_to_target: gold
+metric_list:
+  - {metric: mcc, aggregation: matthews_corrcoef, higher_is_better: true}
+  - {metric: acc, aggregation: mean, higher_is_better: true}
+""",
     "exact": """
 output_type: loglikelihood
 doc_to_text: "{{prompt}}"
@@ -96,6 +105,17 @@ test_split: test
 """
 
 
+OVER_ALL = """
+output_type: generate_until
+doc_to_text: "{{prompt}}"
+doc_to_target: "{{answer}}"
+generation_kwargs: {max_gen_toks: 4, until: ["\\n"], do_sample: false}
+metric_list:
+  - {metric: bleu, aggregation: bleu, higher_is_better: true}
+"""
+"""A task none of whose metrics is a number for one document."""
+
+
 def write_tasks(folder: Path, count: int = 40) -> Path:
     """Write them all; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +125,7 @@ def write_tasks(folder: Path, count: int = 40) -> Path:
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, body in TASKS.items():
         (folder / f"{name}.yaml").write_text(HEAD.format(name=name) + body)
+    (folder / "over_all.yaml").write_text(HEAD.format(name="over_all") + OVER_ALL)
     return folder
 
 

@@ -71,9 +71,14 @@ def search(
 
 
 def resume(
-    out: Path, *, budget: Budget | None = None, scorer: "ScorerFunction | None" = None, listener: Listener = QUIET
+    out: Path,
+    *,
+    budget: Budget | None = None,
+    device: str | None = None,
+    scorer: "ScorerFunction | None" = None,
+    listener: Listener = QUIET,
 ) -> Results:
-    """Go on with a run where it was, perhaps with another budget.
+    """Go on with a run where it was, perhaps with another budget or on another device.
 
     Raises:
         SpecError: the folder holds no run, or its models or tasks have changed since.
@@ -82,7 +87,7 @@ def resume(
     """
     store = RunStore(out, write=True)
     try:
-        evaluator = _reopened_evaluator(store, scorer, listener)
+        evaluator = _reopened_evaluator(store, scorer, listener, device)
         session = _opened(store, evaluator, budget, listener)
         space = bind(store.file.spec.space, store.file.parents)
         start = starting_points(store.file.start, space, store.file.parents)
@@ -146,7 +151,9 @@ def versions() -> dict[str, str]:
     return found | {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def _reopened_evaluator(store: RunStore, scorer: "ScorerFunction | None", listener: Listener) -> "Evaluator":
+def _reopened_evaluator(
+    store: RunStore, scorer: "ScorerFunction | None", listener: Listener, device: str | None = None
+) -> "Evaluator":
     """The evaluator of a run that was opened before, if nothing it depends on has changed."""
     for note in store.notes:
         listener.say(note)
@@ -154,7 +161,8 @@ def _reopened_evaluator(store: RunStore, scorer: "ScorerFunction | None", listen
     if file.scorer != _name_of(scorer):
         then, now = (name or "lm-eval tasks" for name in (file.scorer, _name_of(scorer)))
         raise SpecError(f"{store.folder} was scored by {then}, not by {now}; go on from Python with the same scorer")
-    evaluator = factory(file.spec, scorer, listener).build()
+    run = file.spec if device is None else file.spec.model_copy(update={"device": device})
+    evaluator = factory(run, scorer, listener).build()
     for name, folder in file.parents.models.items():
         if evaluator.live.files.parents.models[name].digest != folder.digest:
             raise SpecError(f"{store.folder}: {name} at {folder.path} has changed since the run was opened; restore it")
@@ -172,7 +180,7 @@ def _opened(store: RunStore, evaluator: "Evaluator", budget: Budget | None, list
     session.record(Opened(at=time.time(), budget=before, executor="inline", device=device, versions=versions()))
     if budget is not None and budget != before:
         session.record(Extended(at=time.time(), budget=budget))
-    for note in sorted(evaluator.scorer.notes):
+    for note in evaluator.notes:
         listener.say(note)
     return session
 

@@ -13,7 +13,7 @@ from evomerge.checkpoint import ParentFiles, whole_folder, write_model, write_su
 from evomerge.errors import RunError, SpecError
 from evomerge.export.card import model_card
 from evomerge.export.to_mergekit import caveat, to_mergekit
-from evomerge.materialize import Merger, Placement
+from evomerge.materialize import MAPPED, HeldParents, Job, Merger
 from evomerge.recipe import Recipe
 from evomerge.results import Results, Row
 from evomerge.values import digest_of
@@ -66,12 +66,14 @@ def export_recipe(recipe: Recipe, files: ParentFiles, out: Path, *, force: bool 
 
 def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
     """Merge tensor by tensor into safetensors files, on the CPU: the same bytes on every machine."""
-    merger = Merger(files, Placement(where="mapped", reason="export"), torch.device("cpu"))
+    cpu = torch.device("cpu")
+    held = HeldParents(files, MAPPED, cpu)
+    merger = Merger(held.read, held.mask_key, cpu)
     dtype = getattr(torch, recipe.dtype)
 
     def tensor(name: str) -> torch.Tensor:
         merged = torch.empty(files.anatomy.shapes[name], dtype=dtype)
-        merger.write(recipe, name, merged)
+        merger.write(Job.of(recipe, files.anatomy.places[name], name, merged))
         return merged
 
     write_model(folder, files.template, files.disk[files.parents.template], recipe.dtype, tensor)

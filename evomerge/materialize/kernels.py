@@ -42,11 +42,11 @@ def ties(out: Tensor, dtype: torch.dtype, xs: Sequence[Tensor], tables: Tables, 
     """
     scalars, scales = tables
     base = xs[0].float()
-    voices = []
+    contributions = []
     for i, x in enumerate(xs[1:]):
         delta = x.float() - base
-        voices.append(torch.where(delta.abs() >= scalars[1, i], delta, 0.0) * scalars[0, i])
-    _round(out, dtype, base + _elect(voices, scalars[0], scales, normalize))
+        contributions.append(torch.where(delta.abs() >= scalars[1, i], delta, 0.0) * scalars[0, i])
+    _round(out, dtype, base + _elect(contributions, scalars[0], scales, normalize))
 
 
 def dare_ties(out: Tensor, dtype: torch.dtype, xs: Sequence[Tensor], tables: Tables, normalize: bool) -> None:
@@ -59,35 +59,35 @@ def dare_ties(out: Tensor, dtype: torch.dtype, xs: Sequence[Tensor], tables: Tab
     scalars, scales, hashing = tables
     base = xs[0].float()
     places = torch.arange(out.numel(), device=out.device, dtype=torch.int32)
-    voices = []
+    contributions = []
     for i, x in enumerate(xs[1:]):
         kept = hash24(places + hashing[2, i], hashing[0, i]) < hashing[1, i]
-        voices.append(torch.where(kept, x.float() - base, 0.0) * scalars[1, i] * scalars[0, i])
-    _round(out, dtype, base + _elect(voices, scalars[0], scales, normalize))
+        contributions.append(torch.where(kept, x.float() - base, 0.0) * scalars[1, i] * scalars[0, i])
+    _round(out, dtype, base + _elect(contributions, scalars[0], scales, normalize))
 
 
 CHOSEN = 4
 """Up to so many experts the scale is chosen from a table of all subsets; above, it is a division."""
 
 
-def _elect(voices: Sequence[Tensor], weights: Tensor, scales: Tensor, normalize: bool) -> Tensor:
+def _elect(contributions: Sequence[Tensor], weights: Tensor, scales: Tensor, normalize: bool) -> Tensor:
     """Lambda times the sum, or weighted mean, of the values that have the sign of the mass; zero counts as positive.
 
     `scales` is lambda alone; or, if `normalize` and there are `CHOSEN` experts or less, lambda over the sum of the
     weights of each subset of experts (bit i: expert i agrees), since a division costs as much as all the rest.
     """
-    mass = voices[0]
-    for voice in voices[1:]:
-        mass = mass + voice
+    mass = contributions[0]
+    for one in contributions[1:]:
+        mass = mass + one
     sign = torch.where(mass >= 0, 1.0, -1.0)
-    towards = [voice * sign for voice in voices]
+    towards = [one * sign for one in contributions]
     total = towards[0].clamp(min=0.0)
-    for voice in towards[1:]:
-        total = total + voice.clamp(min=0.0)
-    agrees = [voice > 0 for voice in towards]
+    for one in towards[1:]:
+        total = total + one.clamp(min=0.0)
+    agrees = [one > 0 for one in towards]
     if not normalize:
         return total * sign * scales[0]
-    if len(voices) <= CHOSEN:
+    if len(contributions) <= CHOSEN:
         return total * sign * _choose(agrees, scales)
     divisor = torch.zeros_like(mass)
     for i, agreed in enumerate(agrees):
@@ -125,3 +125,9 @@ def hash24(places: Tensor, key: Tensor) -> Tensor:
     h = (h ^ ((h >> 16) & 0xFFFF)) * -2048144789
     h = (h ^ ((h >> 13) & 0x7FFFF)) * -1028477387
     return (h ^ ((h >> 16) & 0xFFFF)) & 0xFFFFFF
+
+
+def keeps(values: Tensor, key: int, limit: int) -> Tensor:
+    """Which elements of a whole tensor DARE's mask keeps: those whose place hashes below the limit."""
+    places = torch.arange(values.numel(), device=values.device, dtype=torch.int32)
+    return hash24(places, torch.tensor(key, dtype=torch.int32, device=values.device)) < limit

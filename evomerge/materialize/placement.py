@@ -1,7 +1,14 @@
 """Where the parents lie while candidates are made from them."""
 
+import hashlib
+from dataclasses import dataclass
 from typing import Literal
 
+import torch
+from torch import Tensor
+
+from evomerge.checkpoint import ParentFiles
+from evomerge.recipe import Source
 from evomerge.values import Value
 
 Where = Literal["mapped", "device", "streamed"]
@@ -15,19 +22,40 @@ class Placement(Value):
     reason: str
 
 
+MAPPED = Placement(where="mapped", reason="the page cache holds what is used")
 ROOM = 0.15
 """Share of the device's memory that activations and the allocator need."""
 
 
-def place_parents(models: int, model_bytes: int, live_bytes: int, device: str, memory: tuple[int, int]) -> Placement:
+@dataclass(frozen=True)
+class Needs:
+    """Bytes that a search takes: all parents as they are stored, the same pinned, and the live model."""
+
+    parents: int
+    pinned: int
+    live: int
+
+    @classmethod
+    def of(cls, files: ParentFiles, width: int) -> "Needs":
+        """Read off the files; `width` is that of the live model's dtype."""
+        sizes = [
+            torch.Size(shape).numel() * (4 if files.checkpoints[parent].dtype(names[name]) == "F32" else 2)
+            for parent, names in files.disk.items()
+            for name, shape in files.anatomy.shapes.items()
+        ]
+        # Pinned memory is handed out in powers of two.
+        return cls(sum(sizes), sum(1 << (size - 1).bit_length() for size in sizes), files.anatomy.parameters * width)
+
+
+def place_parents(needs: Needs, device: str, memory: tuple[int, int]) -> Placement:
     """Choose by size. `memory` is free bytes (on the device, in the host); on a CPU the page cache does it all."""
     if device == "cpu":
-        return Placement(where="mapped", reason="the page cache holds what is used")
+        return MAPPED
     on_device, on_host = memory
-    needed = models * model_bytes + live_bytes
+    needed = needs.parents + needs.live
     if needed <= on_device * (1 - ROOM):
         return Placement(where="device", reason=f"{_gb(needed)} of {_gb(on_device)} free on the device")
-    fits = models * model_bytes <= on_host * (1 - ROOM)
+    fits = needs.pinned <= on_host * (1 - ROOM)
     home = "pinned in host memory" if fits else "mapped from disk"
     return Placement(
         where="streamed",
@@ -38,3 +66,32 @@ def place_parents(models: int, model_bytes: int, live_bytes: int, device: str, m
 
 def _gb(size: float) -> str:
     return f"{size / 2**30:.1f} GiB"
+
+
+class HeldParents:
+    """The parents' tensors, each where its placement says from its first use on."""
+
+    def __init__(self, files: ParentFiles, placement: Placement, device: torch.device) -> None:
+        self._files = files
+        self._placement = placement
+        self._device = device
+        self._held: dict[tuple[str, str], Tensor] = {}
+
+    def read(self, parent: str, layer: int | None, name: str) -> Tensor:
+        """The flat tensor that stands where `name` stands, in another layer if one is given, on the device."""
+        moved = self._files.anatomy.in_layer(name, layer)
+        if (parent, moved) in self._held:
+            return self._held[parent, moved].to(self._device, non_blocking=True)
+        tensor = self._files.checkpoints[parent].tensor(self._files.disk[parent][moved]).view(-1)
+        if self._placement.where == "device":
+            tensor = self._held[parent, moved] = tensor.to(self._device)
+        elif self._placement.pinned:
+            tensor = self._held[parent, moved] = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
+
+    def mask_key(self, source: Source, name: str, seed: int) -> int:
+        """Where an expert's mask begins: a function of the seed, the expert's content and the tensor alone."""
+        digest = self._files.parents.models[source.parent].digest
+        moved = self._files.anatomy.in_layer(name, source.layer)
+        text = f"{seed}/{digest}/{moved}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little", signed=True)

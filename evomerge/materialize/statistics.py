@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evomerge.recipe import Source
-
-STEPS = 200
-"""Densities that are multiples of 1/200 share one sort of the task vector."""
+from evomerge.materialize import kernels
+from evomerge.recipe import DENSITY_LEVELS, Source
 
 Read = Callable[[str, int | None, str], Tensor]
 """Parent, layer and tensor name to the flat stored tensor."""
@@ -34,11 +32,12 @@ class Statistics:
         Keeps the `max(1, floor(density * N))` largest and all that tie with the last of them.
         """
         key = (base.parent, base.layer, source.parent, source.layer, name)
-        step = round(source.density * STEPS)
-        if abs(step / STEPS - source.density) > 1e-9:
+        step = round(source.density * DENSITY_LEVELS)
+        if abs(step / DENSITY_LEVELS - source.density) > 1e-9:
             return float(self._order(base, source, name, [source.density])[0])
         if key not in self._thresholds:
-            self._thresholds[key] = self._order(base, source, name, [i / STEPS for i in range(STEPS + 1)])
+            every = [i / DENSITY_LEVELS for i in range(DENSITY_LEVELS + 1)]
+            self._thresholds[key] = self._order(base, source, name, every)
         return float(self._thresholds[key][step])
 
     def _order(self, base: Source, source: Source, name: str, densities: list[float]) -> Tensor:
@@ -47,13 +46,13 @@ class Statistics:
         count = magnitudes.numel()
         return magnitudes[[count - _rank(density, count) for density in densities]].cpu()
 
-    def l1_rescaling(self, base: Source, source: Source, name: str, mask: Callable[[Tensor], Tensor]) -> float:
-        """mergekit's factor for DARE: L1 norm of the task vector over that of what `mask` keeps of it."""
-        key = (base.parent, base.layer, source.parent, source.layer, name, source.density)
+    def l1_rescaling(self, base: Source, source: Source, name: str, mask: tuple[int, int]) -> float:
+        """mergekit's factor for DARE: L1 norm of the task vector over that of what a mask (key, limit) keeps of it."""
+        key = (base.parent, base.layer, source.parent, source.layer, name, mask)
         if key not in self._norms:
             delta = self._delta(base, source, name)
             whole = float(delta.abs().sum(dtype=torch.float64))
-            kept = float((delta * mask(delta)).abs().sum(dtype=torch.float64))
+            kept = float((delta * kernels.keeps(delta, *mask)).abs().sum(dtype=torch.float64))
             self._norms[key] = whole / kept if min(whole, kept) >= 1e-7 else 1.0
         return self._norms[key]
 

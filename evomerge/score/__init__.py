@@ -1,7 +1,8 @@
 """A live model to raw marks."""
 
+from evomerge.score.failure import ScoreFailure
 from evomerge.score.function import FunctionScorer, ScorerFunction, function_table
-from evomerge.score.scorer import ScoreFailure, Scorer, TaskScorer, check_metrics, open_banks
+from evomerge.score.scorer import Scorer, TaskScorer, check_metrics, open_banks
 
 __all__ = [
     "FunctionScorer",

@@ -44,11 +44,12 @@ def open_bank(name: str, use: TaskUse, leaves: dict[str, Task], items: Items) ->
     """Identify every document and split them.
 
     Raises:
-        SpecError: there are too few documents, or `items.group` names no field of theirs.
+        SpecError: there are too few documents, `items.group` names no field of theirs, or none has a metric of its own.
     """
     every = _identified(name, leaves, items.group)
     search, confirm = split_items(name, every, items)
-    metrics = metrics_of(next(iter(leaves.values())))
+    each = [metrics_of(leaf) for leaf in leaves.values()]
+    metrics = {metric: better for metric, better in each[0].items() if all(metric in other for other in each)}
     table = TaskItems(search=pool_of(search), confirm=pool_of(confirm), metrics=metrics)
     return TaskBank(name, use, leaves, {item.id: item for item in (*search, *confirm)}, table)
 
@@ -148,7 +149,7 @@ def _context(task: Task, doc: Mapping[str, Any], shots: int, use: TaskUse, lm: H
         doc,
         num_fewshot=shots,
         system_instruction=use.system,
-        apply_chat_template=bool(use.chat_template),
+        apply_chat_template=use.chat_template,
         fewshot_as_multiturn=True,
         chat_template=lm.apply_chat_template if use.chat_template else None,
         gen_prefix=task.doc_to_prefix(doc),
@@ -163,7 +164,7 @@ def _instances(
         doc=doc,
         ctx=context,
         metadata=(task.config.task, index, task.config.repeats),
-        apply_chat_template=bool(use.chat_template),
+        apply_chat_template=use.chat_template,
         chat_template=lm.apply_chat_template if use.chat_template else None,
     )
     return made if isinstance(made, list) else [made]

@@ -6,17 +6,23 @@ from typing import Protocol
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.errors import SpecError
-from evomerge.fitness import Fitness, ItemTable, TaskItems
+from evomerge.fitness import Fitness, ItemTable, Objective, TaskItems
 from evomerge.score.bank import Item, pool_of, split_items
-from evomerge.score.scorer import ScoreFailure, check_metrics, finite
+from evomerge.score.failure import ScoreFailure, finite
 from evomerge.trial import Draw, Marks
+
+LEFT_OUT = "score"
+"""The metric of an objective that names none."""
+PROMPTS = ("fewshot", "chat_template", "system", "generation")
+"""Fields of an objective that shape the prompts of lm-eval tasks."""
 
 
 class ScorerFunction(Protocol):
     """`items` lists item ids by task; a call marks some of them with the live model.
 
     It gets the model, its tokenizer, and the ids wanted by task, and gives back task, then metric, then one mark
-    per id in the order asked. Higher is better, unless an objective says `direction: min`.
+    per id in the order asked. Higher is better, unless an objective says `direction: min`. An objective that names
+    no metric means `score`.
     """
 
     items: Mapping[str, Sequence[str]]
@@ -50,9 +56,9 @@ class FunctionScorer:
         given = self._function(self._model, self._tokenizer, wanted)
         marks: dict[str, dict[str, tuple[float, ...]]] = {}
         for task, ids in wanted.items():
-            marks[task] = {metric: tuple(map(float, values)) for metric, values in given.get(task, {}).items()}
+            marks[task] = {}
             for metric in self.table.tasks[task].metrics:
-                values = marks[task].get(metric, ())
+                values = marks[task][metric] = tuple(map(float, given.get(task, {}).get(metric, ())))
                 if len(values) != len(ids):
                     raise ScoreFailure(
                         f"the scorer gave {len(values)} marks of {metric} for {len(ids)} items of {task}"
@@ -66,20 +72,34 @@ def function_table(function: ScorerFunction, fitness: Fitness) -> ItemTable:
     """The items of a callable, split like those of a task.
 
     Raises:
-        SpecError: the fitness names a task that the callable has no items for.
+        SpecError: the fitness names a task that the callable has no items for, or shapes prompts that there are not.
     """
-    tasks: dict[str, TaskItems] = {}
     for label, objective in fitness.objectives.items():
+        _check_objective(function, label, objective)
+    tasks: dict[str, TaskItems] = {}
+    for task, metrics in _metrics(fitness).items():
+        ids = [Item(str(key), str(key), task, i, {}) for i, key in enumerate(function.items[task])]
+        search, confirm = split_items(task, ids, fitness.items)
+        tasks[task] = TaskItems(search=pool_of(search), confirm=pool_of(confirm), metrics=metrics)
+    return ItemTable(tasks=tasks)
+
+
+def _check_objective(function: ScorerFunction, label: str, objective: Objective) -> None:
+    for field in PROMPTS:
+        if getattr(objective, field) != Objective.model_fields[field].default:
+            raise SpecError(f"fitness.objectives.{label}.{field} has no meaning with a scorer; leave it out")
+    for task in objective.task_names():
+        if task not in function.items:
+            known = ", ".join(function.items)
+            raise SpecError(f"fitness.objectives.{label}: the scorer has no items for {task!r}; it has {known}")
+
+
+def _metrics(fitness: Fitness) -> dict[str, dict[str, bool]]:
+    """The metrics that a fitness wants of each task, what is meant by a metric left out before all others."""
+    wanted: dict[str, list[str]] = {}
+    for objective in fitness.objectives.values():
         for task in objective.task_names():
-            if task not in function.items:
-                known = ", ".join(function.items)
-                raise SpecError(f"fitness.objectives.{label}: the scorer has no items for {task!r}; it has {known}")
-            metric = objective.metric or "score"
-            ids = [Item(str(key), str(key), task, i, {}) for i, key in enumerate(function.items[task])]
-            search, confirm = split_items(task, ids, fitness.items)
-            known_metrics = tasks[task].metrics if task in tasks else {}
-            metrics = {**known_metrics, metric: True}
-            tasks[task] = TaskItems(search=pool_of(search), confirm=pool_of(confirm), metrics=metrics)
-    table = ItemTable(tasks=tasks)
-    check_metrics(fitness, table)
-    return table
+            names = wanted.setdefault(task, [])
+            names.insert(0 if objective.metric is None else len(names), objective.metric or LEFT_OUT)
+            names += [objective.tie_break.metric] if objective.tie_break else []
+    return {task: dict.fromkeys(names, True) for task, names in wanted.items()}

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from evomerge.score.failure import refuse_nonfinite
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -20,20 +22,25 @@ class Prompt:
 class GreedyDecoder:
     """Continues prompts token by token; rows that are done leave the batch."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, budget: int) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._budget = budget
         self._ends = _token_ids(model.generation_config.eos_token_id)
         self._closers: dict[tuple[str, ...], set[int] | None] = {}
 
-    def run(self, prompts: Sequence[Prompt]) -> list[str]:
-        """The text after each prompt, up to an end token, a stop string or the limit; stops are not cut off."""
+    def run(self, prompts: Sequence[Prompt], budget: int) -> list[str]:
+        """The text after each prompt, up to an end token, a stop string or the limit; stops are not cut off.
+
+        `budget` is the most tokens, padding and answers included, that are in memory together.
+
+        Raises:
+            ScoreFailure: the model's logits are not finite.
+        """
         order = sorted(range(len(prompts)), key=lambda i: (prompts[i].most, prompts[i].stops, -len(prompts[i].tokens)))
         texts = [""] * len(prompts)
         while order:
             first = prompts[order[0]]
-            rows = max(1, self._budget // (len(first.tokens) + first.most))
+            rows = max(1, budget // (len(first.tokens) + first.most))
             group = [i for i in order[:rows] if (prompts[i].most, prompts[i].stops) == (first.most, first.stops)]
             order = order[len(group) :]
             for i, tokens in zip(group, self._decode([prompts[i] for i in group]), strict=True):
@@ -57,7 +64,8 @@ class GreedyDecoder:
                 logits_to_keep=1,
             )
             cache = out.past_key_values
-            fresh = out.logits[:, -1].argmax(-1)
+            largest, fresh = out.logits[:, -1].max(-1)
+            refuse_nonfinite(largest, "logits")
             going = []
             for row, token in enumerate(fresh.tolist()):
                 answers[alive[row]].append(token)

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from evomerge.score.failure import refuse_nonfinite
 
 LOGIT_BYTES = 1 << 28
 """Most bytes of logits that are made at once."""
@@ -32,12 +32,13 @@ class _Row:
     """A tree of tokens laid out in one row: sequences that begin alike share their beginning.
 
     A token sees its ancestors alone, and its position is its depth; for a single sequence that is plain causal
-    attention.
+    attention. Sequences come in the order of their tokens, so that all that follow from a token lie right behind it.
     """
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
         self.parents: list[int] = []
+        self.owners: list[int] = []
         self.depths: list[int] = []
         self.reads: list[tuple[int, int, int]] = []
         """Place in the row, the token predicted there, the request it belongs to."""
@@ -61,6 +62,7 @@ class _Row:
     def add(self, tokens: Sequence[int], continuation: Sequence[int], owner: int) -> None:
         """Take in a sequence and read, from its last places, what is predicted for the continuation."""
         path = []
+        self.owners.append(owner)
         place = -1
         for depth, token in enumerate(tokens):
             found = self._children.get((place, token))
@@ -74,25 +76,26 @@ class _Row:
         places = path[len(path) - len(continuation) :]
         self.reads += [(place, token, owner) for place, token in zip(places, continuation, strict=True)]
 
-    def visible(self) -> NDArray[np.bool_]:
-        """Which tokens (columns) each token (rows) sees: its ancestors and itself."""
-        seen = np.eye(len(self.tokens), dtype=np.bool_)
-        for place, parent in enumerate(self.parents):
+    def ends(self) -> list[int]:
+        """For each token the place behind the last one that follows from it."""
+        found = list(range(1, len(self.tokens) + 1))
+        for place in reversed(range(len(self.tokens))):
+            parent = self.parents[place]
             if parent >= 0:
-                seen[place] |= seen[parent]
-        return seen
+                found[parent] = max(found[parent], found[place])
+        return found
 
 
 @dataclass(frozen=True)
 class _Batch:
     tokens: Tensor  # (rows, length)
     positions: Tensor | None  # (rows, length), None for plain rows
-    mask: Tensor | None  # (rows, 1, length, length) additive, None for plain rows
+    ends: Tensor | None  # (rows, length) who sees whom, see `visible`; None for plain rows
     rows: Tensor  # (reads,)
     columns: Tensor  # (reads,)
     source: Tensor  # (targets,) which read each target looks at
     targets: Tensor  # (targets,) token predicted there
-    owners: Tensor  # (targets,) request it belongs to
+    owners: Tensor  # (targets,) request it belongs to; always in host memory
 
 
 class LikelihoodPlan:
@@ -105,12 +108,16 @@ class LikelihoodPlan:
         self, requests: Sequence[Request], model: PreTrainedModel, limit: int, budget: int, *, share: bool
     ) -> None:
         self.size = len(requests)
+        self.budget = budget
         config = model.config.get_text_config()
         rows = _rows(requests, limit, config.hidden_size if share else 0)
         kinds = [(row.branches, row) for row in rows]
         kinds.sort(key=lambda pair: (pair[0], -len(pair[1].tokens)))
         most_reads = max(1, LOGIT_BYTES // (4 * config.vocab_size))
         self.tokens = sum(len(row.tokens) for row in rows)
+        shared = min((row for kind, row in kinds if kind), key=lambda row: len(row.tokens), default=_Row())
+        self.together: tuple[int, ...] = tuple(shared.owners)
+        """Requests that share a row, the shortest; none if no row branches."""
         self._batches = [
             _batch(group, model, branching=branching)
             for branching in (False, True)
@@ -119,21 +126,27 @@ class LikelihoodPlan:
 
     @torch.inference_mode()
     def run(self, model: PreTrainedModel) -> tuple[list[float], list[bool]]:
-        """Log-likelihood in nats and greediness of each request, in the order they were given."""
-        device = model.device
-        totals = torch.zeros(self.size, dtype=torch.float32, device=device)
-        wrong = torch.zeros(self.size, dtype=torch.float32, device=device)
+        """Log-likelihood in nats and greediness of each request, in the order they were given.
+
+        Raises:
+            ScoreFailure: a log-likelihood is not finite.
+        """
+        picked, missed = [], []
         for batch in self._batches:
+            mask = None if batch.ends is None else _mask(batch.ends, model.dtype)
             with _read_only_at(model, batch.rows, batch.columns):
-                out = model(
-                    input_ids=batch.tokens, attention_mask=batch.mask, position_ids=batch.positions, use_cache=False
-                )
+                out = model(input_ids=batch.tokens, attention_mask=mask, position_ids=batch.positions, use_cache=False)
             logits = out.logits[0].float()  # (reads, vocabulary)
             normaliser = torch.logsumexp(logits, -1)
             best = logits.argmax(-1)
-            picked = logits[batch.source, batch.targets] - normaliser[batch.source]
-            totals.index_add_(0, batch.owners, picked)
-            wrong.index_add_(0, batch.owners, (best[batch.source] != batch.targets).float())
+            picked.append(logits[batch.source, batch.targets] - normaliser[batch.source])
+            missed.append((best[batch.source] != batch.targets).float())
+        # Added up in host memory, one by one: on a GPU the order of additions is another each time.
+        owners = torch.cat([batch.owners for batch in self._batches])
+        totals, wrong = (
+            torch.zeros(self.size).index_add_(0, owners, torch.cat(parts).cpu()) for parts in (picked, missed)
+        )
+        refuse_nonfinite(totals, "log-likelihoods")
         return totals.tolist(), (wrong == 0).tolist()
 
 
@@ -197,28 +210,38 @@ def _batch(rows: Sequence[_Row], model: PreTrainedModel, *, branching: bool) -> 
     reads = sorted({(i, place) for i, row in enumerate(rows) for place, _, _ in row.reads})
     index = {read: n for n, read in enumerate(reads)}
     targets = [(index[i, place], token, owner) for i, row in enumerate(rows) for place, token, owner in row.reads]
-    positions, mask = _tree_tensors(rows, length, model.dtype) if branching else (None, None)
+    positions, ends = _tree_tensors(rows, length) if branching else (None, None)
     columns = [torch.tensor(column) for column in (*zip(*reads, strict=True), *zip(*targets, strict=True))]
-    read_rows, read_columns, source, token, owners = (column.to(model.device) for column in columns)
+    read_rows, read_columns, source, token = (column.to(model.device) for column in columns[:4])
     return _Batch(
         tokens.to(model.device),
         None if positions is None else positions.to(model.device),
-        None if mask is None else mask.to(model.device),
+        None if ends is None else ends.to(model.device),
         read_rows,
         read_columns,
         source,
         token,
-        owners,
+        columns[4],
     )
 
 
-def _tree_tensors(rows: Sequence[_Row], length: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Positions (rows, length) and additive masks (rows, 1, length, length)."""
+def _tree_tensors(rows: Sequence[_Row], length: int) -> tuple[Tensor, Tensor]:
+    """Positions and ends, both (rows, length); a token of padding is followed by none and sees itself."""
     positions = torch.zeros(len(rows), length, dtype=torch.long)
-    visible = torch.zeros(len(rows), 1, length, length, dtype=torch.bool)
+    ends = torch.arange(1, length + 1, dtype=torch.int32).repeat(len(rows), 1)
     for i, row in enumerate(rows):
-        size = len(row.tokens)
-        positions[i, :size] = torch.tensor(row.depths)
-        visible[i, 0, :size, :size] = torch.from_numpy(row.visible())
-        visible[i, 0, size:, 0] = True  # Padding looks at something, so that its softmax is a number.
-    return positions, torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
+        positions[i, : len(row.tokens)] = torch.tensor(row.depths)
+        ends[i, : len(row.tokens)] = torch.tensor(row.ends(), dtype=torch.int32)
+    return positions, ends
+
+
+def visible(ends: Tensor) -> Tensor:
+    """Which tokens (last axis) each token (the axis before) sees: its ancestors and itself; (rows, length, length)."""
+    places = torch.arange(ends.shape[1], dtype=torch.int32, device=ends.device)
+    return (places[None, :] <= places[:, None]) & (places[None, :, None] < ends[:, None, :])
+
+
+def _mask(ends: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive, (rows, 1, length, length). Made for each pass anew: kept, those of all passes would fill the memory."""
+    nothing = torch.zeros((), dtype=dtype, device=ends.device)
+    return torch.where(visible(ends), nothing, torch.finfo(dtype).min).unsqueeze(1)

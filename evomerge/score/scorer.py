@@ -1,6 +1,5 @@
 """A live model to raw marks: one number per item and metric, as lm-eval's own metric code gives them."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +11,12 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from evomerge.errors import SpecError
 from evomerge.fitness import Fitness, ItemTable
 from evomerge.score.bank import TaskBank, build_requests, open_bank
+from evomerge.score.failure import finite
 from evomerge.score.responses import Prepared, Responder
 from evomerge.score.tasks import TaskCatalogue, mark_of, metric_name
 from evomerge.trial import Draw, Marks
 
 DRAWS_KEPT = 8
-
-
-class ScoreFailure(Exception):
-    """A candidate that cannot be scored: its logits are not finite, or a metric chokes on its answers."""
 
 
 class Scorer(Protocol):
@@ -55,6 +51,7 @@ class TaskScorer:
         self._responder = Responder(model, tokenizer)
         self._requests = {name: build_requests(bank, self._responder.lm) for name, bank in self._banks.items()}
         self._prepared: OrderedDict[str, tuple[Prepared, dict[str, list[str]]]] = OrderedDict()
+        self._prepare(Draw(pool="search"))  # Now, so that `notes` are there before a search begins.
 
     @property
     def notes(self) -> set[str]:
@@ -65,7 +62,7 @@ class TaskScorer:
         """Marks of the drawn items.
 
         Raises:
-            ScoreFailure: a mark is not a finite number.
+            ScoreFailure: a mark, or what it rests on, is not a finite number.
         """
         prepared, ids = self._prepare(draw)
         prepared.answer()
@@ -76,7 +73,7 @@ class TaskScorer:
         if key not in self._prepared:
             ids = self.table.drawn(draw.pool, draw.places)
             instances = [i for name, wanted in ids.items() for item in wanted for i in self._requests[name][item]]
-            self._prepared[key] = (self._responder.prepare(instances), ids)
+            self._prepared[key] = (Prepared(self._responder, instances), ids)
             while len(self._prepared) > DRAWS_KEPT:
                 self._prepared.popitem(last=False)
         self._prepared.move_to_end(key)
@@ -112,17 +109,6 @@ def _item_marks(bank: TaskBank, key: str, instances: Sequence[Instance], filters
     return row
 
 
-def finite(mark: float, metric: str, item: str, task: str) -> float:
-    """The mark, if it is a number.
-
-    Raises:
-        ScoreFailure: it is NaN or infinite.
-    """
-    if not math.isfinite(mark):
-        raise ScoreFailure(f"{metric} of item {item} of {task} is {mark}: the merged model computes no finite numbers")
-    return mark
-
-
 def open_banks(fitness: Fitness) -> dict[str, TaskBank]:
     """Load every task of a fitness and split its items; needs no model.
 
@@ -142,11 +128,12 @@ def check_metrics(fitness: Fitness, table: ItemTable) -> None:
     for label, objective in fitness.objectives.items():
         for key in fitness.keys(label):
             items = table.tasks[key]
-            wanted = [objective.metric, objective.tie_break.metric if objective.tie_break else None]
-            for metric in wanted:
-                if metric is not None and items.metric(metric) is None:
+            wanted = {"metric": objective.metric}
+            wanted |= {"tie_break.metric": objective.tie_break.metric} if objective.tie_break else {}
+            for field, metric in wanted.items():
+                if items.metric(metric) is None:
                     raise SpecError(
-                        f"fitness.objectives.{label}.metric: {key!r} gives no {metric!r} per document;"
+                        f"fitness.objectives.{label}.{field}: {key!r} gives no {metric!r} per document;"
                         f" it gives {', '.join(items.metrics)}"
                     )
 
@@ -154,4 +141,7 @@ def check_metrics(fitness: Fitness, table: ItemTable) -> None:
 def _check_template(fitness: Fitness, tokenizer: PreTrainedTokenizerBase) -> None:
     for label, objective in fitness.objectives.items():
         if objective.chat_template and tokenizer.chat_template is None:
-            raise SpecError(f"fitness.objectives.{label}.chat_template: the parents' tokenizer has no chat template")
+            raise SpecError(
+                f"fitness.objectives.{label}.chat_template: the tokenizer used has no chat template; let"
+                " models.template name an expert that has one"
+            )

@@ -22,6 +22,9 @@ FEWSHOT_SEED = 1234
 # Metrics whose value per document is not a number: how it becomes one, and what aggregating would have done.
 LIKELIHOODS = {"word_perplexity": 1.0, "byte_perplexity": 1.0, "bits_per_byte": math.log(2)}
 
+MADE_UP: dict[str, Any] = {"loglikelihood": (-1.0, False), "loglikelihood_rolling": -1.0, "generate_until": "0"}
+"""An answer to each type of request."""
+
 
 class TaskCatalogue:
     """The tasks of a fitness: those in its own folders first, lm-eval's stock (slow to list) only if needed."""
@@ -87,14 +90,42 @@ def _configure(name: str, task: Task, use: TaskUse) -> None:
 
 
 def metrics_of(task: Task) -> dict[str, bool]:
-    """The metrics a task gives, named as in a fitness file, with whether higher is better."""
+    """The metrics that are one number per document, named as in a fitness file, with whether higher is better.
+
+    Raises:
+        SpecError: there are none, or a package they need is missing.
+    """
     filters = [ensemble.name for ensemble in task._filters]
     better = task.higher_is_better()
-    return {
+    given = _given_metrics(task)
+    found = {
         metric_name(metric, filter_name, filters): bool(better.get(metric, True))
         for filter_name in filters
         for metric in task.aggregation()
+        if metric in given
     }
+    if not found:
+        known = ", ".join(task.aggregation())
+        raise SpecError(f"fitness: task {task.config.task!r} gives no metric per document, only {known} over all")
+    return found
+
+
+def _given_metrics(task: Task) -> set[str]:
+    """The metrics that a document gets marks of, seen by grading the first one on answers that are made up."""
+    doc = task.eval_docs[0]
+    try:
+        made = task.construct_requests(doc=doc, ctx="", metadata=(task.config.task, 0, 1))
+        task._instances = made if isinstance(made, list) else [made]
+        for instance in task._instances:
+            instance.resps = [MADE_UP[instance.request_type]]
+        task.apply_filters()
+        name = task._filters[0].name
+        rows = task.process_results(doc, [instance.filtered_resps[name] for instance in task._instances])
+    except ImportError as error:
+        raise SpecError(f"fitness: task {task.config.task!r} needs a package that is missing ({error})") from None
+    except Exception:  # noqa: BLE001  A task's own code may take nothing but real answers; then all are tried.
+        return set(task.aggregation())
+    return {metric for metric, value in rows.items() if mark_of(metric, value) is not None}
 
 
 def metric_name(metric: str, filter_name: str, filters: Sequence[str]) -> str:

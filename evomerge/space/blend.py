@@ -6,6 +6,7 @@ from typing import TypeAlias
 from evomerge.errors import SpecError
 from evomerge.recipe import (
     COMPONENTS,
+    DENSITY_LEVELS,
     NEEDS_BASE,
     Blend,
     DareTies,
@@ -20,7 +21,7 @@ from evomerge.recipe import (
 )
 from evomerge.space.genes import TOLERANCE, Gene
 from evomerge.space.span import copy_of, span_of
-from evomerge.space.spec import DENSITY_STEPS, BlendSpec, Slot, check, ends, slerp_ends, slots_of
+from evomerge.space.spec import BlendSpec, Slot, check, ends, slerp_ends, slots_of
 from evomerge.values import Genome
 
 Share: TypeAlias = tuple[float, float]
@@ -85,10 +86,10 @@ class BlendSpace:
         return axes
 
     def _density_axis(self, name: str) -> Gene | float:
-        first, last = (round(end * DENSITY_STEPS) for end in ends(self.spec.density))
+        first, last = (round(end * DENSITY_LEVELS) for end in ends(self.spec.density))
         if not isinstance(self.spec.density, tuple):
             return self.spec.density
-        return Gene(name=name, low=first / DENSITY_STEPS, high=last / DENSITY_STEPS, levels=last - first)
+        return Gene(name=name, low=first / DENSITY_LEVELS, high=last / DENSITY_LEVELS, levels=last - first)
 
     def _voices(self) -> tuple[str, ...]:
         return ("",) if isinstance(self.spec.operator, Slerp) else self.parents.experts

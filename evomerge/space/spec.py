@@ -7,15 +7,13 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from evomerge.errors import SpecError
-from evomerge.recipe import COMPONENTS, NEEDS_BASE, Component, Operator, Parents, TaskArithmetic
+from evomerge.recipe import COMPONENTS, DENSITY_LEVELS, NEEDS_BASE, Component, Operator, Parents, TaskArithmetic
 from evomerge.values import Tagged, by_name
 
 Range: TypeAlias = tuple[float, float] | float
 Index: TypeAlias = Annotated[int, Field(ge=0)]
 Groups: TypeAlias = Literal["layer", "model"] | Annotated[int, Field(ge=1)] | tuple[tuple[Index, Index], ...]
 RULES = ("own", "join", "base")
-DENSITY_STEPS = 200
-"""Searched densities are multiples of 1/200, so that TIES' thresholds come from one table per tensor."""
 RANGE = "a number, or a range [low, high] to search"
 
 
@@ -47,9 +45,9 @@ class BlendSpec(Tagged):
         low, high = ends(value)
         if low < 0 or high > 1:
             raise ValueError("is not a fraction of a task vector; give values from 0 to 1")
-        snapped = tuple(round(end * DENSITY_STEPS) / DENSITY_STEPS for end in (low, high))
+        snapped = tuple(round(end * DENSITY_LEVELS) / DENSITY_LEVELS for end in (low, high))
         if isinstance(value, tuple) and (abs(snapped[0] - low) > 1e-9 or abs(snapped[1] - high) > 1e-9):
-            raise ValueError(f"is searched in steps of {1 / DENSITY_STEPS:g}; write [{snapped[0]:g}, {snapped[1]:g}]")
+            raise ValueError(f"is searched in steps of {1 / DENSITY_LEVELS:g}; write [{snapped[0]:g}, {snapped[1]:g}]")
         return value
 
     @model_validator(mode="after")

@@ -2,25 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from measure import table, timed
 
-from evomerge.materialize import Merger
-from evomerge.materialize.statistics import Statistics
+from evomerge.materialize import Job, Merger
 from evomerge.recipe import Blend, DareTies, Linear, Operator, Slerp, Source, TaskArithmetic, Ties
 
 SIDE = 4096
 EXPERTS = 3
 
 
-class OneTensor(Merger):
-    """A merger over one large tensor and a few sets of parents, so that no round finds its inputs in the cache."""
+class OneTensor:
+    """Merges one large tensor and holds a few sets of parents, so that no round finds its inputs in the cache."""
 
     def __init__(self, *, compiled: bool, sets: int = 3) -> None:
-        self.device = torch.device("cpu")
-        self.compiled = compiled
+        self.merger = Merger(self.read, self.mask_key, torch.device("cpu"), compiled=compiled)
         generator = torch.Generator().manual_seed(0)
         self.sets: list[dict[str, torch.Tensor]] = []
         for _ in range(sets):
@@ -30,31 +27,22 @@ class OneTensor(Merger):
                 models[f"e{i}"] = (base + torch.randn(SIDE * SIDE, generator=generator) * 5e-4).bfloat16()
             self.sets.append(models)
         self.here = 0
-        self._statistics = Statistics(self._read)
 
-    def _read(self, parent: str, layer: int | None, name: str) -> torch.Tensor:  # noqa: ARG002
+    def read(self, parent: str, layer: int | None, name: str) -> torch.Tensor:  # noqa: ARG002
+        """A parent of the set whose turn it is."""
         return self.sets[self.here][parent]
 
-    def _key(self, source: Source, name: str, seed: int) -> int:  # noqa: ARG002
+    def mask_key(self, source: Source, name: str, seed: int) -> int:  # noqa: ARG002
+        """A number of its own for each expert."""
         return int(source.parent[1:]) * 7919
 
-    def blend(self, recipe: Any, name: str) -> Blend:  # noqa: ARG002
-        """The blend itself stands for the recipe."""
-        found: Blend = recipe.blend
-        return found
 
-
-class Given:
-    """Just enough of a recipe: one blend."""
-
-    dtype = "bfloat16"
-    seed = 0
-
-    def __init__(self, operator: Operator) -> None:
-        count = 2 if isinstance(operator, Slerp) else EXPERTS
-        sources = tuple(Source(parent=f"e{i}", weight=0.4 + 0.2 * i, density=0.5) for i in range(count))
-        needs_base = not isinstance(operator, Linear | Slerp)
-        self.blend = Blend(operator=operator, base=Source(parent="base") if needs_base else None, sources=sources)
+def blend_of(operator: Operator) -> Blend:
+    """All experts at half density."""
+    count = 2 if isinstance(operator, Slerp) else EXPERTS
+    sources = tuple(Source(parent=f"e{i}", weight=0.4 + 0.2 * i, density=0.5) for i in range(count))
+    needs_base = not isinstance(operator, Linear | Slerp)
+    return Blend(operator=operator, base=Source(parent="base") if needs_base else None, sources=sources)
 
 
 def bench_operators() -> None:
@@ -69,14 +57,14 @@ def bench_operators() -> None:
     compiled, eager = OneTensor(compiled=True), OneTensor(compiled=False)
     outs = [torch.empty(SIDE * SIDE, dtype=torch.bfloat16) for _ in range(3)]
 
-    def merging(merger: OneTensor, operator: Operator) -> Callable[[int], None]:
-        recipe: Any = Given(operator)
+    def merging(one: OneTensor, operator: Operator) -> Callable[[int], None]:
+        blend = blend_of(operator)
 
         def run(turn: int) -> None:
-            merger.here = turn % len(merger.sets)
-            merger.write(recipe, f"set {merger.here}", outs[turn % 3])
+            one.here = turn % len(one.sets)
+            one.merger.write(Job(blend, f"set {one.here}", outs[turn % 3], torch.bfloat16, seed=0))
 
-        for turn in range(len(merger.sets)):  # Thresholds and angles are found once a search, not once a candidate.
+        for turn in range(len(one.sets)):  # Thresholds and angles are found once a search, not once a candidate.
             run(turn)
         return run
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from conftest import DEMO_MODELS, Typed, small_fitness
+from lm_tasks import write_tasks
 from safetensors.torch import load_file, save_file
 
 Cli = Callable[..., Typed]
@@ -71,6 +72,7 @@ def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
         (lambda p: p.pop("fitness"), ["fitness is missing"]),
         (lambda p: p["fitness"]["objectives"]["math_ja"].update(metric="f1"), ["'f1'", "acc, perplexity"]),
         (lambda p: p["fitness"]["objectives"]["math_ja"].update(chat_template=True), ["no chat template"]),
+        (lambda p: p["fitness"]["objectives"]["math_ja"].update(chat_template="tool_use"), ["chat_template", "bool"]),
         (lambda p: p["fitness"]["objectives"]["math_ja"].update(generation={"max_gen_toks": 3}), ["generates nothing"]),
         (lambda p: p["fitness"]["items"].update(search=1390), ["1400 documents", "lower one"]),
         (lambda p: p["fitness"]["items"].update(group="pair"), ["no field 'pair'", "answer, group, prompt"]),
@@ -81,6 +83,36 @@ def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
 def test_a_run_file_that_is_wrong(change: Callable[[Any], object], words: list[str], cli: Cli, run_file: Write) -> None:
     path = edited(run_file(), change)
     refused(cli("plan", path), *words)
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ({"task": "together", "metric": "mcc"}, ["objectives.x.metric", "'together' gives no 'mcc'", "it gives acc"]),
+        ({"task": "together", "tie_break": {"metric": "mcc", "weight": 0.1}}, ["tie_break.metric", "'mcc'", "acc"]),
+        ({"task": "over_all"}, ["'over_all' gives no metric per document, only bleu over all"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "search"])
+def test_a_metric_over_many_documents_together(
+    command: str, objective: dict[str, Any], words: list[str], cli: Cli, run_file: Write, tmp_path: Path
+) -> None:
+    fitness = {"include": [str(write_tasks(tmp_path / "tasks"))], "objectives": {"x": objective}}
+    path = run_file(fitness=fitness)
+    out = ("--out", tmp_path / "RUN") if command == "search" else ()
+    refused(cli(command, path, *out), *words)
+    assert not (tmp_path / "RUN").exists()
+
+
+def test_a_metric_left_out_is_the_first_that_documents_have(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    fitness = {
+        "include": [str(write_tasks(tmp_path / "tasks"))],
+        "objectives": {"x": {"task": "together"}},
+        "items": {"search": 8, "confirm": 8},
+    }
+    path = run_file(fitness=fitness, budget={"evaluations": 6})
+    found = cli("search", path, "--out", tmp_path / "RUN")
+    assert found.status == 0, found.err
 
 
 def test_an_unknown_task_comes_with_near_names(cli: Cli, run_file: Write) -> None:

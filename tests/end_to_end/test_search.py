@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import DEMO_MODELS, Typed, events, small_fitness, story
+from lm_tasks import write_tasks
 
 from evomerge.assemble import load
 
@@ -54,6 +55,18 @@ def test_show_reads_as_text_and_csv(cli: Cli, finished: dict[str, Path]) -> None
     lines = cli("show", finished["one"], "--csv").out.splitlines()
     assert lines[0].startswith("number,name,origin,recipe,math_ja search,math_ja search error")
     assert len(lines) == 1 + len(load(finished["one"]).rows)
+
+
+def test_what_goes_the_slow_way_is_said(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    beams = {"num_beams": 2, "max_gen_toks": 2, "until": ["\n"], "do_sample": False}
+    fitness = {
+        "include": [str(write_tasks(tmp_path / "tasks"))],
+        "objectives": {"x": {"task": "long", "generation": beams}},
+        "items": {"search": 2, "confirm": 2},
+    }
+    found = cli("search", run_file(fitness=fitness, budget={"evaluations": 4}), "--out", tmp_path / "RUN")
+    assert found.status == 0, found.err
+    assert "generation goes through lm-eval's HFLM, which is slower, because of num_beams" in found.err
 
 
 def test_the_same_seed_is_the_same_run_and_another_is_not(cli: Cli, run_file: Write, tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """The resident model: only what changed is merged anew, and history leaves no trace."""
 
+import os
 import random
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,15 +12,15 @@ import torch
 from conftest import DEMO_MODELS
 from families import make_family
 
+from evomerge.assemble import load
 from evomerge.checkpoint import ParentFiles, open_parents
 from evomerge.errors import RunError
 from evomerge.evaluate import canary
-from evomerge.materialize import LiveModel, Merger, Placement, place_parents
+from evomerge.materialize import LiveModel, Merger, Needs, Placement, place_parents
 from evomerge.recipe import Recipe
 from evomerge.space import BlendSpec, bind, fixed_recipes, unchanged
 
 CPU = torch.device("cpu")
-MAPPED = Placement(where="mapped", reason="test")
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +140,25 @@ def test_the_canary_sings_and_dies(files: ParentFiles, monkeypatch: pytest.Monke
 def test_placement_is_chosen_by_size() -> None:
     seven = 2 * 7_600_000_000
     card, host = 80 * 10**9, 500 * 10**9
-    assert place_parents(4, seven, seven, "cpu", (0, 0)).where == "mapped"
-    three_and_base = place_parents(4, seven, seven, "cuda", (card, host))
+    four, three = (Needs(parents=n * seven, pinned=n * seven * 3 // 2, live=seven) for n in (4, 3))
+    assert place_parents(four, "cpu", (0, 0)).where == "mapped"
+    three_and_base = place_parents(four, "cuda", (card, host))
     assert three_and_base.where == "streamed"
     assert three_and_base.pinned
     assert "pinned in host memory" in three_and_base.reason
-    assert not place_parents(4, seven, seven, "cuda", (card, 30 * 10**9)).pinned
-    assert place_parents(3, seven, seven, "cuda", (card, host)).where == "device"
-    assert place_parents(4, seven, seven, "cuda", (140 * 10**9, host)).where == "device"
+    assert not place_parents(four, "cuda", (card, 30 * 10**9)).pinned
+    assert not place_parents(four, "cuda", (card, 80 * 10**9)).pinned, "pinned memory comes in powers of two"
+    assert place_parents(three, "cuda", (card, host)).where == "device"
+    assert place_parents(four, "cuda", (140 * 10**9, host)).where == "device"
+
+
+def test_needs_are_those_of_the_parents_as_they_are_stored(tmp_path: Path) -> None:
+    wide, narrow = (make_family("llama", tmp_path / d, ("base", "one"), dtype=d) for d in ("float32", "bfloat16"))
+    mixed = open_parents(str(narrow["base"]), {"one": str(wide["one"])}, 0)
+    needs = Needs.of(mixed, 2)
+    assert needs.parents == (2 + 4) * mixed.anatomy.parameters
+    assert needs.parents <= needs.pinned < 2 * needs.parents
+    assert needs.live == 2 * mixed.anatomy.parameters
 
 
 @pytest.mark.gpu
@@ -165,6 +180,39 @@ def test_a_gpu_merges_what_a_cpu_merges(
         on_gpu.load(recipe)
         for name, tensor in on_gpu.model.state_dict().items():
             torch.testing.assert_close(tensor.cpu().float(), weights(on_cpu)[name], rtol=2e-3, atol=1e-6)
+
+
+def test_where_nothing_compiles_merging_goes_the_slow_way_and_says_so(
+    run_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    script = "from evomerge.materialize import live; live.WORTH_COMPILING = 0; from evomerge.cli import main; main()"
+    run = run_file(budget={"evaluations": 6})
+    done = subprocess.run(
+        [sys.executable, "-c", script, "search", str(run), "--out", str(tmp_path / "RUN")],
+        env=os.environ | {"CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "merging is several times slower than it could be: torch cannot compile here" in done.stderr
+    results = load(tmp_path / "RUN")
+    assert len(results.state.finished()) == 6
+    assert not results.to_json()["failures"]
+
+
+def test_where_kernels_compile_nothing_is_said(files: ParentFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    from evomerge.materialize import live as module
+
+    plain = LiveModel(files, CPU)
+    monkeypatch.setattr(module, "WORTH_COMPILING", 0)
+    compiled = LiveModel(files, CPU)
+    assert compiled.merger.compiled
+    assert not compiled.notes
+    recipe = random_recipes(files, "ties", 1)[0]
+    for live in (plain, compiled):
+        live.load(recipe)
+    assert all(torch.equal(tensor, weights(plain)[name]) for name, tensor in compiled.model.state_dict().items())
 
 
 def test_fixed_recipes_load(files: ParentFiles) -> None:

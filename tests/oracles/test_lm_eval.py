@@ -91,6 +91,9 @@ def test_marks_equal_those_of_simple_evaluate(
             continue
         for metric in sample["metrics"]:
             expected = mark_of(metric, sample[metric])
+            if expected is None:
+                assert metric == "mcc"
+                continue
             found = marks[metric_name(metric, sample["filter"], filters)][place]
             assert found == pytest.approx(expected, abs=1e-4), (metric, sample["doc_id"])
             compared += 1

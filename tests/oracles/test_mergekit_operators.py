@@ -12,54 +12,44 @@ from mergekit.merge_methods import merge_tensors
 from torch import Tensor
 
 from evomerge.checkpoint import open_parents
-from evomerge.materialize import Merger, Placement, kernels
-from evomerge.materialize.statistics import Statistics
+from evomerge.materialize import MAPPED, HeldParents, Job, Merger, kernels
 from evomerge.recipe import Blend, DareTies, Linear, Operator, Slerp, Source, TaskArithmetic, Ties
 
 SHAPES = [(64, 48), (48, 64), (32, 32), (65,)]
-MAPPED = Placement(where="mapped", reason="test")
 
 
-class Tensors(Merger):
+class Tensors:
     """A merger over tensors that lie in memory, all under the name `t`."""
 
     def __init__(self, base: Tensor | None, experts: Sequence[Tensor], *, compiled: bool = False) -> None:
-        self.device = torch.device("cpu")
-        self.compiled = compiled
+        self.merger = Merger(self.read, self.mask_key, torch.device("cpu"), compiled=compiled)
         self.flat = {f"e{i}": x.reshape(-1) for i, x in enumerate(experts)}
         if base is not None:
             self.flat["base"] = base.reshape(-1)
         self.shape = experts[0].shape
-        self._statistics = Statistics(self._read)
 
-    def _read(self, parent: str, layer: int | None, name: str) -> Tensor:
+    def read(self, parent: str, layer: int | None, name: str) -> Tensor:
         return self.flat[parent]
 
-    def _key(self, source: Source, name: str, seed: int) -> int:
+    def mask_key(self, source: Source, name: str, seed: int) -> int:
         return hash((source.parent, seed)) % 2**31
 
-    def blend(self, recipe: object, name: str) -> Blend:
-        assert isinstance(recipe, Given)
-        return recipe.blend
-
-    def merged(self, operator: Operator, weights: Sequence[float], densities: Sequence[float] | None = None) -> Tensor:
+    def merged(
+        self,
+        operator: Operator,
+        weights: Sequence[float],
+        densities: Sequence[float] | None = None,
+        dtype: torch.dtype = torch.float32,
+        seed: int = 5,
+    ) -> Tensor:
         densities = densities or [1.0] * len(weights)
         pairs = zip(weights, densities, strict=True)
         sources = tuple(Source(parent=f"e{i}", weight=w, density=d) for i, (w, d) in enumerate(pairs))
         base = Source(parent="base") if operator.kind in ("task_arithmetic", "ties", "dare_ties") else None
         out = torch.empty(self.shape)
-        self.write(Given(Blend(operator=operator, base=base, sources=sources)), "t", out)  # type: ignore[arg-type]
+        blend = Blend(operator=operator, base=base, sources=sources)
+        self.merger.write(Job(blend, "t", out.view(-1), dtype, seed))
         return out
-
-
-class Given:
-    """Just enough of a recipe."""
-
-    dtype = "float32"
-    seed = 5
-
-    def __init__(self, blend: Blend) -> None:
-        self.blend = blend
 
 
 def tensors(count: int, shape: tuple[int, ...], seed: int = 0) -> tuple[Tensor, list[Tensor]]:
@@ -186,7 +176,7 @@ def test_dare_ties_with_our_masks(count: int, normalize: bool, rescale: str, mon
     """mergekit's dare_ties with our masks for its random ones; `rescale: l1` is its rule, `none` turns it off."""
     base, experts = tensors(count, (64, 48))
     merger = Tensors(base, experts)
-    keys = [merger._key(Source(parent=f"e{i}"), "t", 5) for i in range(count)]
+    keys = [merger.mask_key(Source(parent=f"e{i}"), "t", 5) for i in range(count)]
     places = torch.arange(base.numel(), dtype=torch.int32)
     drawn = [
         (kernels.hash24(places, torch.tensor(key, dtype=torch.int32)) < round(d * 2**24)).float().view(base.shape)
@@ -226,19 +216,30 @@ def test_hash_is_murmur3s_finaliser() -> None:
     np.testing.assert_allclose(kept, [0.05, 0.2, 0.5], atol=0.015)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16])
-def test_compiled_kernels_give_the_same_bits(dtype: torch.dtype) -> None:
-    base, experts = tensors(3, (300, 301))
-    base, experts = base.to(dtype), [x.to(dtype) for x in experts]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_compiled_kernels_give_the_same_bits_for_any_number_of_experts(dtype: torch.dtype) -> None:
+    """Arities, dtypes and a tensor of one element: more forms of a kernel than torch keeps by its own choice."""
     operators = [Linear(), TaskArithmetic(), Ties(), DareTies(normalize=True)]
-    for operator in operators:
-        eager, compiled = (
-            Tensors(base, experts, compiled=flag).merged(
-                operator, WEIGHTS[3], DENSITIES[3] if operator.kind in ("ties", "dare_ties") else None
+    for shape in ((30, 31), (1,)):
+        for count, operator in [(3, operator) for operator in operators] + [(n, Linear()) for n in (1, 2, 4, 5, 6)]:
+            base, experts = tensors(count, shape)
+            base, experts = base.to(dtype), [x.to(dtype) for x in experts]
+            densities = [0.5] * count if operator.kind in ("ties", "dare_ties") else None
+            weights = [0.3 + 0.2 * i for i in range(count)]
+            eager, compiled = (
+                Tensors(base, experts, compiled=flag).merged(operator, weights, densities, dtype)
+                for flag in (False, True)
             )
-            for flag in (False, True)
-        )
-        assert torch.equal(eager, compiled), operator.kind
+            assert torch.equal(eager, compiled), (operator.kind, count, shape)
+
+
+def test_rescaling_by_norms_follows_the_seed() -> None:
+    base, experts = tensors(2, (64, 48))
+    one = Tensors(base, experts)
+    operator = DareTies.model_validate({"rescale": "l1"})
+    for seed in (1, 2):
+        fresh = Tensors(base, experts).merged(operator, [1.0, 0.5], [0.3, 0.3], seed=seed)
+        assert torch.equal(one.merged(operator, [1.0, 0.5], [0.3, 0.3], seed=seed), fresh)
 
 
 def test_masks_depend_on_seed_expert_and_tensor_alone(tmp_path: Path) -> None:
@@ -247,12 +248,12 @@ def test_masks_depend_on_seed_expert_and_tensor_alone(tmp_path: Path) -> None:
     renamed = open_parents(str(paths["base"]), {"zwei": str(paths["two"]), "eins": str(paths["one"])}, 0)
     keys = {}
     for label, opened in (("as is", files), ("renamed", renamed)):
-        merger = Merger(opened, MAPPED, torch.device("cpu"))
+        held = HeldParents(opened, MAPPED, torch.device("cpu"))
         names = {"as is": ("one", "two"), "renamed": ("eins", "zwei")}[label]
-        keys[label] = [merger._key(Source(parent=n, layer=1), "model.layers.1.mlp.up_proj.weight", 3) for n in names]
+        keys[label] = [held.mask_key(Source(parent=n, layer=1), "model.layers.1.mlp.up_proj.weight", 3) for n in names]
     assert keys["as is"] == keys["renamed"]
     assert keys["as is"][0] != keys["as is"][1]
-    merger = Merger(files, MAPPED, torch.device("cpu"))
+    held = HeldParents(files, MAPPED, torch.device("cpu"))
     here = Source(parent="one", layer=1)
-    assert merger._key(here, "model.layers.1.mlp.up_proj.weight", 4) != keys["as is"][0]
-    assert merger._key(here, "model.layers.1.mlp.gate_proj.weight", 3) != keys["as is"][0]
+    assert held.mask_key(here, "model.layers.1.mlp.up_proj.weight", 4) != keys["as is"][0]
+    assert held.mask_key(here, "model.layers.1.mlp.gate_proj.weight", 3) != keys["as is"][0]

@@ -10,7 +10,7 @@ from conftest import DEMO_MODELS
 
 import evomerge
 from evomerge.errors import SpecError
-from evomerge.fitness import Fitness, Items, Objective
+from evomerge.fitness import Fitness, Items, Objective, TieBreak
 from evomerge.space import BlendSpec
 from evomerge.spec import Budget, Models, RunSpec
 
@@ -86,6 +86,37 @@ def test_a_run_wants_its_own_scorer_back(tmp_path: Path) -> None:
 def test_a_scorer_without_items_for_a_task(tmp_path: Path) -> None:
     fitness = Fitness(objectives={"x": Objective(task="nothing", metric="size")}, items=Items(search=3, confirm=3))
     with pytest.raises(SpecError, match="no items for 'nothing'; it has weights"):
+        evomerge.search(spec(fitness=fitness), tmp_path / "RUN", scorer=Sizes())
+    assert not (tmp_path / "RUN").exists()
+
+
+def test_every_metric_that_a_fitness_names_is_asked_for(tmp_path: Path) -> None:
+    class Three(Sizes):
+        def __call__(self, model: Any, tokenizer: Any, items: Mapping[str, Sequence[str]]) -> Any:
+            marks = super().__call__(model, tokenizer, items)["weights"]
+            return {"weights": {**marks, "score": [2.0] * len(marks["size"]), "noise": [float("nan")]}}
+
+    objectives = {
+        "size": Objective(task="weights", metric="size", tie_break=TieBreak(metric="smallness", weight=0.1)),
+        "plain": Objective(task="weights"),
+    }
+    fitness = Fitness(objectives=objectives, items=Items(search=3, confirm=3))
+    results = evomerge.search(spec(fitness=fitness, budget=Budget(evaluations=6)), tmp_path / "RUN", scorer=Three())
+    assert not results.to_json()["failures"]
+    best = results.best
+    assert best is not None
+    assert best.search is not None
+    assert best.search["plain"][0] == 2.0
+    assert best.search["size"][0] != 2.0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("fewshot", 2), ("chat_template", True), ("system", "Be good."), ("generation", {"a": 1})]
+)
+def test_what_shapes_prompts_means_nothing_to_a_scorer(field: str, value: Any, tmp_path: Path) -> None:
+    odd = Objective.model_validate({"task": "weights", "metric": "size", field: value})
+    fitness = Fitness(objectives={"a": Objective(task="weights", metric="size"), "b": odd}, items=Items(search=3))
+    with pytest.raises(SpecError, match=rf"fitness\.objectives\.b\.{field} has no meaning with a scorer; leave it"):
         evomerge.search(spec(fitness=fitness), tmp_path / "RUN", scorer=Sizes())
     assert not (tmp_path / "RUN").exists()
 

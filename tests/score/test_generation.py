@@ -30,7 +30,7 @@ def prompts(tokenizer: Any, stops: tuple[str, ...]) -> list[Prompt]:
 def test_texts_are_those_of_generate(budget: int, pieces: tuple[Any, Any]) -> None:
     model, tokenizer = pieces
     asked = prompts(tokenizer, ())
-    found = GreedyDecoder(model, tokenizer, budget).run(asked)
+    found = GreedyDecoder(model, tokenizer).run(asked, budget)
     for prompt, text in zip(asked, found, strict=True):
         inputs = torch.tensor([prompt.tokens])
         made = model.generate(
@@ -42,8 +42,8 @@ def test_texts_are_those_of_generate(budget: int, pieces: tuple[Any, Any]) -> No
 @pytest.mark.parametrize("stops", [("=",), ("7", "+4"), ("は",)])
 def test_stop_strings_end_a_row_early_and_lose_nothing(stops: tuple[str, ...], pieces: tuple[Any, Any]) -> None:
     model, tokenizer = pieces
-    whole = GreedyDecoder(model, tokenizer, 1000).run(prompts(tokenizer, ()))
-    cut = GreedyDecoder(model, tokenizer, 1000).run(prompts(tokenizer, stops))
+    whole = GreedyDecoder(model, tokenizer).run(prompts(tokenizer, ()), 1000)
+    cut = GreedyDecoder(model, tokenizer).run(prompts(tokenizer, stops), 1000)
     stopped = 0
     for full, short in zip(whole, cut, strict=True):
         assert full.startswith(short)
@@ -59,11 +59,11 @@ def test_stop_strings_end_a_row_early_and_lose_nothing(stops: tuple[str, ...], p
 def test_nothing_of_one_call_is_left_for_the_next(pieces: tuple[Any, Any]) -> None:
     """The cache does not outlive a change of the weights."""
     model, tokenizer = pieces
-    decoder = GreedyDecoder(model, tokenizer, 1000)
-    before = decoder.run(prompts(tokenizer, ()))
+    decoder = GreedyDecoder(model, tokenizer)
+    before = decoder.run(prompts(tokenizer, ()), 1000)
     with torch.no_grad():
         kept = model.model.norm.weight.clone()
         model.model.norm.weight.mul_(-1)
-        assert decoder.run(prompts(tokenizer, ())) != before
+        assert decoder.run(prompts(tokenizer, ()), 1000) != before
         model.model.norm.weight.copy_(kept)
-    assert decoder.run(prompts(tokenizer, ())) == before
+    assert decoder.run(prompts(tokenizer, ()), 1000) == before

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from evomerge.score.loglikelihood import LikelihoodPlan, Request, _Row
+from evomerge.score.loglikelihood import visible as see
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +53,12 @@ def test_what_is_too_long_is_cut_from_the_left(model: Any) -> None:
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=12))
 def test_a_row_is_the_tree_of_its_sequences(sequences: list[list[int]]) -> None:
     row = _Row()
+    sequences = sorted(sequences)
     for owner, tokens in enumerate(sequences):
         row.add(tokens, tokens[-1:], owner)
     nodes = {tuple(s[: i + 1]) for s in sequences for i in range(len(s))}
     assert len(row.tokens) == len(nodes)
-    visible = row.visible()
+    visible = see(torch.tensor([row.ends()]))[0]
     for place, tokens in zip([place for place, _, _ in row.reads], sequences, strict=True):
         seen = [row.tokens[i] for i in range(len(row.tokens)) if visible[place, i]]
         assert seen == tokens

@@ -1,0 +1,97 @@
+"""A candidate's trouble is a value; trouble that every candidate would have stops the run."""
+
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import DEMO_MODELS
+
+from evomerge.errors import RunError
+from evomerge.evaluate import Evaluator, EvaluatorFactory, cores
+from evomerge.fitness import Fitness, Items, Objective
+from evomerge.materialize import free_host_memory
+from evomerge.space import unchanged
+from evomerge.spec import Models
+from evomerge.trial import Draw, Failure, Work
+
+FITNESS = Fitness(objectives={"x": Objective(task="t", metric="score")}, items=Items(search=2, confirm=2))
+
+
+class Marker:
+    """A scorer that fails as it is told to."""
+
+    items = {"t": ["a", "b", "c", "d"]}
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.mark = 1.0
+
+    def __call__(self, model: Any, tokenizer: Any, items: Mapping[str, Sequence[str]]) -> Any:
+        if self.error is not None:
+            raise self.error
+        return {"t": {"score": [self.mark] * len(items["t"])}}
+
+
+@pytest.fixture(scope="module")
+def built() -> tuple[Evaluator, Marker]:
+    marker = Marker()
+    models = Models(base=str(DEMO_MODELS / "base"), experts={"maths": str(DEMO_MODELS / "maths")})
+    return EvaluatorFactory(models, FITNESS, 0, "cpu", scorer=marker).build(), marker
+
+
+def work(evaluator: Evaluator) -> Work:
+    recipe = unchanged(evaluator.live.files.parents, "maths")
+    return Work(id=0, number=0, recipe=recipe, draw=Draw(pool="search"), purpose="search")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), ValueError("odd"), KeyError("x")])
+def test_a_candidates_own_trouble_is_its_failure(error: Exception, built: tuple[Evaluator, Marker]) -> None:
+    evaluator, marker = built
+    marker.error = error
+    outcome = evaluator(work(evaluator)).outcome
+    assert isinstance(outcome, Failure)
+    assert outcome.stage == "score"
+    assert type(error).__name__ in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), "device has stopped working"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "device has stopped working"),
+        (ModuleNotFoundError("No module named 'sacrebleu'", name="sacrebleu"), "'sacrebleu'.*install it"),
+    ],
+)
+def test_what_would_befall_every_candidate_stops_the_run(
+    error: Exception, words: str, built: tuple[Evaluator, Marker]
+) -> None:
+    evaluator, marker = built
+    marker.error = error
+    with pytest.raises(RunError, match=words):
+        evaluator(work(evaluator))
+
+
+def test_a_model_that_is_no_candidate_and_cannot_be_scored_is_an_error(built: tuple[Evaluator, Marker]) -> None:
+    evaluator, marker = built
+    marker.error, marker.mark = None, float("nan")
+    with pytest.raises(RunError, match="computes no finite numbers"):
+        evaluator.marks(work(evaluator).recipe, Draw(pool="search"))
+    assert isinstance(evaluator(work(evaluator)).outcome, Failure)
+
+
+def test_a_factory_goes_to_another_process() -> None:
+    models = Models(base=None, experts={"maths": str(DEMO_MODELS / "maths")})
+    factory = EvaluatorFactory(models, FITNESS, 0)
+    assert pickle.loads(pickle.dumps(factory)) == factory
+
+
+def test_a_machine_without_linux_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 0 < free_host_memory() < 2**50
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert cores() == os.cpu_count()
+    monkeypatch.setattr(Path, "exists", lambda self: str(self) != "/proc/meminfo")
+    assert 0 < free_host_memory() < 2**50
