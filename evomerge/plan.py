@@ -80,16 +80,14 @@ def make_plan(
     """
     files, table = evaluator.live.files, evaluator.scorer.table
     merge, score = _measure(evaluator, space)
-    confirm = _confirm_share(evaluator) * score
     finalists = FINALISTS + RECOMMENDED if len(run.fitness.objectives) == 1 else MOST_FINALISTS
     confirmed = finalists + sum(name is not None for name in (*seeds, *outside))
     evaluations = _evaluations(run.budget, evaluator, merge + score) + len(outside)
-    assert run.optimizer is not None, "the caller resolves it"
     return Plan(
         parents=_parents(files),
         layers=files.parents.layers,
         genes=space.genes,
-        optimizer=str(run.optimizer.kind),
+        optimizer=run.optimizer.kind if run.optimizer is not None else "",
         seeds=len(seeds),
         outside=tuple(outside),
         tasks=_tasks(table),
@@ -98,7 +96,7 @@ def make_plan(
         compiled=evaluator.live.merger.compiled,
         merge_seconds=merge,
         score_seconds=score,
-        confirm_seconds=confirm * confirmed,
+        confirm_seconds=_confirm_share(evaluator) * score * confirmed,
         search_seconds=evaluations * (merge + score),
         memory=_peak_memory(),
         run_bytes=evaluations * _bytes_of_a_candidate(table, len(space.genes)),
