@@ -5,12 +5,12 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from asking import Loop, value
 
 from evomerge.fitness import Fitness, Objective
 from evomerge.optimize import Optimizer
@@ -34,40 +34,6 @@ def build(name: str, objectives: int = 1, *, dimension: int = 4, seed: int = 3, 
     fitness = Fitness(objectives={str(i): Objective(task="t") for i in range(objectives)})
     seeds = tuple(s[:dimension] for s in SEEDS) if seeded and dimension <= 4 else ()
     return Build(SPECS[name], dimension, objectives, seeds, fitness.scalar, seed)()
-
-
-def value(genome: Genome, objectives: int) -> tuple[float, ...]:
-    x = np.asarray(genome)
-    return tuple(-float(((x - 0.3 - 0.4 * i) ** 2).mean()) for i in range(objectives))
-
-
-class Loop:
-    """Asks and tells as a study does: whole generations where the optimiser wants them, in order of numbers."""
-
-    def __init__(self, optimizer: Optimizer, objectives: int, worth: Callable[[Genome], object] | None = None) -> None:
-        self.optimizer = optimizer
-        self.objectives = objectives
-        self.worth = worth or (lambda genome: value(genome, objectives))
-        self.asked: list[Genome] = []
-        self.pending: list[int] = []
-
-    def observation(self, number: int) -> Observation:
-        genome = self.asked[number]
-        return Observation(number=number, genome=genome, utilities=self.worth(genome))  # type: ignore[arg-type]
-
-    def run(self, count: int, width: int = 1) -> list[Genome]:
-        while len(self.asked) < count:
-            found = self.optimizer.ask(min(width, count - len(self.asked)))
-            self.pending += range(len(self.asked), len(self.asked) + len(found))
-            self.asked += found
-            if not found or self.optimizer.generation is None:
-                self.tell()
-        return self.asked
-
-    def tell(self) -> None:
-        assert self.pending, "the optimiser asks for nothing and awaits nothing"
-        observations, self.pending = [self.observation(number) for number in self.pending], []
-        self.optimizer.tell(observations)
 
 
 @pytest.mark.parametrize(("name", "objectives"), CASES)
@@ -305,49 +271,3 @@ def test_recommendations_are_genomes(name: str, objectives: int) -> None:
         assert loop.optimizer.recommend()
     if (name, objectives) == ("cma", 1):
         assert len(loop.optimizer.recommend()) == 2
-
-
-def regret(name: str, dimension: int, evaluations: int, seed: int, sigma: float | None = None) -> float:
-    rng = np.random.default_rng(seed)
-    target = rng.uniform(0.15, 0.85, dimension)
-    spec = CmaSpec(sigma=sigma) if name == "cma" else Nsga2Spec() if name == "nsga2" else SPECS[name]
-    fitness = Fitness(objectives={"0": Objective(task="t")})
-    optimizer = Build(spec, dimension, 1, (), fitness.scalar, seed)()
-    loop = Loop(optimizer, 1, lambda genome: (-float(((np.asarray(genome) - target) ** 2).mean()),))
-    loop.run(evaluations)
-    return min(float(((np.asarray(genome) - target) ** 2).mean()) for genome in loop.asked)
-
-
-@pytest.mark.parametrize(
-    ("name", "dimension", "evaluations", "most"),
-    [("cma", 6, 200, 0.008), ("cma", 12, 400, 0.004), ("cma", 44, 800, 0.007), ("nsga2", 12, 400, 0.015)],
-)
-def test_a_planted_optimum_is_found(name: str, dimension: int, evaluations: int, most: float) -> None:
-    sigma = 1 / 6 if name == "cma" else None
-    assert max(regret(name, dimension, evaluations, seed, sigma) for seed in range(5)) < most
-
-
-def test_cma_finds_an_optimum_in_a_corner() -> None:
-    target = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
-    fitness = Fitness(objectives={"0": Objective(task="t")})
-    optimizer = Build(CmaSpec(sigma=1 / 6), 6, 1, (), fitness.scalar, 2)()
-    loop = Loop(optimizer, 1, lambda genome: (-float(((np.asarray(genome) - target) ** 2).mean()),))
-    loop.run(200)
-    assert min(float(((np.asarray(g) - target) ** 2).mean()) for g in loop.asked) < 0.006
-
-
-def test_nsga2_approaches_a_known_front() -> None:
-    """ZDT1 in six dimensions: hypervolume above half of the true front's after 600 evaluations."""
-    from evomerge.results import hypervolume
-
-    def zdt1(genome: Genome) -> tuple[float, float]:
-        g = 1 + 9 * sum(genome[1:]) / 5
-        return -genome[0], -g * (1 - (genome[0] / g) ** 0.5)
-
-    fitness = Fitness(objectives={str(i): Objective(task="t") for i in range(2)})
-    optimizer = Build(Nsga2Spec(), 6, 2, (), fitness.scalar, 4)()
-    loop = Loop(optimizer, 2, zdt1)
-    points = [zdt1(genome) for genome in loop.run(600)]
-    inside = [point for point in points if min(point) > -1.1]
-    ideal = [(-x, -(1 - x**0.5)) for x in np.linspace(0, 1, 500)]
-    assert hypervolume(inside, (-1.1, -1.1)) > 0.5 * hypervolume(ideal, (-1.1, -1.1))
