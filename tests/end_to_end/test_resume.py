@@ -15,7 +15,11 @@ import pytest
 from conftest import ROOT, Typed, events, story
 
 from evomerge.assemble import Listener, resume, search
-from evomerge.spec import load_run
+from evomerge.errors import Interrupted
+from evomerge.optimize.cma import Cma
+from evomerge.optimize.sobol import Sobol
+from evomerge.spec import Budget, load_run
+from evomerge.trial import Observation
 
 Cli = Callable[..., Typed]
 Write = Callable[..., Path]
@@ -158,6 +162,29 @@ def test_a_run_cut_at_any_line_goes_on_the_same(optimizer: str, run_file: Write,
         assert story(run) == whole, f"cut after {cut} of {len(lines)} lines"
 
 
+def test_ctrl_c_while_the_optimiser_learns_costs_nothing(
+    run_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitness = {"objectives": {"a": {"task": "norms", "metric": "a"}}, "items": {"search": 8, "confirm": 8}}
+    spec = load_run(run_file(fitness=fitness, budget={"evaluations": 30}))
+    search(spec, tmp_path / "whole", scorer=Norms())
+    tell, calls = Cma.tell, []
+
+    def interrupted(self: Cma, observations: Sequence[Observation]) -> None:
+        tell(self, observations)
+        calls.append(len(observations))
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cma, "tell", interrupted)
+        with pytest.raises(Interrupted):
+            search(spec, tmp_path / "RUN", scorer=Norms())
+    assert resume(tmp_path / "RUN", scorer=Norms()).status == "finished"
+    assert story(tmp_path / "RUN") == story(tmp_path / "whole")
+    assert any(event.get("origin") == "recommended" for event in story(tmp_path / "RUN"))
+
+
 def test_a_journal_that_the_optimiser_would_not_ask_again_is_gone_on_from(
     run_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,14 +193,10 @@ def test_a_journal_that_the_optimiser_would_not_ask_again_is_gone_on_from(
     run = tmp_path / "RUN"
     search(load_run(run_file(fitness=fitness, optimizer="random")), run, scorer=Norms())
     before = story(run)
-    from evomerge.optimize.sobol import Sobol
-
     ask = Sobol.ask
     with monkeypatch.context() as patch:
         patch.setattr(Sobol, "ask", lambda self, count: [tuple(1 - x for x in genome) for genome in ask(self, count)])
         notes: list[str] = []
-        from evomerge.spec import Budget
-
         found = resume(run, budget=Budget(evaluations=20), scorer=Norms(), listener=Listener(say=notes.append))
     assert any("not what the optimiser asks now" in note and "recorded results" in note for note in notes)
     assert found.to_json()["evaluations"]["done"] == 20
