@@ -35,28 +35,30 @@ def bench_start() -> None:
 
 def bench_demo() -> None:
     """Five seeds of the demo's two searches: gains over what needs no search, on held-out items."""
-    rows: list[Sequence[object]] = [
-        ("seed", "best", "minus parent", "minus fixed", "fixed", "front HV", "fixed HV", "s")
-    ]
+    head = ("seed", "best", "minus parent", "minus fixed", "fixed", "front HV", "fixed HV", "s")
+    rows: list[Sequence[object]] = [head]
     gains = []
     for seed in (1, 2, 3, 4, 5):
         with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            started = time.perf_counter()
-            one = search(demo_run(folder, "demo-maths", "cma", 300, seed), folder / "one")
-            two = search(demo_run(folder, "demo", "nsga2", 300, seed), folder / "two")
-            seconds = time.perf_counter() - started
-        best = one.best
-        assert best is not None
-        assert best.confirmed is not None
-        label = one.objectives[0]
-        (_, parent), (rival, fixed) = one.best_parent(best)[label], one.best_fixed(best)[label]
-        volumes = two.hypervolumes() or {}
-        gains.append(fixed[0])
-        pairs = [f"{value:.3f} ±{error:.3f}" for value, error in (best.confirmed[label], parent, fixed)]
-        rows.append((seed, *pairs, rival, volumes["front"], volumes["fixed"], round(seconds)))
-        print(rows[-1], flush=True)
+            gain, row = _one_demo(Path(temporary), seed)
+        gains.append(gain)
+        rows.append(row)
+        print(*row, flush=True)
     table(f"demo: five seeds, mean gain over the best fixed recipe {statistics.mean(gains):.3f}", rows)
+
+
+def _one_demo(folder: Path, seed: int) -> tuple[float, Sequence[object]]:
+    """The gain of one seed, and its line in the table."""
+    started = time.perf_counter()
+    one = search(demo_run(folder, "demo-maths", "cma", 300, seed), folder / "one")
+    two = search(demo_run(folder, "demo", "nsga2", 300, seed), folder / "two")
+    seconds = time.perf_counter() - started
+    best, volumes = one.best, two.hypervolumes()
+    assert best is not None and best.confirmed is not None and volumes is not None, "both searches have finished"
+    label = one.objectives[0]
+    (_, parent), (rival, fixed) = one.best_parent(best)[label], one.best_fixed(best)[label]
+    pairs = [f"{value:.3f} ±{error:.3f}" for value, error in (best.confirmed[label], parent, fixed)]
+    return fixed[0], (seed, *pairs, rival, volumes["front"], volumes["fixed"], round(seconds))
 
 
 BENCHMARKS = {"operators": bench_operators, "candidate": bench_candidate, "start": bench_start, "demo": bench_demo}
