@@ -31,12 +31,14 @@ def search(spec: "str | Path | RunSpec", out: str | Path, scorer: "ScorerFunctio
 
 def resume(
     out: str | Path,
-    budget: "Budget | None" = None,
+    budget: "Budget | int | None" = None,
     scorer: "ScorerFunction | None" = None,
     *,
     device: str | None = None,
 ) -> "Results":
     """Go on with the run in `out` where it was stopped or killed, perhaps with another budget or on another device.
+
+    A number as `budget` is evaluations.
 
     Raises:
         evomerge.errors.SpecError: there is no run, or its models or tasks have changed since.
@@ -45,6 +47,10 @@ def resume(
     """
     from evomerge import assemble
 
+    if isinstance(budget, int):
+        from evomerge.spec import Budget
+
+        budget = Budget(evaluations=budget)
     return assemble.resume(Path(out), budget=budget, device=device, scorer=scorer)
 
 

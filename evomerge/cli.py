@@ -193,11 +193,12 @@ def report(
     from evomerge.assemble import load
     from evomerge.report import write_report
 
+    results = load(run)
     page = out or run / "report.html"
     if page.is_dir() or not page.parent.is_dir():
         wrong = f"{page} is a folder" if page.is_dir() else f"{page.parent} is not a folder"
         raise SpecError(f"--out: {page} cannot be written, {wrong}; choose another")
-    typer.echo(f"wrote {write_report(load(run), page)}")
+    typer.echo(f"wrote {write_report(results, page)}")
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """What counts as better, declared: objectives over benchmark tasks, and the items they are measured on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from evomerge.values import Value
 
 Direction: TypeAlias = Literal["max", "min"]
+Bounds: TypeAlias = Sequence[tuple[float, float]]
+"""Worst and best known value of each objective, signed so that higher is better."""
 
 
 class TieBreak(Value):
@@ -61,6 +63,11 @@ class Items(Value):
     group: str | None = None
 
 
+def bounds_of(points: Iterable[Sequence[float]]) -> Bounds:
+    """The bounds of these points; none of none."""
+    return [(min(column), max(column)) for column in zip(*points, strict=True)]
+
+
 class Fitness(Value):
     """Objectives, the items they are measured on, and how several objectives become one number.
 
@@ -83,15 +90,17 @@ class Fitness(Value):
                     named[f"{task} #{copies + 1}" if copies else task] = use
         return named
 
-    def scalar(self, utilities: Sequence[float], ideal: Sequence[float]) -> float:
+    def scalar(self, utilities: Sequence[float], bounds: Bounds) -> float:
         """All objectives as one number, higher is better.
 
-        Chebyshev is the augmented one (Steuer & Choo 1983), measured from `ideal`, the best known of each.
+        Chebyshev is the augmented one (Steuer & Choo 1983), measured from the best known of each objective and in
+        shares of its known range, so that one that varies little counts as much as one that varies a lot.
         """
         weights = [objective.weight for objective in self.objectives.values()]
         if self.scalarisation == "weighted_sum":
             return sum(w * u for w, u in zip(weights, utilities, strict=True)) / sum(weights)
-        gaps = [w * (best - u) for w, best, u in zip(weights, ideal, utilities, strict=True)]
+        shares = [(best - u) / ((best - worst) or 1.0) for (worst, best), u in zip(bounds, utilities, strict=True)]
+        gaps = [weight * share for weight, share in zip(weights, shares, strict=True)]
         return -max(gaps) - 0.05 * sum(gaps)
 
     def keys(self, objective: str) -> tuple[str, ...]:

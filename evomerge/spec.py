@@ -223,8 +223,10 @@ def _absolute(value: Any, where: Path) -> Path:
 
 def _first_error(error: ValidationError, plain: Any, kind: Any, source: str) -> str:
     """The first complaint, in words: file, field, value, way out."""
-    first = error.errors()[0]
-    paths = [_readable(each["loc"], plain) for each in error.errors()]
+    # A key that is not known comes first: it is often the one that is missing, misspelt.
+    errors = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    first = errors[0]
+    paths = [_readable(each["loc"], plain) for each in errors]
     path = paths[0]
     others = len(paths) - paths.count(path)
     more = f" (and {others} more)" if others else ""
@@ -244,7 +246,8 @@ def _complaint(first: Mapping[str, Any], kind: Any, *, several: bool) -> str:
         return f" is {shown}; give {forms[field]}"
     match first["type"]:
         case "extra_forbidden":
-            near = difflib.get_close_matches(name, _known_keys(kind), n=1)
+            known = _known_keys(kind)
+            near = difflib.get_close_matches(name, known, n=1) or [key for key in known if key.startswith(name)]
             return f" is not a key here{f'; did you mean {near[0]}?' if near else '; take it out'}"
         case "missing":
             return " is missing; write it"

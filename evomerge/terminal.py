@@ -17,6 +17,8 @@ QUIET_EVERY = 10.0
 """Seconds between progress lines where there is no terminal."""
 WIDTH = 120
 """Columns of a table where there is no terminal to be asked."""
+WIDE = 100
+"""Columns that all of a front's table needs."""
 PHASES = {"baseline": "fixed recipes", "search": "search", "refresh": "search", "confirm": "confirm"}
 """What the purpose of a work item is called."""
 
@@ -141,7 +143,7 @@ def pair(value: Pair | None, sign: str = "") -> str:
 
 def show(console: Console, results: Results) -> None:
     """Print where a run stands: its tables, its first failures, one line of status."""
-    for table in results_tables(results):
+    for table in results_tables(results, console.width):
         console.print(table)
         console.print()
     for failure in results.to_json()["failures"][:5]:
@@ -150,8 +152,8 @@ def show(console: Console, results: Results) -> None:
     console.print(status_line(results))
 
 
-def results_tables(results: Results) -> list[Table]:
-    """Baselines and front of a run."""
+def results_tables(results: Results, width: int = WIDTH) -> list[Table]:
+    """Baselines and front of a run, with fewer columns where there is less than WIDE."""
     which = "confirmed on held-out items" if results.is_confirmed else "on the search items, optimistic"
     baselines = Table(title=f"parents and fixed recipes ({which})", title_justify="left", show_edge=False)
     baselines.add_column("model")
@@ -160,33 +162,54 @@ def results_tables(results: Results) -> list[Table]:
     for row in results.baselines:
         known = results.known(row)
         baselines.add_row(row.name, *(pair(known.get(label)) for label in results.objectives))
-    return [baselines, _front_table(results)]
+    return [baselines, _front_table(results, wide=width >= WIDE)]
 
 
-def _front_table(results: Results) -> Table:
+def _front_table(results: Results, *, wide: bool) -> Table:
     """A line for every candidate and objective."""
     one = len(results.objectives) == 1
     table = Table(title="finalists, best first" if one else "Pareto front", title_justify="left", show_edge=False)
+    table.caption, table.caption_justify = _legend(results), "left"
     table.add_column("candidate")
-    columns = ["search", "confirmed", "minus best parent", "minus best fixed"] if results.is_confirmed else ["search"]
-    for name in ([] if one else ["objective"]) + columns:
-        table.add_column(name, justify="left" if name == "objective" else "right")
-    rival = next((name for name, _ in results.best_fixed(results.best).values()), None) if results.best else None
-    if rival is not None:
-        table.caption, table.caption_justify = f"best fixed: {rival}", "left"
+    if not one:
+        table.add_column("objective")
+    for name, _ in _columns(results, results.front[0], wide=wide) if results.front else ():
+        table.add_column(name, justify="right")
     for row in results.front:
-        parents, fixed = results.best_parent(row), results.best_fixed(row)
-        for label in results.objectives:
-            first = _called(results, row) if label == results.objectives[0] else ""
-            cells = [] if one else [label]
-            cells.append(pair((row.search or {}).get(label)))
-            if results.is_confirmed:
-                cells.append(pair((row.confirmed or {}).get(label)))
-                cells += [pair(rivals[label][1], "+") if label in rivals else "" for rivals in (parents, fixed)]
-            table.add_row(first, *cells)
+        columns = _columns(results, row, wide=wide)
+        for place, label in enumerate(results.objectives):
+            head = [_called(results, row) if place == 0 else "", *([] if one else [label])]
+            table.add_row(*head, *(values.get(label, "") for _, values in columns))
         if not one:
             table.add_section()
     return table
+
+
+def _columns(results: Results, row: Row, *, wide: bool) -> list[tuple[str, dict[str, str]]]:
+    """What a front's table says of a candidate: heads, and cells by objective."""
+    search = ("search", {label: pair(value) for label, value in (row.search or {}).items()})
+    if not results.is_confirmed:
+        return [search]
+    confirmed = ("confirmed", {label: pair(value) for label, value in (row.confirmed or {}).items()})
+    parent, fixed = (
+        (f"minus best {name}", {label: pair(difference, "+") for label, (_, difference) in rivals.items()})
+        for name, rivals in (("parent", results.best_parent(row)), ("fixed", results.best_fixed(row)))
+    )
+    return [search, confirmed, parent, fixed] if wide else [confirmed, fixed]
+
+
+def _legend(results: Results) -> str:
+    """What the marks in the front's table stand for, those that are there."""
+    rows, parts = results.front, []
+    if results.best is not None and results.is_confirmed:
+        rivals = results.best_fixed(results.best).values()
+        parts += [f"best fixed: {name}" for name in dict.fromkeys(name for name, _ in rivals)]
+    parts += ["*: best"] if results.best in rows else []
+    if len(results.objectives) > 1 and rows:
+        parts.append(f"knee: {results.pick('knee').number}")
+    if any(row.origin == "recommended" for row in rows):
+        parts.append("recommended: the optimiser's centre, or the mean of its top 8")
+    return "; ".join(parts)
 
 
 def _called(results: Results, row: Row) -> str:

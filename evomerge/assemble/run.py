@@ -87,6 +87,11 @@ def resume(
     """
     store = RunStore(out, write=True)
     try:
+        found = Results(store)
+        _check_budget(found, budget)
+        if found.status == "finished" and budget in (None, found.state.budget):
+            listener.say(f"{out} is finished; a larger budget extends it")
+            return found
         evaluator = _reopened_evaluator(store, scorer, listener, device)
         session = _opened(store, evaluator, budget, listener)
         space = bind(store.file.spec.space, store.file.parents)
@@ -94,6 +99,12 @@ def resume(
         return _finished(session, _study(session, start, listener))
     finally:
         store.close()
+
+
+def _check_budget(found: Results, budget: Budget | None) -> None:
+    done = len(found.state.finished())
+    if budget is not None and budget.evaluations is not None and budget.evaluations < done:
+        raise SpecError(f"--budget: {done} evaluations are done, {budget.evaluations} would be fewer; give more")
 
 
 def confirm_more(out: Path, top: int, *, scorer: "ScorerFunction | None" = None, listener: Listener = QUIET) -> Results:

@@ -11,7 +11,7 @@ from evomerge.errors import SpecError
 from evomerge.estimate import Grader
 from evomerge.fitness import Fitness
 from evomerge.recipe import BASE, Recipe
-from evomerge.results import Results
+from evomerge.results import Results, Row
 from evomerge.space import bind, unchanged
 from evomerge.spec import Models, load_run, read_yaml
 from evomerge.trial import Draw
@@ -84,7 +84,18 @@ def export(
         if files.parents.models[name].digest != folder.digest:
             raise SpecError(f"{name} at {folder.path} has changed since the search; restore it, or search again")
     listener.say(f"writing candidate {row.number}")
-    return export_run(results, row, files, out, formats, force=force)
+    return [*_doubts(results, row), *export_run(results, row, files, out, formats, force=force)]
+
+
+def _doubts(results: Results, row: Row) -> list[str]:
+    """What somebody who is about to use a candidate should know of it."""
+    doubts = []
+    if row.confirmed is None:
+        doubts.append(f"candidate {row.number} is not confirmed on held-out items; its values are optimistic")
+    if row.name in results.parent_names:
+        other = "; --pick knee takes a merge from the middle of the front" if len(results.objectives) > 1 else ""
+        doubts.append(f"candidate {row.number} is {row.name}, unchanged{other}")
+    return doubts
 
 
 def score(

@@ -112,6 +112,6 @@ def _locate(source: str, label: str) -> Folder:
     except Exception as error:  # noqa: BLE001  The hub library's own errors vary from release to release.
         reason = str(error).strip().split("\n")[0]
         raise SpecError(
-            f"{label}: {source} is neither a folder here nor could it be fetched as a hub id ({reason})"
+            f"{label}: there is no folder {source}, and it could not be fetched as a hub id either ({reason})"
         ) from None
     return Folder(path=found, hub=source)

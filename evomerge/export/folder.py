@@ -87,7 +87,7 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
 
 def write_run(path: Path, results: Results) -> None:
     """The run file of a search, with every default written out, which `evomerge search` reads."""
-    plain = results.file.spec.to_plain()
+    plain = results.file.spec.model_dump(mode="json", exclude_none=True)
     path.write_text(yaml.dump(plain, Dumper=_Compact, sort_keys=False, allow_unicode=True, width=120))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evomerge.optimize import Optimizer
-from evomerge.optimize.scalarised import Scalar, Scalarised, ideal_of, reduced
+from evomerge.optimize.scalarised import Scalar, Scalarised, known_bounds, reduced
 from evomerge.optimize.seeded import Seeded
 from evomerge.spec import CmaSpec, Nsga2Spec, OptimizerSpec, RandomSpec, TpeSpec
 from evomerge.trial import Observation
@@ -32,9 +32,9 @@ class Build:
         """The optimiser."""
         if not isinstance(self.spec, CmaSpec) or self.objectives == 1:
             return self._seeded(known)
-        ideal = ideal_of(known)
-        inner = self._seeded(reduced(known, self.scalar, ideal))
-        return Scalarised(inner, self.scalar, (self.dimension, self.objectives), ideal)
+        bounds = known_bounds(known)
+        inner = self._seeded(reduced(known, self.scalar, bounds))
+        return Scalarised(inner, self.scalar, (self.dimension, self.objectives), bounds)
 
     def _seeded(self, known: Sequence[Observation]) -> Seeded:
         around = max(FEWEST_AROUND, first_population(self.spec, self.dimension) - len(self.seeds))
@@ -43,11 +43,11 @@ class Build:
     def _rank(self, observations: Sequence[Observation]) -> list[Observation]:
         """Best first; failures are left out."""
         valid = [o for o in observations if o.utilities is not None]
-        ideal = ideal_of(valid)
+        bounds = known_bounds(valid)
 
         def merit(observation: Observation) -> tuple[float, int]:
             utilities = observation.utilities or ()
-            value = utilities[0] if len(utilities) == 1 else self.scalar(utilities, ideal)
+            value = utilities[0] if len(utilities) == 1 else self.scalar(utilities, bounds)
             return -value, observation.number or 0
 
         return sorted(valid, key=merit)

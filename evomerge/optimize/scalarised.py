@@ -2,24 +2,25 @@
 
 from collections.abc import Callable, Sequence
 
+from evomerge.fitness import Bounds, bounds_of
 from evomerge.optimize import Optimizer
 from evomerge.optimize.checks import checked
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
-Scalar = Callable[[Sequence[float], Sequence[float]], float]
-"""One number from utilities and the ideal point they are measured against."""
+Scalar = Callable[[Sequence[float], Bounds], float]
+"""One number from utilities and the bounds they are measured within."""
 
 
 class Scalarised:
-    """Tells `inner` one number an observation: `scalar` of its utilities and of the best of each seen so far."""
+    """Tells `inner` one number an observation: `scalar` of its utilities within the bounds of all seen so far."""
 
-    def __init__(self, inner: Optimizer, scalar: Scalar, shape: tuple[int, int], ideal: Sequence[float] = ()) -> None:
-        """`shape` is how many genes and how many objectives there are."""
+    def __init__(self, inner: Optimizer, scalar: Scalar, shape: tuple[int, int], bounds: Bounds = ()) -> None:
+        """`shape` is how many genes and how many objectives there are, `bounds` those of what `inner` knows."""
         self._inner = inner
         self._shape = shape
         self._scalar = scalar
-        self._ideal = list(ideal)
+        self._bounds = bounds
 
     @property
     def generation(self) -> int | None:
@@ -31,27 +32,27 @@ class Scalarised:
         return self._inner.ask(count)
 
     def tell(self, observations: Sequence[Observation]) -> None:
-        """Results, each as one number; all of one call are measured against one ideal point."""
-        self._ideal = ideal_of(checked(observations, *self._shape), self._ideal)
-        self._inner.tell(reduced(observations, self._scalar, self._ideal))
+        """Results, each as one number; all of one call are measured within the same bounds."""
+        self._bounds = known_bounds(checked(observations, *self._shape), self._bounds)
+        self._inner.tell(reduced(observations, self._scalar, self._bounds))
 
     def recommend(self) -> list[Genome]:
         """The inner optimiser's."""
         return self._inner.recommend()
 
 
-def ideal_of(observations: Sequence[Observation], before: Sequence[float] = ()) -> list[float]:
-    """The best of each objective, in these observations and before."""
-    points = [o.utilities for o in observations if o.utilities is not None] + ([tuple(before)] if before else [])
-    return [max(column) for column in zip(*points, strict=True)]
+def known_bounds(observations: Sequence[Observation], before: Bounds = ()) -> Bounds:
+    """Worst and best of each objective, in these observations and before."""
+    points = [o.utilities for o in observations if o.utilities is not None]
+    return bounds_of([*points, *zip(*before, strict=True)])
 
 
-def reduced(observations: Sequence[Observation], scalar: Scalar, ideal: Sequence[float]) -> list[Observation]:
+def reduced(observations: Sequence[Observation], scalar: Scalar, bounds: Bounds) -> list[Observation]:
     """The observations with one utility each."""
     found = []
     for observation in observations:
         if observation.utilities is not None:
-            value = scalar(observation.utilities, ideal)
+            value = scalar(observation.utilities, bounds)
             observation = observation.model_copy(update={"utilities": (value,), "errors": ()})
         found.append(observation)
     return found

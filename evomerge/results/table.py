@@ -8,7 +8,7 @@ from typing import Any
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader, Pair
 from evomerge.events import Asked, Evaluated
-from evomerge.fitness import Fitness
+from evomerge.fitness import Bounds, Fitness, bounds_of
 from evomerge.recipe import Recipe
 from evomerge.results.pareto import crowded_out, hypervolume, knee, non_dominated
 from evomerge.results.state import RunState
@@ -48,7 +48,7 @@ class Results:
         self.fitness: Fitness = store.file.spec.fitness
         self.grader = Grader(self.fitness, store.table)
         self.state = RunState(store.file.spec.budget)
-        self._ideals: dict[str, list[float]] = {}
+        self._bounds: dict[str, Bounds] = {}
         for event in store.events():
             self.state.apply(event)
 
@@ -135,7 +135,7 @@ class Results:
 
     def scalar(self, row: Row, which: str = "known") -> float:
         """All objectives of a row as one number."""
-        return self.fitness.scalar(self._oriented(row, which), self._ideal(which))
+        return self.fitness.scalar(self._oriented(row, which), self._bounds_of(which))
 
     def pick(self, what: str) -> Row:
         """A candidate by `best`, `knee`, an objective's label, or `number:N`.
@@ -143,7 +143,7 @@ class Results:
         Raises:
             SpecError: there is no such thing, or nothing has been evaluated yet.
         """
-        if what.startswith("number:"):
+        if what.startswith("number:") or what.isdigit():
             number = what.removeprefix("number:")
             if not number.isdigit() or int(number) not in self.rows:
                 way = f"`evomerge show {self.store.folder} --csv` lists them"
@@ -165,9 +165,11 @@ class Results:
         """The recipe of a candidate, decoded from its genome unless it was written out.
 
         Raises:
-            SpecError: this version decodes the genome to another recipe than the run's did.
+            SpecError: there is no such candidate, or this version decodes its genome to another recipe.
         """
-        asked = self.state.candidates[number]
+        asked = self.state.candidates.get(number)
+        if asked is None:
+            raise SpecError(f"{self.store.folder} has no candidate {number}; its numbers end at {len(self.rows) - 1}")
         if asked.recipe is not None or asked.genome is None:
             assert asked.recipe is not None, "a candidate without a genome has its recipe written out"
             return asked.recipe
@@ -271,12 +273,12 @@ class Results:
     def _values(self, row: Row, which: str) -> Mapping[str, Pair]:
         return self.known(row) if which == "known" else (row.search or {})
 
-    def _ideal(self, which: str) -> list[float]:
-        """The best known value of each objective, signed so that higher is better."""
-        if which not in self._ideals:
-            points = [self._oriented(row, which) for row in self.rows.values() if self._values(row, which)]
-            self._ideals[which] = [max(column) for column in zip(*points, strict=True)]
-        return self._ideals[which]
+    def _bounds_of(self, which: str) -> Bounds:
+        """Worst and best known value of each objective, signed so that higher is better."""
+        if which not in self._bounds:
+            rows = [row for row in self.rows.values() if self._values(row, which)]
+            self._bounds[which] = bounds_of(self._oriented(row, which) for row in rows)
+        return self._bounds[which]
 
     def _oriented(self, row: Row, which: str = "known") -> tuple[float, ...]:
         return self.grader.oriented(self._values(row, which))

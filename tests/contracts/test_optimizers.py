@@ -92,7 +92,7 @@ def test_two_instances_do_not_disturb_each_other(name: str, objectives: int) -> 
 
 REPLAY = """
 import json, sys
-sys.path[:0] = [sys.argv[1]]
+sys.path[:0] = sys.argv[1:]
 from test_optimizers import build, Observation
 plain = json.load(sys.stdin)
 optimizer = build(plain["name"], plain["objectives"])
@@ -134,7 +134,7 @@ def test_a_replay_in_a_fresh_process_goes_on_bit_for_bit(name: str, objectives: 
     plain = {"name": name, "objectives": objectives, "events": events}
     here = Path(__file__).parent
     done = subprocess.run(
-        [sys.executable, "-c", REPLAY, str(here)],
+        [sys.executable, "-c", REPLAY, str(here), str(here.parent)],
         input=json.dumps(plain),
         capture_output=True,
         text=True,

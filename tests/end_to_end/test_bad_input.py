@@ -221,7 +221,7 @@ def test_a_folder_that_is_not_there(cli: Cli, run_file: Write, tmp_path: Path) -
 
 def test_a_hub_id_that_cannot_be_fetched(cli: Cli, run_file: Write) -> None:
     path = edited(run_file(), lambda p: p["models"]["experts"].update(japanese="nobody/nothing@main"))
-    refused(cli("plan", path), "nobody/nothing", "neither a folder here nor could it be fetched")
+    refused(cli("plan", path), "nobody/nothing", "there is no folder nobody/nothing")
 
 
 def test_an_existing_output_folder(cli: Cli, run_file: Write, tmp_path: Path, finished: dict[str, Path]) -> None:

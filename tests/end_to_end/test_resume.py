@@ -219,6 +219,18 @@ def test_a_second_ctrl_c_does_not_wait(run_file: Write, tmp_path: Path, cli: Cli
     assert json.loads(cli("show", run, "--json").out)["state"] == "stopped"
 
 
+def test_less_budget_than_is_spent_is_refused(copy_of_run: Callable[[str], Path], cli: Cli) -> None:
+    run = copy_of_run("one")
+    before = (run / "journal.jsonl").read_bytes()
+    found = cli("resume", run, "--budget", 10)
+    assert found.status == 2
+    assert "40 evaluations are done, 10 would be fewer" in found.err
+    found = cli("resume", run)
+    assert found.status == 0
+    assert "is finished; a larger budget extends it" in found.err
+    assert (run / "journal.jsonl").read_bytes() == before
+
+
 def test_missing_marks_and_items_are_named(copy_of_run: Callable[[str], Path], cli: Cli) -> None:
     run = copy_of_run("one")
     (run / "responses/marks.f64").unlink()

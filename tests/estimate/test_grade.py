@@ -120,9 +120,11 @@ def test_scalarisations() -> None:
     weighted = FITNESS.scalar((0.75, -1.0, 0.625), ())
     assert weighted == pytest.approx((3 * 0.75 - 1.0 + 0.625) / 5)
     chebyshev = FITNESS.model_copy(update={"scalarisation": "chebyshev"})
-    ideal = (1.0, 0.0, 1.0)
-    balanced, lopsided = (chebyshev.scalar(point, ideal) for point in ((0.8, -0.5, 0.5), (1.0, -1.5, 1.0)))
+    bounds = ((0.0, 1.0), (-2.0, 0.0), (0.0, 1.0))
+    balanced, lopsided = (chebyshev.scalar(point, bounds) for point in ((0.8, -0.5, 0.5), (1.0, -1.9, 1.0)))
     assert balanced > lopsided
+    stretched = [(0.0, 1.0), (-200.0, 0.0), (0.0, 1.0)]
+    assert chebyshev.scalar((0.8, -50.0, 0.5), stretched) == pytest.approx(balanced), "the unit does not matter"
 
 
 def test_uses_that_agree_share_their_marks() -> None:
