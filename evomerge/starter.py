@@ -24,8 +24,8 @@ space: {space}
 # folders named by `include`. Search and confirm items are disjoint: winners are confirmed on what they never saw.
 fitness:
   # include: [tasks]
-  objectives:
-    first: {{task: arc_easy, metric: acc_norm}}       # one line an objective; two or more give a Pareto front
+  objectives:                                       # two examples: put your own in their place, one line each
+    first: {{task: arc_easy, metric: acc_norm}}       # one objective is maximised, two or more give a Pareto front
     second: {{task: gsm8k, metric: "exact_match,flexible-extract", fewshot: 5}}
   items: {{search: 128, confirm: 512}}                # per task, chosen by hash; more search items, less overfitting
 

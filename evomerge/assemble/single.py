@@ -108,7 +108,7 @@ def score(
     """
     from evomerge.evaluate import EvaluatorFactory, choose_device
 
-    if model.is_dir() or not model.is_file():
+    if not model.is_file() and model.suffix not in (".yaml", ".yml"):
         source = str(model.absolute()) if model.exists() else str(model)
         files = _open(Models(experts={"model": source}), 0, listener, called=lambda _: "MODEL")
         recipe = unchanged(files.parents, "model")
