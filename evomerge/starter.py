@@ -16,8 +16,9 @@ TEMPLATE = """\
 
 models:
 {models}
-# Which merges may be proposed. Presets: {spaces}; or a file, or a mapping like
-#   {{kind: blend, operator: ties, groups: 4, weight: [0.0, 1.5], density: [0.2, 1.0]}}
+# Which merges may be proposed: a preset, a file, or a mapping.
+#   Presets: {spaces}.
+#   A mapping: {{kind: blend, operator: ties, groups: 4, weight: [0.0, 1.5], density: [0.2, 1.0]}}
 space: {space}
 
 # What counts as better, on which items. Tasks are lm-eval's (`lm-eval ls tasks`), or YAML files of your own in
@@ -25,7 +26,7 @@ space: {space}
 fitness:
   # include: [tasks]
   objectives:                                       # two examples: put your own in their place, one line each
-    first: {{task: arc_easy, metric: acc_norm}}       # one objective is maximised, two or more give a Pareto front
+    first: {{task: arc_easy, metric: acc_norm}}       # one gives a best model, two or more a Pareto front
     second: {{task: gsm8k, metric: "exact_match,flexible-extract", fewshot: 5}}
   items: {{search: 128, confirm: 512}}                # per task, chosen by hash; more search items, less overfitting
 
