@@ -88,6 +88,7 @@ def resume(
     store = RunStore(out, write=True)
     try:
         found = Results(store)
+        _check_scorer(store, scorer)
         _check_budget(found, budget)
         if found.status == "finished" and budget in (None, found.state.budget):
             listener.say(f"{out} is finished; a larger budget extends it")
@@ -99,6 +100,12 @@ def resume(
         return _finished(session, _study(session, start, listener))
     finally:
         store.close()
+
+
+def _check_scorer(store: RunStore, scorer: "ScorerFunction | None") -> None:
+    then, now = (name or "lm-eval tasks" for name in (store.file.scorer, _name_of(scorer)))
+    if then != now:
+        raise SpecError(f"{store.folder} was scored by {then}, not by {now}; go on from Python with the same scorer")
 
 
 def _check_budget(found: Results, budget: Budget | None) -> None:
@@ -169,9 +176,7 @@ def _reopened_evaluator(
     for note in store.notes:
         listener.say(note)
     file = store.file
-    if file.scorer != _name_of(scorer):
-        then, now = (name or "lm-eval tasks" for name in (file.scorer, _name_of(scorer)))
-        raise SpecError(f"{store.folder} was scored by {then}, not by {now}; go on from Python with the same scorer")
+    _check_scorer(store, scorer)
     run = file.spec if device is None else file.spec.model_copy(update={"device": device})
     evaluator = factory(run, scorer, listener).build()
     for name, folder in file.parents.models.items():
