@@ -176,7 +176,8 @@ class Study:
 
     def _unused(self, name: str | None) -> str | None:
         """A fixed recipe's name, unless the confirmation of a smaller budget has used it."""
-        return None if name in {asked.name for asked in self.session.state.candidates.values()} else name
+        used = name is not None and any(asked.name == name for asked in self.session.state.candidates.values())
+        return None if used else name
 
     def _collect(self) -> None:
         for evaluation in self.session.collect():

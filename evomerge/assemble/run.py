@@ -122,9 +122,10 @@ def confirm_more(out: Path, top: int, *, scorer: "ScorerFunction | None" = None,
     """
     store = RunStore(out, write=True)
     try:
-        if not Results(store).choose_finalists(top):
+        found = Results(store)
+        if not found.choose_finalists(top):
             raise SpecError(f"{out}: no candidate has been scored yet; go on with: evomerge resume {out}")
-        state = Results(store).status
+        state = found.status
         session = _opened(store, _reopened_evaluator(store, scorer, listener), None, listener)
         return _guarded(session, lambda: confirm(session, top), "finished" if state == "finished" else "stopped")
     finally:
