@@ -1,0 +1,55 @@
+"""What is known of a model on one task, and what an estimator makes of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+LEVEL = 0.95
+"""Of every interval."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A model's marks on drawn items of one task, beside what is known of all its items.
+
+    What is asked for is `weights @ marks` over the whole pool. `places` are distinct and say which items were drawn,
+    `probabilities` how likely each was (1: certain). `predicted` is what a response model expected of this model
+    before the draw, `parents` what the parents answered; `masses` are the weights of anchors, which are not random.
+    """
+
+    weights: Floats  # (items,), sums to 1
+    places: Ints  # (drawn,)
+    marks: Floats  # (drawn,)
+    probabilities: Floats  # (drawn,)
+    predicted: Floats | None = None  # (items,)
+    parents: Floats = field(default_factory=lambda: np.empty((0, 0)))  # (parents, items)
+    masses: Floats | None = None  # (drawn,)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every item was drawn, so that nothing is left to estimate."""
+        return len(self.places) == len(self.weights)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value, its standard error, a 95 % interval and how many items drawn at random would tell as much."""
+
+    value: float
+    error: float
+    low: float
+    high: float
+    effective: float
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def estimated(value: float, error: float, freedom: float, *, effective: float, **diagnostics: float) -> Estimate:
+    """An estimate with the interval of Student's t; no freedom left means a normal one."""
+    half = error * float(stats.t.ppf((1 + LEVEL) / 2, freedom) if freedom > 0 else stats.norm.ppf((1 + LEVEL) / 2))
+    return Estimate(value, error, value - half, value + half, effective, diagnostics)
