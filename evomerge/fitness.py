@@ -1,11 +1,11 @@
 """What counts as better, declared: objectives over benchmark tasks, and the items they are measured on."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from evomerge.values import Value
+from evomerge.values import Value, by_name
 
 Direction: TypeAlias = Literal["max", "min"]
 Bounds: TypeAlias = Sequence[tuple[float, float]]
@@ -63,6 +63,70 @@ class Items(Value):
     group: str | None = None
 
 
+EstimatorKind: TypeAlias = Literal[
+    "mean", "weighted", "p_irt", "gp_irt", "mp_irt", "gmp_irt", "difference", "aipw", "blend"
+]
+Design: TypeAlias = Literal["random", "stratified", "active", "anchors", "anchors_irt", "information"]
+BY_CHOICE = ("anchors", "anchors_irt", "information")
+"""Designs that leave nothing to chance, so that no estimate from them can be corrected by probabilities."""
+WITHOUT_CHANCE = ("mean", "weighted", "p_irt", "gp_irt", "mp_irt", "gmp_irt")
+"""Estimators that do without probabilities."""
+ANY_RANGE = ("mean", "weighted", "difference", "aipw")
+"""Estimators of marks that need not lie in [0, 1]."""
+
+
+class EstimatorSpec(Value):
+    """How a search tells what a candidate is worth from a few items.
+
+    `items` are drawn per task and candidate by `design`, the same for a whole generation and, where `rotate` is on,
+    others for the next. `rungs` are smaller numbers of items after each of which only the best `keep` go on.
+    `refresh` is the share of a search's items that goes to scoring elites again on fresh items. `calibration` is a
+    file of item parameters.
+    """
+
+    kind: EstimatorKind = "aipw"
+    items: Annotated[int, Field(ge=1, description="a number of items, or all")] | Literal["all"] = 40
+    design: Design | None = None
+    rotate: bool | None = None
+    rungs: tuple[Annotated[int, Field(ge=1)], ...] = Field((), strict=False)  # `by_name` hands on a list.
+    keep: float = Field(0.5, gt=0, lt=1)
+    refresh: float = Field(0.1, ge=0, le=0.5)
+    calibration: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.design in BY_CHOICE and self.kind not in WITHOUT_CHANCE:
+            raise ValueError(f"{self.kind} needs items drawn by chance; give design random, stratified or active")
+        if self.rungs and (list(self.rungs) != sorted(set(self.rungs)) or not self._below(self.rungs[-1])):
+            raise ValueError(f"rungs {list(self.rungs)} must grow and end below items, which is {self.items}")
+        if self.design in ("anchors_irt", "information") and self.calibration is None:
+            raise ValueError(f"design {self.design} needs item parameters; give calibration: FILE")
+        return self
+
+    def _below(self, rung: int) -> bool:
+        return self.items == "all" or rung < self.items
+
+    def drawn(self, table: "ItemTable") -> int:
+        """How many items a candidate is put to, over all tasks, if it is put to a whole draw."""
+        return sum(self.drawn_of(task) for task in table.tasks.values())
+
+    def drawn_of(self, task: "TaskItems") -> int:
+        """The same of one task."""
+        pool = len(task.search.ids)
+        return pool if self.items == "all" else min(self.items, pool)
+
+    @property
+    def chosen_design(self) -> Design:
+        """The design, or what suits the estimator best."""
+        suited: dict[str, Design] = {"weighted": "anchors", "aipw": "active", "difference": "active", "blend": "active"}
+        return self.design or suited.get(self.kind, "random")
+
+    @property
+    def rotates(self) -> bool:
+        """Whether every generation gets items of its own: yes, unless they are chosen or the user says otherwise."""
+        return self.chosen_design not in BY_CHOICE if self.rotate is None else self.rotate
+
+
 def bounds_of(points: Iterable[Sequence[float]]) -> Bounds:
     """The bounds of these points; none of none."""
     return [(min(column), max(column)) for column in zip(*points, strict=True)]
@@ -77,6 +141,7 @@ class Fitness(Value):
     include: tuple[str, ...] = ()
     objectives: dict[str, Objective] = Field(min_length=1)
     items: Items = Items()
+    estimator: Annotated[EstimatorSpec, BeforeValidator(by_name)] = EstimatorSpec()
     scalarisation: Literal["weighted_sum", "chebyshev"] = "weighted_sum"
 
     def uses(self) -> dict[str, "TaskUse"]:
@@ -160,6 +225,10 @@ class ItemTable(Value):
     """All items of a fitness, by the names of `Fitness.uses`: fixed when a run is opened, kept with it."""
 
     tasks: dict[str, TaskItems]
+
+    def count(self, pool: str, places: Mapping[str, Sequence[int]] | None = None) -> int:
+        """How many items there are at these places, or in the whole pool, over all tasks."""
+        return sum(map(len, self.drawn(pool, places).values()))
 
     def drawn(self, pool: str, places: Mapping[str, Sequence[int]] | None = None) -> dict[str, list[str]]:
         """Item ids by task: the whole pool, or its items at the given places."""

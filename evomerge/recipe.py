@@ -256,6 +256,11 @@ class Parents(Value):
     lender: str | None = None
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The base, then the experts."""
+        return (*((self.base,) if self.base else ()), *self.experts)
+
+    @property
     def template(self) -> str:
         """Who lends config, tokenizer and chat template."""
         return self.lender or self.base or self.experts[0]

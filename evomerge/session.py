@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from evomerge.errors import Interrupted
+from evomerge.estimate import Appraiser, Grader, Ledger
 from evomerge.events import Asked, Assigned, Evaluated, Event, Incident
 from evomerge.execute import Executor
 from evomerge.recipe import Recipe
-from evomerge.results import RunState
+from evomerge.results import RunState, read_into
 from evomerge.store import RunStore
 from evomerge.trial import Candidate, Draw, Evaluation, Failure, Purpose, Seconds, Work
 
@@ -19,9 +20,9 @@ Watch = Callable[["Session", Evaluation], None]
 
 
 class Session:
-    """Keeps journal, state and executor in step: nothing is handed out that is not written down first.
+    """Keeps journal, state, ledger and executor in step: nothing is handed out that is not written down first.
 
-    `watch` is called with every result, once it is written down.
+    `watch` is called with every result, once it is written down. `appraiser` says what the marks so far are worth.
     """
 
     def __init__(self, store: RunStore, executor: Executor, watch: Watch = lambda *_: None) -> None:
@@ -32,14 +33,21 @@ class Session:
         self._watch = watch
         self._in_flight: set[int] = set()
         self._started = time.monotonic()
+        grader = Grader(store.file.spec.fitness, store.table)
+        self.appraiser = Appraiser(grader, Ledger(store.table), store.calibration)
         for event in store.events():
-            self.state.apply(event)
+            self._apply(event)
         self._seconds_before = self.state.seconds()
 
     def record(self, event: Event) -> None:
         """Write an event down and take it in."""
         self.store.append(event)
+        self._apply(event)
+
+    def _apply(self, event: Event) -> None:
         self.state.apply(event)
+        if isinstance(event, Evaluated):
+            read_into(self.appraiser.ledger, event, self.state, self.store)
 
     @property
     def next_number(self) -> int:
@@ -64,12 +72,17 @@ class Session:
     def affordable(self) -> int:
         """How many more evaluations seconds and items allow, whatever they are of."""
         limits = [sys.maxsize]
-        if (items := self.state.budget.item_evaluations) is not None:
-            pool = sum(len(task.search.ids) for task in self.store.table.tasks.values())
-            limits.append(items // pool - sum(work.draw.pool == "search" for work in self.state.works.values()))
+        if self.state.budget.item_evaluations is not None:
+            each = self.store.file.spec.fitness.estimator.drawn(self.store.table)
+            limits.append(self.items_left() // each)
         if (seconds := self.state.budget.seconds) is not None:
             limits.append(self._affordable_in(seconds - self.seconds()))
         return max(0, min(limits))
+
+    def items_left(self) -> int:
+        """How many more search items may be put to models, what is in flight counted as spent."""
+        most = self.state.budget.item_evaluations
+        return sys.maxsize if most is None else most - self.state.items(self.store.table)
 
     def _affordable_in(self, seconds: float) -> int:
         """Evaluations that so many seconds pay for, at the mean price so far."""

@@ -181,6 +181,8 @@ def _section(key: str, value: Any, file: Path, nearby: Path) -> dict[str, Any]:
         source = str(file)
     if isinstance(value, dict) and isinstance(value.get("include"), list):
         value["include"] = [str(_absolute(entry, home)) for entry in value["include"]]
+    if isinstance(value, dict) and isinstance(value.get("estimator"), dict) and "calibration" in value["estimator"]:
+        value["estimator"]["calibration"] = str(_absolute(value["estimator"]["calibration"], home))
     kind: Any = Fitness if key == "fitness" else SpaceSpec
     checked: Value = parse(kind, value, source)
     return checked.to_plain()

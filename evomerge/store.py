@@ -17,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from evomerge.errors import RunError, SpecError
+from evomerge.estimate.calibration import Calibration, read_calibration
 from evomerge.events import EVENT, Evaluated, Event, MarksAt
 from evomerge.fitness import ItemTable
 from evomerge.recipe import Parents
@@ -24,7 +25,8 @@ from evomerge.spec import RunSpec, parse, read_yaml
 from evomerge.trial import Marks
 from evomerge.values import Genome, Value
 
-FORMAT = 1
+FORMATS = (1, 2)
+"""Format 1 knew no estimators: every candidate was put to all search items."""
 SPEC = "spec.yaml"
 JOURNAL = "journal.jsonl"
 ITEMS = "responses/items.json"
@@ -35,7 +37,7 @@ LOCK = "lock"
 class RunFile(Value):
     """`spec.yaml`: all that changes the search, defaults written out. `start` are genomes to begin with."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     evomerge: str
     spec: RunSpec
     parents: Parents
@@ -62,6 +64,7 @@ class RunStore:
             raise SpecError(f"{folder} holds no run (there is no {SPEC}); give the --out folder of a search")
         self.file = _read_spec(folder / SPEC)
         self.table = _read_items(folder / ITEMS)
+        self.calibration = _read_calibration(folder, self.file)
         self.notes: list[str] = []
         self._lock = _locked(folder) if write else None
         try:
@@ -90,6 +93,8 @@ class RunStore:
         try:
             (fresh / "responses").mkdir(parents=True)
             sync_text(fresh / ITEMS, json.dumps(table.to_plain()))
+            if (source := file.spec.fitness.estimator.calibration) is not None:
+                shutil.copyfile(source, fresh / f"calibration{Path(source).suffix}")
             sync_text(fresh / SPEC, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
             # Killed before this line there is no run, after it there is a whole one.
             fresh.replace(folder)
@@ -226,9 +231,18 @@ def _parse_line(raw: bytes) -> Event:
 
 def _read_spec(path: Path) -> RunFile:
     plain = read_yaml(path)
-    if plain.get("format") != FORMAT:
-        raise SpecError(f"{path}: format is {plain.get('format')}, this evomerge reads {FORMAT}; use a newer evomerge")
+    if plain.get("format") not in FORMATS:
+        known = f"{FORMATS[0]} to {FORMATS[-1]}"
+        raise SpecError(f"{path}: format is {plain.get('format')}, this evomerge reads {known}; use a newer evomerge")
+    if plain["format"] == 1:
+        plain["format"] = 2
+        plain["spec"]["fitness"]["estimator"] = {"kind": "mean", "items": "all"}
     return parse(RunFile, plain, str(path))
+
+
+def _read_calibration(folder: Path, file: RunFile) -> Calibration | None:
+    source = file.spec.fitness.estimator.calibration
+    return None if source is None else read_calibration(folder / f"calibration{Path(source).suffix}")
 
 
 def _read_items(path: Path) -> ItemTable:

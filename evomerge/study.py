@@ -1,6 +1,6 @@
 """The loop of a search: ask, record, evaluate, record, tell. Resuming is replaying the journal into it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from evomerge.errors import ReplayMismatch
@@ -8,15 +8,17 @@ from evomerge.estimate import Observer
 from evomerge.events import Asked, Assigned, Told
 from evomerge.optimize import RECOMMENDED, Optimizer
 from evomerge.recipe import Recipe
-from evomerge.schedule import Ask, Schedule
+from evomerge.schedule import More, Schedule
 from evomerge.session import Session
 from evomerge.space import SearchSpace
-from evomerge.trial import Candidate, Draw, Observation, Origin
+from evomerge.trial import Candidate, Draw, Observation, Origin, Purpose
 from evomerge.values import Genome
 
 SAME = 1e-6
 """Largest difference between a gene asked then and now that passes for rounding."""
-SEARCH = Draw(pool="search")
+WHOLE = Draw(pool="search")
+BLOCK = 8
+"""Candidates that share their items where the optimiser knows no generations."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,6 @@ class Study:
         self.parts = parts
         self.notes: list[str] = []
         self._optimizer = parts.optimizer(())
-        self._untold: list[int] = []
         self._asked: dict[int, Genome] = {}
         self._replay()
 
@@ -55,13 +56,13 @@ class Study:
             Interrupted: after Ctrl-C or SIGTERM, with nothing in flight.
         """
         self._resubmit()
-        self._ask_baselines()
+        self._ask_outside(self._parents())
         while True:
             self._fill()
             self.session.check_interrupted()
             if self.session.in_flight:
                 self._collect()
-            elif not self._tell():
+            elif not self._go_on():
                 break
         self._ask_recommended()
 
@@ -79,13 +80,6 @@ class Study:
             self._optimizer = self.parts.optimizer(
                 [self._completed(o) for told in state.told for o in told.observations]
             )
-        self._untold = [number for number in self._searched() if (number, "search") in state.scored]
-
-    def _searched(self) -> list[int]:
-        """Candidates that the optimiser asked for and has not been told of."""
-        candidates = self.session.state.candidates
-        asked = [number for number, c in candidates.items() if c.origin in ("prior", "search")]
-        return [number for number in asked if number not in self.session.state.told_numbers]
 
     def _ask_again(self, event: Asked) -> None:
         asked = self._optimizer.ask(1)
@@ -111,8 +105,24 @@ class Study:
             if work.draw.pool == "search":
                 self._submit(work)
         for number in sorted(set(state.candidates) - {work.number for work in state.works.values()}):
-            if state.candidates[number].origin != "baseline" or state.candidates[number].name in self.parts.outside:
-                self._assign(number, SEARCH)  # Other baselines are the confirmation's.
+            asked = state.candidates[number]
+            if asked.origin != "baseline" or asked.name in self.parts.outside:
+                self._assign(number, self._first_draw(asked.name))  # Other baselines are the confirmation's.
+
+    def _parents(self) -> list[str]:
+        """Names of the parents as they are."""
+        return list(self.session.store.file.parents.names)
+
+    def _first_draw(self, name: str | None) -> Draw:
+        """A parent is put to all items, so that its answers are known; everybody else to those of the draw."""
+        return WHOLE if name in self._parents() else self.parts.schedule.first(self._generation())
+
+    def _generation(self) -> int:
+        """The draw of the next new candidate: another one as soon as anybody on the last one was told of."""
+        state = self.session.state
+        steady = self._optimizer.generation is None
+        full = len(state.on_draw) >= BLOCK if steady else bool(state.on_draw & state.told_numbers)
+        return max(0, state.draw + full)
 
     def _recipe(self, number: int) -> Recipe:
         asked = self.session.state.candidates[number]
@@ -121,26 +131,27 @@ class Study:
         assert asked.recipe is not None, "a candidate without a genome has its recipe written out"
         return asked.recipe
 
-    def _assign(self, number: int, draw: Draw) -> None:
+    def _assign(self, number: int, draw: Draw, purpose: Purpose = "search") -> None:
         origin = self.session.state.candidates[number].origin
-        self._submit(self.session.assign(number, draw, "baseline" if origin == "baseline" else "search"))
+        self._submit(self.session.assign(number, draw, "baseline" if origin == "baseline" else purpose))
 
     def _submit(self, work: Assigned) -> None:
         self.session.submit(work, self._recipe(work.number))
-        state = self.session.state
-        if work.work in state.outcomes and state.candidates[work.number].origin in ("prior", "search"):
-            self._untold.append(work.number)  # The same model was scored before: its marks are there at once.
 
-    def _ask_baselines(self) -> None:
-        """Fixed recipes outside the space are scored beside the search, before it."""
+    def _ask_outside(self, names: Collection[str]) -> None:
+        """Have fixed recipes that the space does not hold scored beside the search."""
         known = {asked.name for asked in self.session.state.candidates.values()}
-        for name, recipe in self.parts.outside.items():
-            if name not in known and self.session.affordable() >= 1:
-                while not self.session.executor.free:
-                    self._collect()
-                self._propose(None, recipe, "baseline", name)
-                self._assign(self.session.next_number - 1, SEARCH)
-        while self.session.in_flight:
+        wanted = [name for name in names if name in self.parts.outside and name not in known]
+        for name in wanted:
+            if self.session.affordable() >= 1:
+                self._make_room()
+                self._propose(None, self.parts.outside[name], "baseline", name)
+                self._assign(self.session.next_number - 1, self._first_draw(name))
+        while wanted and self.session.in_flight:
+            self._collect()
+
+    def _make_room(self) -> None:
+        while not self.session.executor.free:
             self._collect()
 
     def _propose(self, genome: Genome | None, recipe: Recipe, origin: Origin, name: str | None = None) -> None:
@@ -152,26 +163,38 @@ class Study:
 
     def _fill(self) -> None:
         """Give every free worker something to do, while the budget lasts."""
-        while (free := self.session.executor.free) and not self.session.stopping:
+        while self.session.executor.free and not self.session.stopping:
             if self._optimizer.generation is None:
-                self._tell()  # Whatever came back before a kill is told before anything else is asked.
+                self._go_on()  # Whatever came back before a kill is told before anything else is asked.
             left = self.session.left()
             if left <= RECOMMENDED:  # The last evaluations are kept back for what the optimiser recommends.
                 left -= len(self._optimizer.recommend())
-            errands = self.parts.schedule.next(min(free, max(0, left)))
-            begun = [self._begin(errand) for errand in errands]
-            if not any(begun):
+            if left < 1 or not self._parents_known() or not self._begin():
                 return
 
-    def _begin(self, errand: object) -> bool:
-        """Do what the schedule wants done; whether there was anything to do."""
-        if not isinstance(errand, Ask):
-            raise TypeError(f"the schedule wants {errand!r}, which this loop does not know")
-        for genome in (asked := self._optimizer.ask(1)):
-            prior = genome in self.parts.seeds
-            recipe = self.parts.space.decode(genome)
-            self._propose(genome, recipe, "prior" if prior else "search", self._unused(self.parts.seeds.get(genome)))
-            self._assign(self.session.next_number - 1, errand.draw)
+    def _parents_known(self) -> bool:
+        """Whether draws can be made: no parent that was asked for is still being scored.
+
+        Those in the space are the first that an optimiser asks for; the other fixed recipes come after them.
+        """
+        state, names = self.session.state, set(self._parents())
+        inside = {genome for genome, name in self.parts.seeds.items() if name in names}
+        if inside - {asked.genome for asked in state.candidates.values()}:
+            return True
+        if any(state.candidates[work.number].name in names for work in state.open_works()):
+            return False
+        self._ask_outside([name for name in self.parts.outside if name not in names])
+        return True
+
+    def _begin(self) -> bool:
+        """Have a new candidate proposed and scored; whether there was one."""
+        asked = self._optimizer.ask(1)
+        for genome in asked:
+            origin: Origin = "prior" if genome in self.parts.seeds else "search"
+            name = self.parts.seeds.get(genome)
+            draw = self._first_draw(name)
+            self._propose(genome, self.parts.space.decode(genome), origin, self._unused(name))
+            self._assign(self.session.next_number - 1, draw)
         return bool(asked)
 
     def _unused(self, name: str | None) -> str | None:
@@ -180,24 +203,36 @@ class Study:
         return None if used else name
 
     def _collect(self) -> None:
-        for evaluation in self.session.collect():
-            if self.session.state.candidates[evaluation.number].origin in ("prior", "search"):
-                self._untold.append(evaluation.number)
+        self.session.collect()
         if self._optimizer.generation is None:
-            self._tell()
+            self._go_on()
         self.session.check_interrupted()
 
-    def _tell(self) -> bool:
-        """Tell the optimiser all that is known and not told yet, in order of numbers; whether there was anything."""
-        numbers, self._untold = sorted(self._untold), []
-        if numbers:
-            self._tell_of(numbers)
-        return bool(numbers)
+    def _go_on(self) -> bool:
+        """More items for those who earned them; the optimiser is told of the others. Whether there was anything."""
+        busy = {work.number for work in self.session.state.open_works()}
+        ready = sorted(self.session.state.pending - busy)
+        if not ready or self.session.stopping:
+            return False
+        wanted = self.parts.schedule.more(ready, max(0, self.session.state.draw))
+        begun = [more.number for more in wanted if more.number not in busy and self._score_more(more)]
+        told = [number for number in ready if number not in begun]
+        if self._optimizer.generation is not None and begun:
+            told = []  # A generation is told of as a whole.
+        if told:
+            self._tell_of(told)
+        return bool(begun or told)
+
+    def _score_more(self, more: More) -> bool:
+        """Put a candidate to more items, if they can be afforded."""
+        cost = self.session.store.table.count("search", more.draw.places)
+        if cost > self.session.items_left() or self.session.affordable() < 1:
+            return False
+        self._assign(more.number, more.draw, more.purpose)
+        return True
 
     def _tell_of(self, numbers: Sequence[int]) -> None:
-        scored = self.session.state.scored
-        evaluations = [self.session.evaluation(scored[number, "search"]) for number in numbers]
-        observations = tuple(self.parts.observer.observe(evaluations))
+        observations = tuple(self.parts.observer.observe(numbers))
         self.session.record(Told(observations=observations))
         self._optimizer.tell([self._completed(o) for o in observations])
 
@@ -210,11 +245,11 @@ class Study:
             if genome in recommended.values() or self.session.left() < 1:
                 continue
             self.session.check_interrupted()
-            while not self.session.executor.free:
-                self._collect()
+            self._make_room()
+            draw = self._first_draw(None)
             self._propose(genome, self.parts.space.decode(genome), "recommended")
             open_ones.append(self.session.next_number - 1)
-            self._assign(open_ones[-1], SEARCH)
+            self._assign(open_ones[-1], draw)
         while self.session.in_flight:
             self._collect()
         if open_ones:

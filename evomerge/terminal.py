@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from evomerge.estimate import Grader, Pair
+from evomerge.estimate import Pair
 from evomerge.plan import Plan
 from evomerge.results import Results, Row, non_dominated
 from evomerge.session import Session
-from evomerge.trial import Draw, Evaluation, Failure, Marks
+from evomerge.trial import Evaluation
 
 QUIET_EVERY = 10.0
 """Seconds between progress lines where there is no terminal."""
@@ -41,7 +41,7 @@ class Ticker:
         self._started = time.monotonic()
         self._done_before = 0
         self._phase = ""
-        self._points: list[tuple[float, ...]] = []
+        self._points: dict[int, tuple[float, ...]] = {}
         self._failed = 0
 
     def say(self, text: str) -> None:
@@ -55,7 +55,7 @@ class Ticker:
         if phase != self._phase:
             self._begin(session, phase, done - 1, evaluation.seconds.merge + evaluation.seconds.score)
         elif phase == "search":
-            self._take(session, evaluation.outcome)
+            self._take(session, evaluation.number)
         text = "  ".join((*self._found(session), *self._pace(done, total)))
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, total=total or None, standing=text)
@@ -73,9 +73,9 @@ class Ticker:
         """A new phase, in which `done` were there before and the first one took `seconds`."""
         self.close()
         self._phase, self._done_before, self._started = phase, done, time.monotonic() - seconds
-        self._points, self._failed = [], 0
+        self._points, self._failed = {}, 0
         for evaluated in session.state.finished() if phase == "search" else ():
-            self._take(session, session.evaluation(evaluated).outcome)
+            self._take(session, evaluated.number)
         if self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, TextColumn("{task.fields[standing]}"), console=self._console)
@@ -90,22 +90,23 @@ class Ticker:
         works = [work for work in state.works.values() if PHASES[work.purpose] == phase]
         return sum(work.work in state.outcomes for work in works), len(works) if phase == "confirm" else 0
 
-    def _take(self, session: Session, outcome: Marks | Failure) -> None:
-        if isinstance(outcome, Failure):
+    def _take(self, session: Session, number: int) -> None:
+        grader, values = session.appraiser.grader, session.appraiser.values(number)
+        if values is None:
             self._failed += 1
         else:
-            grader = Grader(session.store.file.spec.fitness, session.store.table)
-            self._points.append(grader.oriented(grader.values(outcome, Draw(pool="search"))))
+            signed = zip(map(grader.sign, values), values.values(), strict=True)
+            self._points[number] = tuple(sign * estimate.value for sign, estimate in signed)
 
     def _found(self, session: Session) -> list[str]:
         """The best of each objective, the size of the front, failures."""
-        parts = []
-        if self._points:
-            grader = Grader(session.store.file.spec.fitness, session.store.table)
-            best = zip(grader.fitness.objectives, map(max, zip(*self._points, strict=True)), strict=True)
+        parts, points = [], list(self._points.values())
+        if points:
+            grader = session.appraiser.grader
+            best = zip(grader.fitness.objectives, map(max, zip(*points, strict=True)), strict=True)
             parts.append("best " + ", ".join(f"{label} {grader.sign(label) * value:.3f}" for label, value in best))
-            if len(self._points[0]) > 1:
-                parts.append(f"front {len(non_dominated(self._points))}")
+            if len(points[0]) > 1:
+                parts.append(f"front {len(non_dominated(points))}")
         return parts + ([f"{self._failed} failed"] if self._failed else [])
 
     def _pace(self, done: int, total: int) -> list[str]:

@@ -26,12 +26,30 @@ class Candidate(Value):
 class Draw(Value):
     """Which items are put to a model: all of a pool, or places in it by task.
 
-    `probabilities` are those with which the places were drawn; None means certainty.
+    `probabilities` are those with which the places were drawn, None means certainty; `masses` are the weights of
+    anchors, which no chance chose. `generation` counts a run's draws: candidates of one draw get the same items. Where
+    a piece of a draw is put to a model, `of` says how many items the whole of it has; the piece is a random part.
     """
 
     pool: Literal["search", "confirm"]
     places: dict[str, tuple[int, ...]] | None = None
     probabilities: dict[str, tuple[float, ...]] | None = None
+    masses: dict[str, tuple[float, ...]] | None = None
+    generation: int | None = None
+    of: dict[str, int] | None = None
+
+    def piece(self, start: int, stop: int) -> "Draw":
+        """Some of the drawn items, by their order in the draw; tasks with fewer give what they have."""
+        assert self.places is not None, "a whole pool has no pieces"
+        if start == 0 and all(stop >= len(places) for places in self.places.values()):
+            return self
+        of = {task: len(places) for task, places in self.places.items()}
+        cut = {"places": self.places, "probabilities": self.probabilities, "masses": self.masses}
+        parts = {
+            name: None if rows is None else {task: row[start:stop] for task, row in rows.items() if row[start:stop]}
+            for name, rows in cut.items()
+        }
+        return self.model_copy(update={**parts, "of": of})
 
 
 class Work(Value):

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from evomerge.assemble.start import Start, starting_points, wanted_genomes
 from evomerge.confirm import confirm
 from evomerge.errors import EvomergeError, Interrupted, RunError, SpecError
-from evomerge.estimate import Grader, MeanObserver
 from evomerge.events import Closed, Extended, Opened
+from evomerge.fitness import EstimatorKind
 from evomerge.optimize.build import Build, resolve
 from evomerge.recipe import Parents
 from evomerge.results import FINALISTS, Results
-from evomerge.schedule import FixedItems
+from evomerge.schedule import Draws, Policy
 from evomerge.session import Interruptible, Session, Watch
 from evomerge.space import bind
 from evomerge.spec import Budget, RunSpec, anchored, load_run
@@ -132,13 +132,13 @@ def confirm_more(out: Path, top: int, *, scorer: "ScorerFunction | None" = None,
         store.close()
 
 
-def load(out: Path) -> Results:
-    """The results in a run folder; needs no model and executes nothing.
+def load(out: Path, estimator: EstimatorKind | None = None) -> Results:
+    """The results in a run folder; needs no model and executes nothing. `estimator` is another one than the run's.
 
     Raises:
         SpecError: the folder holds no run, or a damaged one.
     """
-    return Results.load(out)
+    return Results.load(out, estimator)
 
 
 def factory(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -> "EvaluatorFactory":
@@ -214,8 +214,9 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
         scalar=run.fitness.scalar,
         seed=run.seed,
     )
-    observer = MeanObserver(Grader(run.fitness, session.store.table))
-    study = Study(session, Parts(space, build, observer, FixedItems(), start.seeds, start.outside))
+    appraiser, estimator = session.appraiser, run.fitness.estimator
+    schedule = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)
+    study = Study(session, Parts(space, build, appraiser, schedule, start.seeds, start.outside))
     for note in study.notes:
         listener.say(note)
     return study

@@ -39,15 +39,16 @@ def wanted_genomes(run: RunSpec, space: SearchSpace, parents: Parents) -> tuple[
 
 
 def starting_points(wanted: Iterable[Genome], space: SearchSpace, parents: Parents) -> Start:
-    """The prior design of a run: what is wanted, then the fixed recipes."""
-    seeds: dict[Genome, str | None] = dict.fromkeys(wanted)
+    """The prior design of a run: the parents, whose answers all estimates lean on, what is wanted, fixed recipes."""
+    named: dict[Genome, str] = {}
     outside = {}
     for name, recipe in fixed_recipes(parents).items():
         try:
-            genome = space.encode(recipe)
-            seeds[genome] = seeds.get(genome) or name
+            named.setdefault(space.encode(recipe), name)
         except SpecError:
             outside[name] = recipe
+    first = [genome for genome, name in named.items() if name in parents.names]
+    seeds = {genome: named.get(genome) for genome in (*first, *wanted, *named)}
     return Start(seeds, outside)
 
 

@@ -1,7 +1,9 @@
 """What is known of a model on one task, and what an estimator makes of it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,5 +53,23 @@ class Estimate:
 
 def estimated(value: float, error: float, freedom: float, *, effective: float, **diagnostics: float) -> Estimate:
     """An estimate with the interval of Student's t; no freedom left means a normal one."""
-    half = error * float(stats.t.ppf((1 + LEVEL) / 2, freedom) if freedom > 0 else stats.norm.ppf((1 + LEVEL) / 2))
+    half = error * quantile(freedom)
     return Estimate(value, error, value - half, value + half, effective, diagnostics)
+
+
+def averaged(parts: Sequence[Estimate], shares: Sequence[float]) -> Estimate:
+    """The mean of independent estimates by shares that add up to 1."""
+    if len(parts) == 1:
+        return parts[0]
+    value = sum(share * part.value for share, part in zip(shares, parts, strict=True))
+    error = math.sqrt(sum((share * part.error) ** 2 for share, part in zip(shares, parts, strict=True)))
+    half = math.sqrt(sum((share * (part.high - part.value)) ** 2 for share, part in zip(shares, parts, strict=True)))
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    return Estimate(value, error, value - half, value + half, sum(part.effective for part in parts), notes=notes)
+
+
+@lru_cache
+def quantile(freedom: float) -> float:
+    """How many standard errors a 95 % interval reaches to either side."""
+    upper = (1 + LEVEL) / 2
+    return float(stats.t.ppf(upper, freedom) if freedom > 0 else stats.norm.ppf(upper))

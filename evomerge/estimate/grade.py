@@ -7,12 +7,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.fitness import Fitness, ItemTable, Objective, Pool
-from evomerge.trial import Draw, Evaluation, Failure, Marks, Observation
+from evomerge.fitness import Fitness, ItemTable, Pool
+from evomerge.trial import Draw, Marks
 
 Pair: TypeAlias = tuple[float, float]
 """A value and its standard error."""
-SEARCH = Draw(pool="search")
 
 
 def mean_and_error(values: NDArray[np.float64], clusters: Sequence[str]) -> Pair:
@@ -69,33 +68,19 @@ class Grader:
             for label, objective in self.fitness.objectives.items()
         }
 
-    def utilities(self, marks: Marks, draw: Draw) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """What the optimiser is told: values signed so that higher is better, with tie breaks, and their errors.
-
-        The errors are those of the search pool's own mean: none if all of the pool was drawn.
-        """
-        values = self.values(marks, draw)
-        told, errors = [], []
-        for label, objective in self.fitness.objectives.items():
-            value, error = values[label]
-            told.append(self.sign(label) * value + self._tie_break(marks, draw, label, objective))
-            errors.append(error * math.sqrt(1 - self._share_drawn(draw, label)))
-        return tuple(told), tuple(errors)
-
     def sign(self, label: str) -> int:
         """1 if higher is better for this objective, else -1."""
         objective = self.fitness.objectives[label]
         if objective.direction is not None:
             return 1 if objective.direction == "max" else -1
-        return self._metric_sign(self.fitness.keys(label)[0], objective.metric)
+        return self.metric_sign(self.fitness.keys(label)[0], objective.metric)
 
     def oriented(self, values: Mapping[str, Pair]) -> tuple[float, ...]:
         """Values of all objectives, signed so that higher is better."""
         return tuple(self.sign(label) * values[label][0] for label in self.fitness.objectives)
 
     def _task(self, marks: Marks, draw: Draw, key: str, metric: str | None, *, minus: Marks | None = None) -> Pair:
-        name = self.table.tasks[key].metric(metric)
-        assert name is not None, "metrics are checked when a run is opened"
+        name = self.metric_name(key, metric)
         values = np.asarray(marks[key][name])
         if minus is not None:
             values = values - np.asarray(minus[key][name])
@@ -108,46 +93,18 @@ class Grader:
     def _pool(self, draw: Draw, key: str) -> Pool:
         return self.table.tasks[key].pool(draw.pool)
 
-    def _share_drawn(self, draw: Draw, label: str) -> float:
-        if draw.places is None:
-            return 1.0
-        keys = self.fitness.keys(label)
-        return min(len(draw.places[key]) / len(self._pool(draw, key).ids) for key in keys)
+    def metric_sign(self, key: str, metric: str | None) -> int:
+        """1 if higher is better for this metric of a task, else -1."""
+        return 1 if self.table.tasks[key].metrics[self.metric_name(key, metric)] else -1
 
-    def _tie_break(self, marks: Marks, draw: Draw, label: str, objective: Objective) -> float:
-        if objective.tie_break is None:
-            return 0.0
-        metric = objective.tie_break.metric
-        keys = self.fitness.keys(label)
-        parts = [self._metric_sign(key, metric) * self._task(marks, draw, key, metric)[0] for key in keys]
-        return objective.tie_break.weight * sum(parts) / len(parts)
-
-    def _metric_sign(self, key: str, metric: str | None) -> int:
-        task = self.table.tasks[key]
-        name = task.metric(metric)
+    def metric_name(self, key: str, metric: str | None) -> str:
+        """A metric as the task names it."""
+        name = self.table.tasks[key].metric(metric)
         assert name is not None, "metrics are checked when a run is opened"
-        return 1 if task.metrics[name] else -1
+        return name
 
     @staticmethod
     def _combine(parts: Sequence[Pair]) -> Pair:
         """Mean of independent tasks' means."""
         value = sum(mean for mean, _ in parts) / len(parts)
         return value, math.sqrt(sum(error**2 for _, error in parts)) / len(parts)
-
-
-class MeanObserver:
-    """The first observer: every candidate is worth the mean of its marks on the same items."""
-
-    def __init__(self, grader: Grader, draw: Draw = SEARCH) -> None:
-        self._grader = grader
-        self._draw = draw
-
-    def observe(self, evaluations: Sequence[Evaluation]) -> list[Observation]:
-        """One observation per evaluation."""
-        return [self._observation(evaluation) for evaluation in evaluations]
-
-    def _observation(self, evaluation: Evaluation) -> Observation:
-        if isinstance(evaluation.outcome, Failure):
-            return Observation(number=evaluation.number, utilities=None)
-        utilities, errors = self._grader.utilities(evaluation.outcome, self._draw)
-        return Observation(number=evaluation.number, utilities=utilities, errors=errors)

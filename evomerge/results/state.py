@@ -13,6 +13,7 @@ from evomerge.events import (
     Opened,
     Told,
 )
+from evomerge.fitness import ItemTable
 from evomerge.spec import Budget
 
 
@@ -24,8 +25,13 @@ class RunState:
     candidates: dict[int, Asked] = field(default_factory=dict)
     works: dict[int, Assigned] = field(default_factory=dict)
     outcomes: dict[int, Evaluated] = field(default_factory=dict)
-    scored: dict[tuple[int, str], Evaluated] = field(default_factory=dict)
-    """What came of scoring a candidate on a whole pool, by its number and the pool's name."""
+    scored: dict[tuple[int, str], list[Evaluated]] = field(default_factory=dict)
+    """What came of scoring a candidate, in turn, by its number and the pool's name."""
+    pending: set[int] = field(default_factory=set)
+    """Candidates of the optimiser with results that it was not told of."""
+    draw: int = -1
+    """The latest draw of search items, and the candidates that came new to it."""
+    on_draw: set[int] = field(default_factory=set)
     models: dict[tuple[str, str], Evaluated] = field(default_factory=dict)
     """What came of a recipe on a draw, by the recipe's digest and the draw's JSON."""
     told: list[Told] = field(default_factory=list)
@@ -42,20 +48,35 @@ class RunState:
             case Asked():
                 self.candidates[event.number] = event
             case Assigned():
-                self.works[event.work] = event
+                self._apply_assigned(event)
             case Evaluated():
-                self.outcomes[event.work] = event
-                work = self.works[event.work]
-                self.scored[event.number, work.draw.pool] = event
-                self.models[self._model_key(work)] = event
+                self._apply_evaluated(event)
             case Told():
                 self.told.append(event)
-                self.told_numbers |= {o.number for o in event.observations if o.number is not None}
+                numbers = {o.number for o in event.observations if o.number is not None}
+                self.told_numbers |= numbers
+                self.pending -= numbers
             case _:
                 self._apply_to_session(event)
         at = getattr(event, "at", None)
         if at is not None and self.sessions:
             self.sessions[-1] = (self.sessions[-1][0], at)
+
+    def _apply_assigned(self, work: Assigned) -> None:
+        self.works[work.work] = work
+        generation = work.draw.generation
+        if generation is not None and generation > self.draw:
+            self.draw, self.on_draw = generation, set()
+        if generation == self.draw and work.purpose == "search":
+            self.on_draw.add(work.number)
+
+    def _apply_evaluated(self, event: Evaluated) -> None:
+        self.outcomes[event.work] = event
+        work = self.works[event.work]
+        self.scored.setdefault((event.number, work.draw.pool), []).append(event)
+        self.models[self._model_key(work)] = event
+        if work.draw.pool == "search" and self.candidates[event.number].origin in ("prior", "search"):
+            self.pending.add(event.number)
 
     def _apply_to_session(self, event: Event) -> None:
         match event:
@@ -86,9 +107,15 @@ class RunState:
         return [number for number, asked in self.candidates.items() if asked.origin != "baseline"]
 
     def finished(self) -> list[Evaluated]:
-        """What came of the search on counted candidates, in order of their numbers."""
+        """What first came of the search on counted candidates, in order of their numbers."""
         found = [self.scored.get((number, "search")) for number in self.counted()]
-        return [evaluated for evaluated in found if evaluated is not None]
+        return [evaluated[0] for evaluated in found if evaluated]
+
+    def items(self, table: ItemTable) -> int:
+        """How many search items were put to models, those in flight included."""
+        return sum(
+            table.count("search", work.draw.places) for work in self.works.values() if work.draw.pool == "search"
+        )
 
     def seconds(self) -> float:
         """Wall-clock seconds of all sessions together."""

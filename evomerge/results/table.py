@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import SpecError
-from evomerge.estimate import Grader, Pair
+from evomerge.estimate import Appraiser, Grader, Ledger, Pair
 from evomerge.events import Asked, Evaluated
-from evomerge.fitness import Bounds, Fitness, bounds_of
+from evomerge.fitness import Bounds, EstimatorKind, Fitness, bounds_of
 from evomerge.recipe import Recipe
 from evomerge.results.pareto import crowded_out, hypervolume, knee, non_dominated
+from evomerge.results.reading import read_into
 from evomerge.results.state import RunState
-from evomerge.space import bind
+from evomerge.space import UNIFORM, bind
 from evomerge.store import RunStore
 from evomerge.trial import Draw, Failure, Marks
 from evomerge.values import Value
@@ -24,13 +25,18 @@ MOST_FINALISTS = 24
 
 
 class Row(Value):
-    """A model and what it scored: value and standard error of each objective, None where it was not scored."""
+    """A model and what it scored: value and standard error of each objective, None where it was not scored.
+
+    `search` is the search's own estimate, which flatters the best of many; `shrunken` is what is left of it in the
+    light of the candidate's neighbours; `confirmed` was measured on items that the search never saw.
+    """
 
     number: int
     name: str
     origin: str
     recipe: str
     search: dict[str, Pair] | None = None
+    shrunken: dict[str, Pair] | None = None
     confirmed: dict[str, Pair] | None = None
     failure: Failure | None = None
 
@@ -42,20 +48,24 @@ class Results:
         SpecError: the folder holds no run, or a damaged one.
     """
 
-    def __init__(self, store: RunStore) -> None:
+    def __init__(self, store: RunStore, estimator: EstimatorKind | None = None) -> None:
+        """`estimator` is another one than the run's, to see its search by."""
         self.store = store
         self.file = store.file
         self.fitness: Fitness = store.file.spec.fitness
         self.grader = Grader(self.fitness, store.table)
         self.state = RunState(store.file.spec.budget)
+        self.appraiser = Appraiser(self.grader, Ledger(store.table), store.calibration, estimator)
         self._bounds: dict[str, Bounds] = {}
         for event in store.events():
             self.state.apply(event)
+            if isinstance(event, Evaluated):
+                read_into(self.appraiser.ledger, event, self.state, store)
 
     @classmethod
-    def load(cls, folder: Path) -> "Results":
+    def load(cls, folder: Path, estimator: EstimatorKind | None = None) -> "Results":
         """The results in a run folder."""
-        return cls(RunStore(folder))
+        return cls(RunStore(folder), estimator)
 
     @property
     def objectives(self) -> list[str]:
@@ -65,7 +75,8 @@ class Results:
     @cached_property
     def rows(self) -> dict[int, Row]:
         """Every model of the run by number: candidates, and baselines outside the space."""
-        return {number: self._row(asked) for number, asked in self.state.candidates.items()}
+        rows = {number: self._row(asked) for number, asked in self.state.candidates.items()}
+        return {number: row.model_copy(update={"shrunken": self._shrunken.get(number)}) for number, row in rows.items()}
 
     @cached_property
     def baselines(self) -> list[Row]:
@@ -76,8 +87,7 @@ class Results:
     @property
     def parent_names(self) -> tuple[str, ...]:
         """Names of the baselines that are parents as they were."""
-        parents = self.file.parents
-        return (*((parents.base,) if parents.base else ()), *parents.experts)
+        return self.file.parents.names
 
     @cached_property
     def finalists(self) -> list[int]:
@@ -85,18 +95,18 @@ class Results:
         return list(self.state.confirmed) or self.choose_finalists(FINALISTS)
 
     def choose_finalists(self, top: int) -> list[int]:
-        """The search's best by its own numbers: with one objective the top few, with several the front."""
+        """The search's best by its shrunken numbers: with one objective the top few, with several the front."""
         searched = [row for row in self.rows.values() if row.origin != "baseline" and row.search is not None]
         found = list({row.recipe: row for row in reversed(searched)}.values())[::-1]  # One of each recipe, the first.
         if not found:
             return []
         if len(self.objectives) == 1:
-            ranked = sorted(found, key=lambda row: (-self.scalar(row, "search"), row.number))
+            ranked = sorted(found, key=lambda row: (-self.scalar(row, "shrunken"), row.number))
             best = [row for row in ranked if row.origin != "recommended"][:top]
         else:
-            front = non_dominated([self._oriented(row, "search") for row in found])
+            front = non_dominated([self._oriented(row, "shrunken") for row in found])
             points = [found[i] for i in front]
-            kept = crowded_out([self._oriented(row, "search") for row in points], max(top, MOST_FINALISTS))
+            kept = crowded_out([self._oriented(row, "shrunken") for row in points], max(top, MOST_FINALISTS))
             best = [points[i] for i in kept]
         recommended = [row for row in found if row.origin == "recommended" and row not in best]
         return [row.number for row in (*best, *recommended)]
@@ -130,8 +140,8 @@ class Results:
         return "running" if RunStore.in_use(self.store.folder) else "stopped"
 
     def known(self, row: Row) -> Mapping[str, Pair]:
-        """A row's most trusted values: confirmed ones once there are any, else those of the search."""
-        return (row.confirmed if self.is_confirmed else row.search) or {}
+        """A row's most trusted values: confirmed ones once there are any, else the search's, shrunken if they can be."""
+        return (row.confirmed if self.is_confirmed else row.shrunken or row.search) or {}
 
     def scalar(self, row: Row, which: str = "known") -> float:
         """All objectives of a row as one number."""
@@ -182,9 +192,9 @@ class Results:
         return recipe
 
     def marks(self, number: int, pool: str) -> Marks | None:
-        """Raw marks of a candidate on a pool."""
-        evaluated = self.state.scored.get((number, pool))
-        return self.store.marks(evaluated) if evaluated is not None else None
+        """Raw marks of a candidate on all of a pool."""
+        whole = [e for e in self.state.scored.get((number, pool), ()) if self.state.works[e.work].draw.places is None]
+        return self.store.marks(whole[-1]) if whole else None
 
     def best_parent(self, row: Row) -> dict[str, tuple[str, Pair]]:
         """For each objective, the parent that is best at it and the row's paired difference to it."""
@@ -199,6 +209,11 @@ class Results:
         rivals = self._rivals(row, [other.name for other in self.baselines])
         best = max(rivals, key=self.scalar, default=None)
         return self._paired(row, dict.fromkeys(self.objectives, best) if best else {})
+
+    def uniform(self, row: Row) -> dict[str, tuple[str, Pair]]:
+        """For each objective, the row's paired difference to the uniform average of the experts."""
+        rivals = self._rivals(row, [UNIFORM])
+        return self._paired(row, dict.fromkeys(self.objectives, rivals[0]) if rivals else {})
 
     def _rivals(self, row: Row, names: Collection[str]) -> list[Row]:
         """Confirmed baselines of these names; none if the row is not confirmed."""
@@ -242,6 +257,8 @@ class Results:
             "baselines": [_plain(row, ("name", "search", "confirmed")) for row in self.baselines],
             "front": [self._front_entry(row) for row in self.front],
             "best": self.best.number if self.best else None,
+            "item_evaluations": self.state.items(self.store.table),
+            "estimator": self.appraiser.kind,
             "seconds": {"merge": merge, "score": score, "overhead": max(0.0, self.state.seconds() - merge - score)},
             "hypervolume": self.hypervolumes(),
             "failures": [{"number": e.number, **e.failure.to_plain()} for e in finished if e.failure],
@@ -250,28 +267,42 @@ class Results:
     def _front_entry(self, row: Row) -> dict[str, Any]:
         paired = {
             name: {label: list(pair) for label, (_, pair) in differences.items()}
-            for name, differences in (("best_parent", self.best_parent(row)), ("best_fixed", self.best_fixed(row)))
+            for name, differences in (
+                ("best_parent", self.best_parent(row)),
+                ("best_fixed", self.best_fixed(row)),
+                ("uniform", self.uniform(row)),
+            )
         }
-        return {**_plain(row, ("number", "recipe", "search", "confirmed")), "paired": paired}
+        return {**_plain(row, ("number", "recipe", "search", "shrunken", "confirmed")), "paired": paired}
 
     def _row(self, asked: Asked) -> Row:
-        search, confirmed = (self.state.scored.get((asked.number, pool)) for pool in ("search", "confirm"))
+        confirmed = self.marks(asked.number, "confirm")
+        search = self.appraiser.reported(asked.number)
+        failed = [e.failure for e in self.state.scored.get((asked.number, "search"), ()) if e.failure is not None]
         return Row(
             number=asked.number,
             name=asked.name or f"candidate {asked.number}",
             origin=asked.origin,
             recipe=asked.digest,
-            search=self._graded(search, "search"),
-            confirmed=self._graded(confirmed, "confirm"),
-            failure=search.failure if search else None,
+            search=search,
+            confirmed=None if confirmed is None else self.grader.values(confirmed, Draw(pool="confirm")),
+            failure=failed[0] if failed and search is None else None,
         )
 
-    def _graded(self, evaluated: Evaluated | None, pool: str) -> dict[str, Pair] | None:
-        marks = self.store.marks(evaluated) if evaluated is not None else None
-        return None if marks is None else self.grader.values(marks, Draw.model_validate({"pool": pool}))
+    @cached_property
+    def _shrunken(self) -> dict[int, dict[str, Pair]]:
+        """Search estimates of all candidates in the space, shrunk to their neighbours'."""
+        genomes = {number: asked.genome for number, asked in self.state.candidates.items() if asked.genome is not None}
+        return self.appraiser.shrunken(genomes)
 
     def _values(self, row: Row, which: str) -> Mapping[str, Pair]:
-        return self.known(row) if which == "known" else (row.search or {})
+        match which:
+            case "known":
+                return self.known(row)
+            case "shrunken":
+                return row.shrunken or row.search or {}
+            case _:
+                return row.search or {}
 
     def _bounds_of(self, which: str) -> Bounds:
         """Worst and best known value of each objective, signed so that higher is better."""

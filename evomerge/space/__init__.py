@@ -4,13 +4,13 @@ from typing import Protocol, TypeAlias
 
 from evomerge.recipe import Parents, Recipe
 from evomerge.space.blend import BlendSpace
-from evomerge.space.fixed import fixed_recipes, unchanged
+from evomerge.space.fixed import UNIFORM, fixed_recipes, unchanged
 from evomerge.space.genes import Gene
 from evomerge.space.span import span_of
 from evomerge.space.spec import BlendSpec
 from evomerge.values import Genome
 
-__all__ = ["BlendSpec", "Gene", "SearchSpace", "SpaceSpec", "bind", "fixed_recipes", "span_of", "unchanged"]
+__all__ = ["UNIFORM", "BlendSpec", "Gene", "SearchSpace", "SpaceSpec", "bind", "fixed_recipes", "span_of", "unchanged"]
 
 SpaceSpec: TypeAlias = BlendSpec
 

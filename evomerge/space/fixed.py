@@ -9,6 +9,7 @@ from evomerge.recipe import Blend, Layer, Linear, Operator, Parents, Recipe, Sou
 
 SCALES = (0.7, 0.85, 1.0)
 """Common weights at which task vectors are added: the useful range for two or three experts of one base."""
+UNIFORM = "uniform average"
 FEW = 4
 """Up to so many experts every pair is tried at every scale; above, at the largest only."""
 DENSITIES = (0.2, 0.5)
@@ -21,7 +22,7 @@ def fixed_recipes(parents: Parents) -> dict[str, Recipe]:
     for name in (*((parents.base,) if parents.base else ()), *parents.experts):
         named[name] = unchanged(parents, name)
     if len(parents.experts) > 1:
-        named["uniform average"] = _everywhere(parents, Linear(), _sources(parents.experts, 1.0))
+        named[UNIFORM] = _everywhere(parents, Linear(), _sources(parents.experts, 1.0))
         if parents.base:
             named |= _task_arithmetic(parents)
             named |= {

@@ -1,0 +1,189 @@
+"""What candidates are worth, by the estimator of a fitness, from the marks in a ledger."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from evomerge.estimate.calibration import Calibration
+from evomerge.estimate.evidence import Estimate, Floats, averaged
+from evomerge.estimate.expect import Expectation
+from evomerge.estimate.grade import Grader, Pair
+from evomerge.estimate.irt import ItemParameters
+from evomerge.estimate.judge import Judge, pool_weights
+from evomerge.estimate.ledger import Ledger, Piece
+from evomerge.estimate.published import parent_abilities
+from evomerge.estimate.smooth import shrunken
+from evomerge.fitness import EstimatorKind
+from evomerge.trial import Observation
+from evomerge.values import Genome
+
+FEWEST = 8
+"""Candidates among which neighbours tell anything."""
+
+
+class Appraiser:
+    """Turns a ledger, which others fill, into estimates. Bound to a fitness and its items.
+
+    What it says of a draw rests on that draw, earlier ones and the parents, so it says the same whenever it is asked.
+    """
+
+    def __init__(
+        self, grader: Grader, ledger: Ledger, calibration: Calibration | None = None, kind: EstimatorKind | None = None
+    ) -> None:
+        """`kind` is another estimator than the fitness names."""
+        self.grader = grader
+        self.ledger = ledger
+        self.kind: EstimatorKind = kind or grader.fitness.estimator.kind
+        self._calibration = calibration
+        self._expected: dict[tuple[str, str], Expectation] = {}
+        self._judges: dict[tuple[str, str, str], Judge] = {}
+        self._kept: dict[tuple[int, int], dict[str, Estimate]] = {}
+        self._utilities: dict[tuple[int, int], tuple[float, ...]] = {}
+
+    def values(self, number: int) -> dict[str, Estimate] | None:
+        """Estimates of all objectives on the search pool, in the metrics' own units; None if there are no marks.
+
+        Raises:
+            SpecError: the estimator needs marks in [0, 1], and those of a metric are not.
+        """
+        pieces = marked(self.ledger.of(number))
+        return self._values(pieces) if pieces else None
+
+    def utilities(self, pieces: Sequence[Piece]) -> tuple[float, ...]:
+        """What these pieces of a candidate are worth: values signed so that higher is better, with tie breaks."""
+        key = pieces[0].number, len(pieces)
+        if key not in self._utilities:
+            self._utilities[key] = tuple(
+                self.grader.sign(label) * estimate.value + self._tie_break(pieces, label)
+                for label, estimate in self._values(pieces).items()
+            )
+        return self._utilities[key]
+
+    def observe(self, numbers: Sequence[int]) -> list[Observation]:
+        """What an optimiser is told of candidates; the errors are those of the pool's estimates."""
+        return [self._observation(number) for number in numbers]
+
+    def reported(self, number: int) -> dict[str, Pair] | None:
+        """Values with errors that are about the benchmark: they include that the pool is a sample of its items."""
+        found = self.values(number)
+        pieces = marked(self.ledger.of(number))
+        return found and {label: self._about_benchmark(pieces, label, each) for label, each in found.items()}
+
+    def shrunken(self, genomes: Mapping[int, Genome]) -> dict[int, dict[str, Pair]]:
+        """Values of all candidates of these genomes that have any, shrunk to those of their neighbours; as `reported`."""
+        found = {number: values for number in genomes if (values := self.values(number)) is not None}
+        if len(found) < FEWEST or not all(map(len, genomes.values())):
+            return {}
+        points = np.array([genomes[number] for number in found])
+        rows: dict[int, dict[str, Pair]] = {number: {} for number in found}
+        for label in self.grader.fitness.objectives:
+            means, errors = shrunken(points, *_columns([values[label] for values in found.values()]))
+            for number, mean, error in zip(found, means, errors, strict=True):
+                estimate = replace(found[number][label], value=float(mean), error=float(error))
+                rows[number][label] = self._about_benchmark(marked(self.ledger.of(number)), label, estimate)
+        return rows
+
+    def difference(self, pieces: Sequence[Piece], others: Sequence[Piece], label: str) -> Estimate:
+        """One candidate minus another in an objective, paired on common items."""
+        return _mean([judge.difference(pieces, others) for judge in self._judges_of(label)])
+
+    def sizes(self, key: str, generation: int) -> Floats:
+        """How much there is to learn from every item of a task before a draw, over the metrics that count (items,)."""
+        found = [self.expectation(key, metric).sizes(generation, self.weights(key)) for metric in self._metrics(key)]
+        return np.asarray(sum(sizes / sizes.sum() for sizes in found))
+
+    def responses(self, key: str, generation: int) -> Floats:
+        """What parents got on every item, and what candidates are expected to get, before a draw (items, responses)."""
+        columns = []
+        for metric in self._metrics(key):
+            expectation = self.expectation(key, metric)
+            columns += [*self.ledger.parents_marks(key, metric), expectation.siblings(generation)]
+        return np.column_stack(columns)
+
+    def parameters(self, key: str) -> ItemParameters:
+        """The calibrated parameters of a task's items."""
+        items = self.expectation(key, self._metrics(key)[0]).items
+        assert items is not None, "the spec sees to it that such designs have a calibration"
+        return items
+
+    def information(self, key: str) -> Floats:
+        """What every item tells of an ability like the parents' (items,): Fisher information, over all dimensions."""
+        items, parents = self.parameters(key), self.ledger.parents_marks(key, self._metrics(key)[0])
+        at = parent_abilities(items, parents).mean(axis=0) if parents.size else np.zeros(items.slopes.shape[1])
+        chances = items.probabilities(at)
+        return np.asarray((items.slopes**2).sum(axis=1) * chances * (1 - chances))
+
+    def weights(self, key: str) -> Floats:
+        """What every search item of a task counts (items,), summing to 1."""
+        return pool_weights(self.ledger.table.tasks[key].search)
+
+    def _metrics(self, key: str) -> list[str]:
+        """The metrics of a task that objectives are about."""
+        fitness = self.grader.fitness
+        labels = [label for label in fitness.objectives if key in fitness.keys(label)]
+        return list(dict.fromkeys(self.grader.metric_name(key, fitness.objectives[label].metric) for label in labels))
+
+    def expectation(self, key: str, metric: str) -> Expectation:
+        """The response models of a metric."""
+        if (key, metric) not in self._expected:
+            self._expected[key, metric] = Expectation(self.ledger, key, metric, self._calibration)
+        return self._expected[key, metric]
+
+    def _observation(self, number: int) -> Observation:
+        found = self.values(number)
+        if found is None:
+            return Observation(number=number, utilities=None)
+        utilities = self.utilities(marked(self.ledger.of(number)))
+        return Observation(number=number, utilities=utilities, errors=tuple(each.error for each in found.values()))
+
+    def _values(self, pieces: Sequence[Piece]) -> dict[str, Estimate]:
+        key = pieces[0].number, len(pieces)  # Pieces are only ever added, and left out from the end.
+        if key not in self._kept:
+            self._kept[key] = {
+                label: _mean([judge.estimate(pieces) for judge in self._judges_of(label)])
+                for label in self.grader.fitness.objectives
+            }
+        return self._kept[key]
+
+    def _about_benchmark(self, pieces: Sequence[Piece], label: str, estimate: Estimate) -> Pair:
+        judges = self._judges_of(label)
+        errors = [judge.pool_error(pieces, judge.estimate(pieces).value) for judge in judges]
+        return estimate.value, math.hypot(estimate.error, *(error / len(judges) for error in errors))
+
+    def _tie_break(self, pieces: Sequence[Piece], label: str) -> float:
+        tie_break = self.grader.fitness.objectives[label].tie_break
+        if tie_break is None:
+            return 0.0
+        judges = self._judges_of(label, tie_break.metric)
+        signed = [
+            self.grader.metric_sign(j.expectation.key, tie_break.metric) * j.estimate(pieces).value for j in judges
+        ]
+        return tie_break.weight * sum(signed) / len(signed)
+
+    def _judges_of(self, label: str, tie_break: str | None = None) -> list[Judge]:
+        """Of every task of an objective, its metric or a tie-breaking one, which may have any range."""
+        plain: EstimatorKind = "mean" if self.kind in ("mean", "weighted") else "aipw"
+        kind = self.kind if tie_break is None else plain
+        metric = tie_break or self.grader.fitness.objectives[label].metric
+        return [self._judge(key, self.grader.metric_name(key, metric), kind) for key in self.grader.fitness.keys(label)]
+
+    def _judge(self, key: str, metric: str, kind: EstimatorKind) -> Judge:
+        if (key, metric, kind) not in self._judges:
+            self._judges[key, metric, kind] = Judge(self.expectation(key, metric), kind)
+        return self._judges[key, metric, kind]
+
+
+def _columns(estimates: Sequence[Estimate]) -> tuple[Floats, Floats]:
+    return np.array([each.value for each in estimates]), np.array([each.error for each in estimates])
+
+
+def marked(pieces: Sequence[Piece]) -> list[Piece]:
+    """Those that did not fail."""
+    return [piece for piece in pieces if piece.marks is not None]
+
+
+def _mean(parts: Sequence[Estimate]) -> Estimate:
+    """The mean over an objective's tasks."""
+    return averaged(parts, [1 / len(parts)] * len(parts))

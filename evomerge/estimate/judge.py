@@ -1,0 +1,196 @@
+"""One metric of one task: what its marks say of a candidate, by the estimator of the fitness."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+
+import numpy as np
+
+from evomerge.errors import SpecError
+from evomerge.estimate.estimators import (
+    aipw,
+    blend,
+    corrected,
+    difference,
+    logit,
+    mean,
+    plug_in,
+    squared_bias,
+    weighted,
+)
+from evomerge.estimate.evidence import Estimate, Evidence, Floats, averaged
+from evomerge.estimate.expect import Expectation
+from evomerge.estimate.irt import ItemParameters
+from evomerge.estimate.ledger import Piece, evidence, in_unit
+from evomerge.estimate.published import gmp_irt, gp_irt, mp_irt, p_irt, parent_abilities
+from evomerge.fitness import ANY_RANGE, EstimatorKind, Pool
+
+
+class Judge:
+    """Estimates of one metric, each combined over all draws that a candidate was put to.
+
+    `clusters` say which items share their error (items,).
+    """
+
+    def __init__(self, expectation: Expectation, kind: EstimatorKind) -> None:
+        self.expectation = expectation
+        self.kind = kind
+        pool = expectation.ledger.table.tasks[expectation.key].search
+        self.weights = pool_weights(pool)
+        _, self._clusters = np.unique(np.asarray(pool.clusters), return_inverse=True)
+        self._biases: dict[int, float] = {}
+
+    def estimate(self, pieces: Sequence[Piece]) -> Estimate:
+        """What pieces of one candidate say.
+
+        Raises:
+            SpecError: the estimator needs marks in [0, 1].
+        """
+        drawn = self._drawn(pieces)
+        whole = [each for each in drawn if each[0].whole]
+        parts = whole[:1] or drawn
+        sizes = [_precision(each) for each, _ in parts]
+        return averaged([self._by_kind(*part) for part in parts], [size / sum(sizes) for size in sizes])
+
+    def difference(self, pieces: Sequence[Piece], others: Sequence[Piece]) -> Estimate:
+        """One candidate minus another: on the items that both were put to where there are any, else of two estimates.
+
+        On common items most of the sampling error is common too.
+        """
+        mine, theirs = self._drawn(pieces), self._drawn(others)
+        draws = {generation: each for each, generation in theirs}
+        common = [_minus(each, draws[g]) for each, g in mine if g in draws and _same_items(each, draws[g])]
+        if common:
+            sizes = [_precision(each) for each in common]
+            return averaged([_residual(each) for each in common], [size / sum(sizes) for size in sizes])
+        one, other = self.estimate(pieces), self.estimate(others)
+        negative = replace(other, value=-other.value, low=-other.high, high=-other.low)
+        found = averaged([one, negative], [0.5, 0.5])
+        return replace(found, value=2 * found.value, error=2 * found.error, low=2 * found.low, high=2 * found.high)
+
+    def pool_error(self, pieces: Sequence[Piece], value: float) -> float:
+        """How far the pool itself, a sample of the benchmark's items, may be off: cluster-robust, over all its items.
+
+        Items that were not drawn count with the mark expected of them and its variance.
+        """
+        each, generation = self._drawn(pieces)[-1]
+        marks = np.zeros(len(self.weights))
+        unseen = np.ones(len(self.weights), dtype=bool)
+        unseen[each.places] = False
+        noise = 0.0
+        if unseen.any():
+            expected = self.expectation.predict(pieces[-1].genome, generation)
+            marks[unseen] = expected[unseen]
+            left = np.clip(expected * (1 - expected), 0, None)[unseen] if in_unit(each.marks) else each.marks.var()
+            noise = float(np.sum(self.weights[unseen] ** 2 * left))
+        marks[each.places] = each.marks
+        sums = np.bincount(self._clusters, self.weights * (marks - value))
+        return math.sqrt(len(sums) / max(len(sums) - 1, 1) * float(sums @ sums) + noise) if len(sums) > 1 else 0.5
+
+    def _drawn(self, pieces: Sequence[Piece]) -> list[tuple[Evidence, int]]:
+        """Evidence of every draw, with the draw's number."""
+        key, metric = self.expectation.key, self.expectation.metric
+        found = []
+        for generation, group in groupby(sorted(pieces, key=_generation), key=_generation):
+            together = [piece for piece in group if piece.draw.places is None or key in piece.draw.places]
+            if not together:
+                continue
+            each = evidence(together, key, metric, self.weights)
+            if not each.whole:
+                parents = self.expectation.ledger.parents_marks(key, metric)
+                predicted = self.expectation.predict(together[-1].genome, generation)
+                each = replace(each, parents=parents, predicted=predicted)
+            found.append((each, generation))
+        return found
+
+    def _by_kind(self, each: Evidence, generation: int) -> Estimate:
+        if each.whole:
+            return mean(each)
+        self._check_range(each)
+        match self.kind:
+            case "mean":
+                return mean(each)
+            case "weighted":
+                return weighted(each)
+            case "difference":
+                return difference(each)
+            case "aipw":
+                return aipw(each)
+            case "blend":
+                return blend(each, self._bias(generation))
+            case _:
+                return self._by_irt(each, generation)
+
+    def _by_irt(self, each: Evidence, generation: int) -> Estimate:
+        items = self._parameters(generation)
+        if self.kind == "p_irt":
+            return p_irt(each, items, prior=1.0)
+        if self.kind == "gp_irt":
+            return gp_irt(each, items, raw=self._raw_share(each, generation), prior=1.0)
+        if not each.parents.size:
+            raise SpecError(f"fitness.estimator: {self.kind} needs parents, which have not been scored; use p_irt")
+        parents = parent_abilities(items, each.parents)
+        return mp_irt(each, items, parents) if self.kind == "mp_irt" else gmp_irt(each, items, parents)
+
+    def _parameters(self, generation: int) -> ItemParameters:
+        """Calibrated ones, or else a Rasch model whose difficulties are what siblings found so far."""
+        if self.expectation.items is not None:
+            return self.expectation.items
+        odds = logit(self.expectation.siblings(generation))
+        return ItemParameters(np.ones((len(odds), 1)), -odds)
+
+    def _bias(self, generation: int) -> float:
+        """The squared bias of estimates by a model alone, as earlier draws show it against unbiased ones."""
+        if generation not in self._biases:
+            items = self._parameters(generation) if self.kind == "gp_irt" else None
+            drawn = [self._drawn([piece])[0][0] for piece in self.expectation.ledger.before(generation)]
+            pairs = [
+                (mean(each), p_irt(each, items, prior=1.0)) if items is not None else (aipw(each), plug_in(each))
+                for each in drawn
+                if not each.whole
+            ]
+            self._biases[generation] = squared_bias(pairs)
+        return self._biases[generation]
+
+    def _raw_share(self, each: Evidence, generation: int) -> float:
+        """gp-IRT's lambda: of the bias and variance that a calibration knows, or else that this search shows."""
+        bias, variance = self._bias(generation), mean(each).error ** 2
+        return bias / (bias + variance) if bias + variance > 0 else 0.5
+
+    def _check_range(self, each: Evidence) -> None:
+        if self.kind not in ANY_RANGE and not (in_unit(each.marks) and in_unit(each.parents)):
+            raise SpecError(
+                f"fitness.estimator: {self.kind} needs marks in [0, 1], and those of {self.expectation.metric!r} of"
+                f" task {self.expectation.key!r} are not; use aipw, difference or mean"
+            )
+
+
+def pool_weights(pool: Pool) -> Floats:
+    """What every item of a pool counts (items,), summing to 1."""
+    return np.full(len(pool.ids), 1 / len(pool.ids))
+
+
+def _generation(piece: Piece) -> int:
+    return -1 if piece.draw.generation is None else piece.draw.generation
+
+
+def _precision(each: Evidence) -> float:
+    """Of a random sample of this size, up to a factor."""
+    count, items = len(each.places), len(each.weights)
+    return count / max(items - count, 1e-9)
+
+
+def _same_items(one: Evidence, other: Evidence) -> bool:
+    return len(one.places) == len(other.places) and bool((np.sort(one.places) == np.sort(other.places)).all())
+
+
+def _minus(one: Evidence, other: Evidence) -> Evidence:
+    """Marks of one minus marks of the other, item by item, and what was expected of that."""
+    order = np.argsort(other.places)[np.argsort(np.argsort(one.places))]
+    expected = None if one.predicted is None or other.predicted is None else one.predicted - other.predicted
+    return replace(one, marks=one.marks - other.marks[order], predicted=expected)
+
+
+def _residual(each: Evidence) -> Estimate:
+    return mean(each) if each.predicted is None or each.whole else corrected(each, each.predicted)

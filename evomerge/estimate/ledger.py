@@ -1,0 +1,133 @@
+"""The marks of a search, as estimators want them: by draw, by task, with the chances they were drawn with."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evomerge.estimate.evidence import Evidence, Floats
+from evomerge.estimate.history import History
+from evomerge.fitness import ItemTable
+from evomerge.trial import Draw, Marks
+from evomerge.values import Genome
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What came of putting some items to a candidate; no marks if it failed."""
+
+    number: int
+    genome: Genome
+    draw: Draw
+    marks: Marks | None
+    again: bool = False
+    """Whether it was scored once more, as an elite."""
+
+    def size(self) -> int:
+        """How many drawn items it took; those of a whole pool are no sample."""
+        return sum(map(len, (self.draw.places or {}).values()))
+
+
+class Ledger:
+    """All pieces of a run in the order they came, and what its parents answered on all items."""
+
+    def __init__(self, table: ItemTable) -> None:
+        self.table = table
+        self.pieces: list[Piece] = []
+        self.parents: dict[str, Marks] = {}
+        self._by_number: dict[int, list[Piece]] = {}
+
+    def add(self, piece: Piece, parent: str | None = None) -> None:
+        """Take a piece in; `parent` is the name of the parent that the candidate is, if it is one."""
+        self.pieces.append(piece)
+        self._by_number.setdefault(piece.number, []).append(piece)
+        if parent is not None and piece.marks is not None and piece.draw.places is None:
+            self.parents[parent] = piece.marks
+
+    def of(self, number: int) -> Sequence[Piece]:
+        """The pieces of a candidate."""
+        return self._by_number.get(number, ())
+
+    def candidates(self) -> Iterator[tuple[int, Sequence[Piece]]]:
+        """The pieces of every candidate that the space holds."""
+        for number, pieces in self._by_number.items():
+            if pieces[0].genome:
+                yield number, pieces
+
+    def on(self, generation: int) -> dict[int, list[Piece]]:
+        """The pieces of a draw by candidate, those of elites scored again left out."""
+        found: dict[int, list[Piece]] = {}
+        for piece in self.pieces:
+            if piece.draw.generation == generation and not piece.again:
+                found.setdefault(piece.number, []).append(piece)
+        return found
+
+    def parents_marks(self, key: str, metric: str) -> Floats:
+        """What parents got on all search items of a task (parents, items)."""
+        rows = [marks[key][metric] for marks in self.parents.values()]
+        return np.array(rows) if rows else np.empty((0, len(self.table.tasks[key].search.ids)))
+
+    def before(self, generation: int) -> list[Piece]:
+        """Pieces of earlier draws, of candidates that the space holds, that have marks."""
+        drawn = (p for p in self.pieces if p.draw.generation is not None and p.draw.generation < generation)
+        return [piece for piece in drawn if piece.marks is not None and piece.genome]
+
+    def history(self, key: str, metric: str, generation: int) -> History:
+        """What is known of a task before a draw."""
+        pieces = [piece for piece in self.before(generation) if key in (piece.draw.places or {})]
+        numbers = list(dict.fromkeys(piece.number for piece in pieces))
+        rows = {number: row for row, number in enumerate(numbers)}
+        genomes = {piece.number: piece.genome for piece in pieces}
+        sizes = [len(_places(piece, key)) for piece in pieces]
+        parents = self.parents_marks(key, metric)
+        marks = _joined([_marks(piece, key, metric) for piece in pieces])
+        ages = np.array([generation - (piece.draw.generation or 0) - 1 for piece in pieces], dtype=float)
+        return History(
+            items=parents.shape[1],
+            parents=parents,
+            genomes=np.array([genomes[number] for number in numbers]) if numbers else np.empty((0, 0)),
+            candidates=np.repeat(np.array([rows[piece.number] for piece in pieces], dtype=np.int64), sizes),
+            places=_joined([_places(piece, key) for piece in pieces]).astype(np.int64),
+            marks=marks,
+            ages=np.repeat(ages, sizes),
+            unit=in_unit(parents) and in_unit(marks),
+        )
+
+
+def evidence(pieces: Sequence[Piece], key: str, metric: str, weights: Floats) -> Evidence:
+    """Pieces of one draw put together: the chance of each item is that of being in as much of it as there is."""
+    first = pieces[0].draw
+    if first.places is None:
+        marks = np.asarray(pieces[0].marks[key][metric] if pieces[0].marks else ())
+        return Evidence(weights, np.arange(len(weights)), marks, np.ones(len(weights)))
+    places = _joined([_places(piece, key) for piece in pieces]).astype(np.int64)
+    share = len(places) / first.of[key] if first.of else 1.0
+    chances = _joined([_rows(piece.draw.probabilities, piece, key) for piece in pieces])
+    masses = None
+    if first.masses is not None:
+        masses = _joined([_rows(piece.draw.masses, piece, key) for piece in pieces])
+        masses = masses / masses.sum()
+    marks = _joined([_marks(piece, key, metric) for piece in pieces])
+    return Evidence(weights, places, marks, chances * share, masses=masses)
+
+
+def in_unit(marks: Floats) -> bool:
+    """Whether all marks lie in [0, 1]."""
+    return not marks.size or bool(marks.min() >= 0 and marks.max() <= 1)
+
+
+def _places(piece: Piece, key: str) -> Floats:
+    return np.asarray((piece.draw.places or {}).get(key, ()), dtype=float)
+
+
+def _rows(rows: Mapping[str, Sequence[float]] | None, piece: Piece, key: str) -> Floats:
+    """What a draw says of each of its items; of those that it is silent about, certainty."""
+    return np.ones(len(_places(piece, key))) if rows is None else np.asarray(rows.get(key, ()), dtype=float)
+
+
+def _marks(piece: Piece, key: str, metric: str) -> Floats:
+    return np.asarray((piece.marks or {}).get(key, {}).get(metric, ()), dtype=float)
+
+
+def _joined(arrays: Sequence[Floats]) -> Floats:
+    return np.concatenate(arrays) if arrays else np.empty(0)
