@@ -1,0 +1,299 @@
+"""The estimators of tinyBenchmarks and MERGE^3, with the standard errors that they lack.
+
+p-IRT and gp-IRT are of Maia Polo et al. (2024), mp-IRT and gmp-IRT of MERGE^3 (Mencattini et al. 2025); all four as
+their code computes them, balance weights included. `prior` is the precision of a normal prior on what is fitted; 0, the
+default, is what was published, and 1 errs much less on thirty items or fewer.
+
+Standard errors are the model's own: the covariance of what is fitted, by the delta method, and the chance of every
+unseen item. Both are inflated by Pearson's dispersion of the seen marks where it exceeds 1. `bias`, how far a
+calibration's predictions were off on average, is added in quadrature. Without a prior they are a little too small: of
+25 items, 95 % intervals hold 90 % of the time.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import optimize, special
+
+from evomerge.estimate.evidence import Estimate, Evidence, Floats, estimated
+from evomerge.estimate.irt import Ability, ItemParameters, abilities, ability
+
+HALF = 0.5
+"""gmp-IRT's share of the raw mean, a constant in the published code."""
+MOST_DISPERSION = 4.0
+"""Above, it is a single unlikely mark that speaks."""
+FAR = 3.0
+"""Standard errors of the mean residual beyond which the items' parameters do not fit the model that answered."""
+UNDETERMINED = "the marks alone have no most likely ability (all right, all wrong or separable); a unit prior was used"
+ODD = "the marks are not what any ability explains; the items' parameters may not hold for this model"
+
+
+def p_irt(evidence: Evidence, items: ItemParameters, *, prior: float = 0.0, bias: float = 0.0) -> Estimate:
+    """Seen marks as they are, unseen ones as the fitted ability predicts them.
+
+    Raises:
+        ValueError: there are no marks, or one is not between 0 and 1.
+    """
+    evidence = checked(evidence)
+    if evidence.whole:
+        return _exact(evidence)
+    found = ability(items, evidence.places, evidence.marks, prior=prior)
+    model = _predicted(evidence, items, found)
+    value = model.seen + model.unseen
+    return _estimate(evidence, value, model.error(bias), model, _named("theta", found.theta))
+
+
+def gp_irt(evidence: Evidence, items: ItemParameters, *, raw: float, prior: float = 0.0, bias: float = 0.0) -> Estimate:
+    """p-IRT and the raw mean, which has the share `raw` (lambda; `Misfit.share` says which is best).
+
+    The raw mean is that of the anchors where there are masses. Its error is added to that of p-IRT as it stands:
+    both rest on the same marks.
+
+    Raises:
+        ValueError: there are no marks, one is not between 0 and 1, or `raw` is not.
+    """
+    evidence = checked(evidence)
+    _check_share(raw)
+    if evidence.whole:
+        return _exact(evidence)
+    found = ability(items, evidence.places, evidence.marks, prior=prior)
+    model = _predicted(evidence, items, found)
+    return _blended(evidence, raw, model.seen + model.unseen, model.error(bias), model, _named("theta", found.theta))
+
+
+def mp_irt(
+    evidence: Evidence,
+    items: ItemParameters,
+    parents: Floats,
+    *,
+    prior: float = 0.0,
+    simplex: bool = False,
+    bias: float = 0.0,
+) -> Estimate:
+    """The raw mean for the seen share; unseen marks as an ability between the parents' predicts them.
+
+    `parents` (parents, dims) are their abilities. What is fitted is lambda, how much of each there is in the merge;
+    a prior is one around equal parts. `simplex`: no part is negative, and they sum to 1, which halved the error of
+    real merges; the published code is free of that.
+
+    Raises:
+        ValueError: there are no marks, one is not between 0 and 1, or there are no parents.
+    """
+    evidence = checked(evidence)
+    if evidence.whole:
+        return _exact(evidence)
+    value, error, model, parts = _merged(evidence, items, parents, prior=prior, simplex=simplex)
+    return _estimate(evidence, value, float(np.hypot(error, model.weight * bias)), model, _named("lambda", parts))
+
+
+def gmp_irt(
+    evidence: Evidence,
+    items: ItemParameters,
+    parents: Floats,
+    *,
+    raw: float = HALF,
+    prior: float = 0.0,
+    simplex: bool = False,
+) -> Estimate:
+    """mp-IRT and the raw mean, which has the share `raw`.
+
+    Raises:
+        ValueError: as `mp_irt`; or `raw` is not between 0 and 1.
+    """
+    evidence = checked(evidence)
+    _check_share(raw)
+    if evidence.whole:
+        return _exact(evidence)
+    value, error, model, parts = _merged(evidence, items, parents, prior=prior, simplex=simplex)
+    return _blended(evidence, raw, value, error, model, _named("lambda", parts))
+
+
+def parent_abilities(items: ItemParameters, answers: Floats, *, prior: float = 1.0) -> Floats:
+    """Abilities (parents, dims) of parents by their answers (parents, items), NaN where there is none."""
+    who, places = np.nonzero(~np.isnan(answers))
+    return abilities(items, who, places, answers[who, places], count=len(answers), prior=prior).theta
+
+
+def checked(evidence: Evidence) -> Evidence:
+    """The evidence with every place once: an anchor drawn twice is one item with both masses.
+
+    Raises:
+        ValueError: there are no marks, or one is not between 0 and 1.
+    """
+    if not len(evidence.marks):
+        raise ValueError("nothing can be estimated without marks")
+    wrong = ~((evidence.marks >= 0) & (evidence.marks <= 1))
+    if wrong.any():
+        raise ValueError(f"item response models take marks from 0 to 1, not {evidence.marks[wrong][0]}")
+    places, first, back = np.unique(evidence.places, return_index=True, return_inverse=True)
+    masses = None if evidence.masses is None else np.bincount(back, weights=evidence.masses).astype(np.float64)
+    marks, probabilities = evidence.marks[first], evidence.probabilities[first]
+    return replace(evidence, places=places, marks=marks, probabilities=probabilities, masses=masses)
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """What a fitted model says of the items not seen."""
+
+    seen: float
+    unseen: float
+    weight: float
+    variance: float
+    dispersion: float
+    residual: float
+    fitted: int
+    undetermined: bool
+
+    def error(self, bias: float) -> float:
+        """The standard error, with a bias of the predictions."""
+        return float(np.hypot(np.sqrt(self.variance), self.weight * bias))
+
+
+def _predicted(evidence: Evidence, items: ItemParameters, found: Ability) -> _Prediction:
+    """The weighted sum of unseen chances and its variance: of what was fitted, and of the marks themselves."""
+    chances = items.probabilities(found.theta)
+    spread = chances * (1 - chances)
+    weights = evidence.weights.copy()
+    weights[evidence.places] = 0
+    seen = evidence.weights[evidence.places]
+    gradient = (weights * spread) @ items.slopes
+    variance = gradient @ found.covariance @ gradient + (weights**2) @ spread
+    residuals, variances = evidence.marks - chances[evidence.places], np.maximum(spread[evidence.places], 1e-4)
+    freedom = len(residuals) - len(found.theta)
+    dispersion = float((residuals**2 / variances).sum() / freedom) if freedom > 0 else 1.0
+    dispersion = min(max(dispersion, 1.0), MOST_DISPERSION)
+    return _Prediction(
+        seen=float(seen @ evidence.marks),
+        unseen=float(weights @ chances),
+        weight=float(weights.sum()),
+        variance=float(variance) * dispersion,
+        dispersion=dispersion,
+        residual=float(residuals.sum() / np.sqrt(variances.sum())),
+        fitted=len(found.theta),
+        undetermined=found.undetermined,
+    )
+
+
+def _merged(
+    evidence: Evidence, items: ItemParameters, parents: Floats, *, prior: float, simplex: bool
+) -> tuple[float, float, _Prediction, Floats]:
+    """mp-IRT's value, its error, what it predicts, and lambda (parents,)."""
+    if not len(parents):
+        raise ValueError("mp-IRT needs at least one parent's abilities")
+    mixed, found, parts = _on_simplex(evidence, items, parents) if simplex else _free(evidence, items, parents, prior)
+    model = _predicted(evidence, mixed, found)
+    raw = (1 - model.weight) * float(_raw_shares(evidence) @ evidence.marks)
+    # The masses of anchors count the seen marks otherwise than the target does.
+    error = float(np.hypot(np.sqrt(model.variance), raw - model.seen))
+    return raw + model.unseen, error, model, parts
+
+
+def _free(
+    evidence: Evidence, items: ItemParameters, parents: Floats, prior: float
+) -> tuple[ItemParameters, Ability, Floats]:
+    """Lambda anywhere, in the directions in which the parents differ; in the others it stays at equal parts."""
+    even = np.full(len(parents), 1 / len(parents))
+    _, sizes, directions = np.linalg.svd(parents.T, full_matrices=False)
+    rank = max(1, int((sizes > 1e-9 * max(float(sizes.max()), 1e-9)).sum()))
+    basis = directions[:rank].T  # (parents, rank)
+    mixed = ItemParameters(items.slopes @ parents.T @ basis, items.offsets - items.slopes @ (even @ parents))
+    found = ability(mixed, evidence.places, evidence.marks, prior=prior)
+    return mixed, found, even + basis @ found.theta
+
+
+def _on_simplex(evidence: Evidence, items: ItemParameters, parents: Floats) -> tuple[ItemParameters, Ability, Floats]:
+    """Lambda not negative and summing to 1.
+
+    At an edge the curvature tells little, so no direction that keeps the sum is taken to be less sure than the
+    distance of two lambdas drawn at random.
+    """
+    count = len(parents)
+    mixed = ItemParameters(items.slopes @ parents.T, items.offsets)
+    parts = _most_likely_parts(mixed.slopes[evidence.places], mixed.offsets[evidence.places], evidence.marks)
+    chances = mixed.probabilities(parts)[evidence.places]
+    slopes = mixed.slopes[evidence.places]
+    curvature = (slopes * (chances * (1 - chances))[:, None]).T @ slopes
+    keeping = np.linalg.svd(np.ones((1, count)))[2][1:].T  # (parents, parents - 1)
+    unknown = count * (count + 1) / 2 * np.eye(count)  # over twice the variance of Dirichlet(1)
+    covariance = keeping @ np.linalg.inv(keeping.T @ (curvature + unknown) @ keeping) @ keeping.T
+    return mixed, Ability(parts, covariance, False), parts
+
+
+def _most_likely_parts(slopes: Floats, offsets: Floats, marks: Floats) -> Floats:
+    """Parts (parents,) of the simplex that make the marks most likely; equal ones where they do not tell."""
+    count = slopes.shape[1]
+    even = np.full(count, 1 / count)
+    if count == 1:
+        return even
+
+    def loss(parts: Floats) -> tuple[float, Floats]:
+        logits, away = slopes @ parts - offsets, parts - even
+        value = float((np.logaddexp(0, logits) - marks * logits).sum() + 1e-6 * away @ away)
+        return value, slopes.T @ (special.expit(logits) - marks) + 2e-6 * away
+
+    whole = {"type": "eq", "fun": lambda parts: parts.sum() - 1, "jac": np.ones_like}
+    found = optimize.minimize(
+        loss, even, jac=True, method="SLSQP", bounds=[(0, 1)] * count, constraints=[whole], options={"ftol": 1e-12}
+    )
+    clipped = np.clip(found.x, 0, 1)
+    parts: Floats = clipped / clipped.sum()
+    return parts
+
+
+def _raw_shares(evidence: Evidence) -> Floats:
+    """What each seen mark counts in the raw mean, (drawn,): masses, or weights over probabilities; they sum to 1."""
+    counts = evidence.masses
+    if counts is None:
+        counts = evidence.weights[evidence.places] / evidence.probabilities
+    shares: Floats = counts / counts.sum()
+    return shares
+
+
+def _blended(
+    evidence: Evidence, raw: float, value: float, error: float, model: _Prediction, fitted: dict[str, float]
+) -> Estimate:
+    """The raw mean and a model's value, in the shares `raw` and what it leaves."""
+    shares = _raw_shares(evidence)
+    mean = float(shares @ evidence.marks)
+    variance = float((shares**2).sum()) * _spread(evidence.marks) * model.weight
+    # Anchors err half as much as random items: the published s^2 / 4n.
+    own = np.sqrt(variance) / (1 if evidence.masses is None else 2)
+    fitted = {"raw": mean, "model": value, **fitted}
+    return _estimate(evidence, raw * mean + (1 - raw) * value, raw * own + (1 - raw) * error, model, fitted)
+
+
+def _estimate(evidence: Evidence, value: float, error: float, model: _Prediction, fitted: dict[str, float]) -> Estimate:
+    """With an interval that stays within what marks can be."""
+    spread = _spread(evidence.marks)
+    effective = spread / (error**2 + spread / len(evidence.weights))
+    found = estimated(
+        value,
+        error,
+        len(evidence.marks) - model.fitted,
+        effective=float(effective),
+        extrapolation=model.residual,
+        dispersion=model.dispersion,
+        **fitted,
+    )
+    notes = [note for note, holds in ((UNDETERMINED, model.undetermined), (ODD, abs(model.residual) > FAR)) if holds]
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0), notes=tuple(notes))
+
+
+def _exact(evidence: Evidence) -> Estimate:
+    """Every item was seen."""
+    value = float(evidence.weights[evidence.places] @ evidence.marks)
+    return estimated(value, 0.0, 0, effective=float(len(evidence.weights)))
+
+
+def _spread(marks: Floats) -> float:
+    """The variance of marks, as if one more were right and one more wrong: alike marks are no proof that all are."""
+    return float(np.var([*marks, 0.0, 1.0]))
+
+
+def _named(name: str, numbers: Floats) -> dict[str, float]:
+    return {f"{name} {i}": float(number) for i, number in enumerate(numbers, start=1)}
+
+
+def _check_share(raw: float) -> None:
+    if not 0 <= raw <= 1:
+        raise ValueError(f"the raw mean's share is from 0 to 1, not {raw}")
