@@ -29,7 +29,7 @@ class Draw(Value):
     `probabilities` are those with which the places were drawn; None means certainty.
     """
 
-    pool: Literal["search", "confirm"]
+    pool: Literal["search", "confirm", "report"]
     places: dict[str, tuple[int, ...]] | None = None
     probabilities: dict[str, tuple[float, ...]] | None = None
 

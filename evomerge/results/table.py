@@ -8,7 +8,7 @@ from typing import Any
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader, Pair
 from evomerge.events import Asked, Evaluated
-from evomerge.fitness import Bounds, Fitness, bounds_of
+from evomerge.fitness import POOLS, Bounds, Fitness, PoolName, bounds_of
 from evomerge.recipe import Recipe
 from evomerge.results.pareto import crowded_out, hypervolume, knee, non_dominated
 from evomerge.results.state import RunState
@@ -32,6 +32,7 @@ class Row(Value):
     recipe: str
     search: dict[str, Pair] | None = None
     confirmed: dict[str, Pair] | None = None
+    report: dict[str, Pair] | None = None
     failure: Failure | None = None
 
 
@@ -255,7 +256,7 @@ class Results:
         return {**_plain(row, ("number", "recipe", "search", "confirmed")), "paired": paired}
 
     def _row(self, asked: Asked) -> Row:
-        search, confirmed = (self.state.scored.get((asked.number, pool)) for pool in ("search", "confirm"))
+        search, confirmed, report = (self.state.scored.get((asked.number, pool)) for pool in POOLS)
         return Row(
             number=asked.number,
             name=asked.name or f"candidate {asked.number}",
@@ -263,12 +264,13 @@ class Results:
             recipe=asked.digest,
             search=self._graded(search, "search"),
             confirmed=self._graded(confirmed, "confirm"),
+            report=self._graded(report, "report"),
             failure=search.failure if search else None,
         )
 
-    def _graded(self, evaluated: Evaluated | None, pool: str) -> dict[str, Pair] | None:
+    def _graded(self, evaluated: Evaluated | None, pool: PoolName) -> dict[str, Pair] | None:
         marks = self.store.marks(evaluated) if evaluated is not None else None
-        return None if marks is None else self.grader.values(marks, Draw.model_validate({"pool": pool}))
+        return None if marks is None else self.grader.values(marks, Draw(pool=pool))
 
     def _values(self, row: Row, which: str) -> Mapping[str, Pair]:
         return self.known(row) if which == "known" else (row.search or {})
@@ -286,4 +288,5 @@ class Results:
 
 def _plain(row: Row, keys: tuple[str, ...]) -> dict[str, Any]:
     plain = row.model_dump(mode="json")
-    return {key: plain[key] if plain[key] is not None else {} for key in keys}
+    found = {key: plain[key] if plain[key] is not None else {} for key in keys}
+    return found if plain["report"] is None else {**found, "report": plain["report"]}
