@@ -13,6 +13,7 @@ class Pool(StrEnum):
     all = "all"
     search = "search"
     confirm = "confirm"
+    report = "report"
 
 
 class What(StrEnum):

@@ -219,7 +219,10 @@ def score(
     model: Annotated[Path, typer.Argument(help="A model folder, or a recipe.", metavar="MODEL_OR_RECIPE")],
     fitness: Annotated[str, typer.Option(help="A fitness file, or a preset's name.")],
     items: Annotated[
-        Pool, typer.Option(help="search items, confirm items (held out from searches), or all.")
+        Pool,
+        typer.Option(
+            help="search items, confirm items (held out from searches), report items (seen by no choice), or all."
+        ),
     ] = Pool.confirm,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

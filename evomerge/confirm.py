@@ -1,6 +1,7 @@
 """Held-out confirmation: finalists, parents and fixed recipes on items that the search never saw."""
 
 import time
+from collections.abc import Sequence
 
 from evomerge.errors import Interrupted
 from evomerge.events import Confirmed
@@ -10,12 +11,14 @@ from evomerge.space import fixed_recipes
 from evomerge.trial import Candidate, Draw
 
 CONFIRM = Draw(pool="confirm")
+REPORT = Draw(pool="report")
 
 
 def confirm(session: Session, top: int) -> None:
     """Score the search's best `top` candidates (or its front), all parents and fixed recipes on the confirm items.
 
-    What has been scored there already is not scored again; fixed recipes that the budget left no room for are.
+    Where there are report items, the candidate that is best then, and all of these, are scored on them last. What has
+    been scored already is not scored again; fixed recipes that the budget left no room for are.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM.
@@ -23,21 +26,28 @@ def confirm(session: Session, top: int) -> None:
     _propose_missing(session)
     results = Results(session.store)
     finalists = results.choose_finalists(top)
-    wanted = [*finalists, *(row.number for row in results.baselines if row.failure is None)]
+    _score(session, results, finalists, CONFIRM)
+    if set(finalists) - set(session.state.confirmed):
+        session.record(Confirmed(at=time.time(), numbers=tuple(finalists)))
+    if any(task.report.ids for task in session.store.table.tasks.values()):
+        chosen = Results(session.store)
+        _score(session, chosen, [chosen.best.number] if chosen.best else [], REPORT)
+
+
+def _score(session: Session, results: Results, numbers: Sequence[int], draw: Draw) -> None:
+    """Put these candidates and all baselines to a pool, those that were not yet."""
     state = session.state
-    assigned = {work.number for work in state.works.values() if work.draw == CONFIRM}
-    for number in dict.fromkeys(wanted):
+    assigned = {work.number for work in state.works.values() if work.draw == draw}
+    for number in dict.fromkeys((*numbers, *(row.number for row in results.baselines if row.failure is None))):
         if number not in assigned:
-            session.assign(number, CONFIRM, "confirm")
+            session.assign(number, draw, "confirm")
     for work in state.open_works():
-        if work.draw == CONFIRM:
+        if work.draw == draw:
             _make_room(session)
             session.submit(work, results.recipe(work.number))
     while session.in_flight:
         session.collect()
     _stop_if_asked(session)
-    if set(finalists) - set(state.confirmed):
-        session.record(Confirmed(at=time.time(), numbers=tuple(finalists)))
 
 
 def _propose_missing(session: Session) -> None:

@@ -1,13 +1,19 @@
 """What counts as better, declared: objectives over benchmark tasks, and the items they are measured on."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
 from evomerge.values import Value, by_name
 
 Direction: TypeAlias = Literal["max", "min"]
+Split: TypeAlias = Literal["train", "validation", "test"]
+PoolName: TypeAlias = Literal["search", "confirm", "report"]
+POOLS: tuple[PoolName, ...] = ("search", "confirm", "report")
 Bounds: TypeAlias = Sequence[tuple[float, float]]
 """Worst and best known value of each objective, signed so that higher is better."""
 
@@ -26,7 +32,8 @@ class Objective(Value):
     """One thing to be good at: a metric of a task, or its mean over several tasks.
 
     `metric` is written as lm-eval prints it, with a filter after a comma where a task has several
-    (`exact_match,strict-match`); left out, it is the task's first. `direction` defaults to the metric's own.
+    (`exact_match,strict-match`); left out, it is the task's first. `direction` defaults to the metric's own,
+    `split` to what lm-eval evaluates on: test documents, or validation documents where there are none.
     """
 
     task: str | None = None
@@ -34,6 +41,7 @@ class Objective(Value):
     metric: str | None = None
     weight: float = Field(1.0, gt=0)
     direction: Direction | None = None
+    split: Split | None = None
     fewshot: int | None = Field(None, ge=0)
     chat_template: bool = False
     system: str | None = None
@@ -52,14 +60,16 @@ class Objective(Value):
 
 
 class Items(Value):
-    """How many items of each task a search sees, and how many it is confirmed on; never the same ones.
+    """How many items of each task a search sees, how many it is confirmed on, and how many are kept for a last look.
 
-    They are chosen by a hash of the document, or of its field `group`, which also clusters standard errors.
-    Left out, the numbers shrink for a task that has not enough; written down, they are insisted on.
+    They are never the same ones. They are chosen by a hash of the document, or of its field `group`, which also
+    clusters standard errors. Left out, the numbers shrink for a task that has not enough; written down, they are
+    insisted on. `report` left out is none.
     """
 
     search: int | None = Field(None, ge=1)
     confirm: int | None = Field(None, ge=1)
+    report: int | None = Field(None, ge=1)
     group: str | None = None
 
 
@@ -179,6 +189,7 @@ class TaskUse(Value):
     """A task together with all that shapes its prompts: two objectives that agree in these share their marks."""
 
     task: str
+    split: Split | None
     fewshot: int | None
     chat_template: bool
     system: str | None
@@ -189,6 +200,7 @@ class TaskUse(Value):
         """How `objective` puts `task` to a model."""
         return cls(
             task=task,
+            split=objective.split,
             fewshot=objective.fewshot,
             chat_template=objective.chat_template,
             system=objective.system,
@@ -197,22 +209,66 @@ class TaskUse(Value):
 
 
 class Pool(Value):
-    """Items in a fixed order, and for each the cluster it shares its error with."""
+    """Items in a fixed order, and for each the cluster it shares its error with.
+
+    `weights` sum to 1 and make of marks the benchmark's number; left out, they are equal. `strata` names the sub-task
+    of each item, if there are several. `costs` are the tokens that a model reads and at most writes for each item,
+    left out where nobody counted.
+    """
 
     ids: tuple[str, ...]
     clusters: tuple[str, ...]
+    weights: tuple[float, ...] = ()
+    strata: tuple[str, ...] = ()
+    costs: tuple[int, ...] = ()
+
+    def shares(self, places: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """The weight of each item, or of each one at `places`: (items,), sum 1."""
+        weights = np.asarray(self.weights or (1.0,) * len(self.ids))
+        kept = weights if places is None else weights[np.asarray(places, dtype=int)]
+        shares: NDArray[np.float64] = kept / kept.sum()
+        return shares
+
+
+def joined(pools: Sequence[Pool]) -> Pool:
+    """Several pools of one task as one, sub-tasks weighed as in the pools that have the most of them."""
+    pools = [pool for pool in pools if pool.ids]
+    ids, clusters, strata = ([x for pool in pools for x in getattr(pool, key)] for key in ("ids", "clusters", "strata"))
+    weights: tuple[float, ...] = ()
+    if any(pool.weights for pool in pools):
+        shares: dict[str, float] = {}
+        for pool in pools:
+            found: dict[str, float] = {}
+            for stratum, share in zip(pool.strata, pool.shares(), strict=True):
+                found[stratum] = found.get(stratum, 0.0) + float(share)
+            # Where a sub-task is missing the others count for more.
+            shares |= {stratum: min(share, shares.get(stratum, share)) for stratum, share in found.items()}
+        counts = Counter(strata)
+        weights = tuple(shares[stratum] / counts[stratum] / sum(shares.values()) for stratum in strata)
+    return Pool(ids=tuple(ids), clusters=tuple(clusters), weights=weights, strata=tuple(strata))
+
+
+NOTHING = Pool(ids=(), clusters=())
 
 
 class TaskItems(Value):
-    """One task's items, split by hash, and its metrics with whether higher is better."""
+    """One task's items, split by hash, and its metrics with whether higher is better.
+
+    `split` says which documents they are. `stock` tells lm-eval's own tasks from those of `include`, `benchmark` that
+    the split is the one whose numbers people compare: what lm-eval evaluates on.
+    """
 
     search: Pool
     confirm: Pool
+    report: Pool = NOTHING
     metrics: dict[str, bool]
+    split: Split | None = None
+    stock: bool = False
+    benchmark: bool = False
 
-    def pool(self, name: str) -> Pool:
-        """The pool `search` or `confirm`."""
-        return self.search if name == "search" else self.confirm
+    def pool(self, name: PoolName) -> Pool:
+        """The pool of that name; without items if there is none."""
+        return {"search": self.search, "confirm": self.confirm, "report": self.report}[name]
 
     def metric(self, name: str | None) -> str | None:
         """A metric as the task names it: its first if none is asked for, with its first filter if none is given."""
@@ -226,11 +282,34 @@ class ItemTable(Value):
 
     tasks: dict[str, TaskItems]
 
-    def count(self, pool: str, places: Mapping[str, Sequence[int]] | None = None) -> int:
+    def count(self, pool: PoolName, places: Mapping[str, Sequence[int]] | None = None) -> int:
         """How many items there are at these places, or in the whole pool, over all tasks."""
         return sum(map(len, self.drawn(pool, places).values()))
 
-    def drawn(self, pool: str, places: Mapping[str, Sequence[int]] | None = None) -> dict[str, list[str]]:
+    def caveats(self) -> list[str]:
+        """What must be said wherever a search's numbers are shown: which of them are no benchmark results."""
+        return [
+            f"{name}: the search uses its {task.split} split, on which this benchmark is reported; the numbers of this"
+            " run must not be reported as results on it"
+            for name, task in self.tasks.items()
+            if task.stock and task.benchmark
+        ]
+
+    def items_of(self, pool: PoolName) -> dict[str, int]:
+        """How many items of each task are in a pool; tasks without any are left out."""
+        return {name: len(task.pool(pool).ids) for name, task in self.tasks.items() if task.pool(pool).ids}
+
+    def same_items(self, other: "ItemTable") -> bool:
+        """Whether both hold the same items in the same order, with the same clusters and metrics."""
+        return self._items() == other._items()
+
+    def _items(self) -> dict[str, Any]:
+        return {
+            name: [task.metrics, *((task.pool(pool).ids, task.pool(pool).clusters) for pool in POOLS)]
+            for name, task in self.tasks.items()
+        }
+
+    def drawn(self, pool: PoolName, places: Mapping[str, Sequence[int]] | None = None) -> dict[str, list[str]]:
         """Item ids by task: the whole pool, or its items at the given places."""
         found = {}
         for name, task in self.tasks.items():

@@ -31,7 +31,7 @@ class Draw(Value):
     a piece of a draw is put to a model, `of` says how many items the whole of it has; the piece is a random part.
     """
 
-    pool: Literal["search", "confirm"]
+    pool: Literal["search", "confirm", "report"]
     places: dict[str, tuple[int, ...]] | None = None
     probabilities: dict[str, tuple[float, ...]] | None = None
     masses: dict[str, tuple[float, ...]] | None = None

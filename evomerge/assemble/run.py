@@ -183,7 +183,7 @@ def _reopened_evaluator(
     for name, folder in file.parents.models.items():
         if evaluator.live.files.parents.models[name].digest != folder.digest:
             raise SpecError(f"{store.folder}: {name} at {folder.path} has changed since the run was opened; restore it")
-    if evaluator.scorer.table != store.table:
+    if not evaluator.scorer.table.same_items(store.table):
         raise SpecError(f"{store.folder}: the tasks have other items than when the run was opened; restore their data")
     return evaluator
 

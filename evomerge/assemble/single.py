@@ -9,7 +9,7 @@ from evomerge.assemble.run import QUIET, Listener, factory, with_defaults
 from evomerge.assemble.start import read_recipe, starting_points, wanted_genomes
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader
-from evomerge.fitness import Fitness
+from evomerge.fitness import POOLS, Fitness, PoolName
 from evomerge.recipe import BASE, Recipe
 from evomerge.results import Results, Row
 from evomerge.space import bind, unchanged
@@ -99,15 +99,18 @@ def _doubts(results: Results, row: Row) -> list[str]:
 
 
 def score(
-    model: Path, fitness: Fitness, *, items: Literal["all", "search", "confirm"] = "confirm", listener: Listener = QUIET
+    model: Path, fitness: Fitness, *, items: PoolName | Literal["all"] = "confirm", listener: Listener = QUIET
 ) -> dict[str, Any]:
     """Score a model folder or a recipe on a fitness: values with standard errors, and how many items they rest on.
 
     Raises:
-        SpecError: the model or a task cannot be used.
+        SpecError: the model or a task cannot be used, or there are no such items.
     """
     from evomerge.evaluate import EvaluatorFactory, choose_device
 
+    pools = [pool for pool in POOLS if items in (pool, "all") and (pool != "report" or fitness.items.report)]
+    if not pools:
+        raise SpecError("--items report: the fitness keeps no report items; set items.report, or choose other items")
     if not model.is_file() and model.suffix not in (".yaml", ".yml"):
         source = str(model.absolute()) if model.exists() else str(model)
         files = _open(Models(experts={"model": source}), 0, listener, called=lambda _: "MODEL")
@@ -119,9 +122,8 @@ def score(
     listener.say("scoring")
     table = evaluator.scorer.table
     grader = Grader(fitness, table)
-    pools: tuple[Literal["search", "confirm"], ...] = ("search", "confirm") if items == "all" else (items,)
-    marks = [evaluator.marks(recipe, Draw(pool=pool)) for pool in pools]
-    values = grader.values(marks[0], Draw(pool=pools[0])) if len(pools) == 1 else grader.joined(marks)
+    marks = {pool: evaluator.marks(recipe, Draw(pool=pool)) for pool in pools}
+    values = grader.values(marks[pools[0]], Draw(pool=pools[0])) if len(pools) == 1 else grader.joined(marks)
     counts = {name: sum(len(task.pool(pool).ids) for pool in pools) for name, task in table.tasks.items()}
     return {"objectives": {label: list(pair) for label, pair in values.items()}, "items": counts}
 

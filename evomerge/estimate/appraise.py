@@ -11,7 +11,7 @@ from evomerge.estimate.evidence import Estimate, Floats, averaged
 from evomerge.estimate.expect import Expectation
 from evomerge.estimate.grade import Grader, Pair
 from evomerge.estimate.irt import ItemParameters
-from evomerge.estimate.judge import Judge, pool_weights
+from evomerge.estimate.judge import Judge
 from evomerge.estimate.ledger import Ledger, Piece
 from evomerge.estimate.published import parent_abilities
 from evomerge.estimate.smooth import shrunken
@@ -117,7 +117,7 @@ class Appraiser:
 
     def weights(self, key: str) -> Floats:
         """What every search item of a task counts (items,), summing to 1."""
-        return pool_weights(self.ledger.table.tasks[key].search)
+        return self.ledger.table.tasks[key].search.shares()
 
     def _metrics(self, key: str) -> list[str]:
         """The metrics of a task that objectives are about."""

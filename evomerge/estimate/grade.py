@@ -7,30 +7,34 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.fitness import Fitness, ItemTable, Pool
+from evomerge.fitness import Fitness, ItemTable, Pool, PoolName, joined
 from evomerge.trial import Draw, Marks
 
 Pair: TypeAlias = tuple[float, float]
 """A value and its standard error."""
 
 
-def mean_and_error(values: NDArray[np.float64], clusters: Sequence[str]) -> Pair:
+def mean_and_error(
+    values: NDArray[np.float64], clusters: Sequence[str], weights: Sequence[float] | NDArray[np.float64] = ()
+) -> Pair:
     """Mean of `values` (items,) and its standard error, items of one cluster counted as dependent.
 
-    The error is the cluster-robust one, `sqrt(G / (G - 1) * sum_g (sum_{i in g} (v_i - mean))^2) / n`; with every
+    `weights` (items,) may have any sum; left out, they are equal. With `w_i` their shares, the error is the
+    cluster-robust one, `sqrt(G / (G - 1) * sum_g (sum_{i in g} w_i (v_i - mean))^2)`; with equal weights and every
     item a cluster of its own it is the usual `sd / sqrt(n)`. Of a single cluster nothing is known: 0.5.
     """
-    mean = float(values.mean())
+    relative = np.asarray(weights) / np.mean(weights) if len(weights) else np.ones(len(values))
+    mean = float((relative * values).mean())
     _, index = np.unique(np.asarray(clusters), return_inverse=True)
     groups = int(index.max()) + 1
     if groups < 2:
         return mean, 0.5
-    sums = np.bincount(index, weights=values - mean)
+    sums = np.bincount(index, weights=relative * (values - mean))
     return mean, float(math.sqrt(groups / (groups - 1) * float(sums @ sums)) / len(values))
 
 
 class Grader:
-    """Reads marks as objectives: each a mean over its tasks of the mean over the drawn items."""
+    """Reads marks as objectives: each a mean over its tasks of the weighted mean over the drawn items."""
 
     def __init__(self, fitness: Fitness, table: ItemTable) -> None:
         self.fitness = fitness
@@ -46,16 +50,17 @@ class Grader:
             for label, objective in self.fitness.objectives.items()
         }
 
-    def joined(self, marks: Sequence[Marks]) -> dict[str, Pair]:
-        """Values over both pools together, `marks` being those of search and confirm items in turn."""
+    def joined(self, marks: Mapping[PoolName, Marks]) -> dict[str, Pair]:
+        """Values over several whole pools together, `marks` being those of each."""
         found = {}
         for label, objective in self.fitness.objectives.items():
             parts = []
             for key in self.fitness.keys(label):
                 task = self.table.tasks[key]
                 name = task.metric(objective.metric)
-                values = np.concatenate([np.asarray(part[key][name or ""]) for part in marks])
-                parts.append(mean_and_error(values, (*task.search.clusters, *task.confirm.clusters)))
+                values = np.concatenate([np.asarray(part[key][name or ""]) for part in marks.values() if key in part])
+                pool = joined([task.pool(pool) for pool in marks])
+                parts.append(mean_and_error(values, pool.clusters, pool.weights))
             found[label] = self._combine(parts)
         return found
 
@@ -84,11 +89,9 @@ class Grader:
         values = np.asarray(marks[key][name])
         if minus is not None:
             values = values - np.asarray(minus[key][name])
-        return mean_and_error(values, self._clusters(draw, key))
-
-    def _clusters(self, draw: Draw, key: str) -> Sequence[str]:
-        clusters = self._pool(draw, key).clusters
-        return clusters if draw.places is None else [clusters[place] for place in draw.places[key]]
+        pool, places = self._pool(draw, key), None if draw.places is None else draw.places[key]
+        clusters = pool.clusters if places is None else [pool.clusters[place] for place in places]
+        return mean_and_error(values, clusters, pool.shares(places) if pool.weights else ())
 
     def _pool(self, draw: Draw, key: str) -> Pool:
         return self.table.tasks[key].pool(draw.pool)

@@ -19,12 +19,12 @@ from evomerge.estimate.estimators import (
     squared_bias,
     weighted,
 )
-from evomerge.estimate.evidence import Estimate, Evidence, Floats, averaged
+from evomerge.estimate.evidence import Estimate, Evidence, averaged
 from evomerge.estimate.expect import Expectation
 from evomerge.estimate.irt import ItemParameters
 from evomerge.estimate.ledger import Piece, evidence, in_unit
 from evomerge.estimate.published import gmp_irt, gp_irt, mp_irt, p_irt, parent_abilities
-from evomerge.fitness import ANY_RANGE, EstimatorKind, Pool
+from evomerge.fitness import ANY_RANGE, EstimatorKind
 
 
 class Judge:
@@ -37,7 +37,7 @@ class Judge:
         self.expectation = expectation
         self.kind = kind
         pool = expectation.ledger.table.tasks[expectation.key].search
-        self.weights = pool_weights(pool)
+        self.weights = pool.shares()
         _, self._clusters = np.unique(np.asarray(pool.clusters), return_inverse=True)
         self._biases: dict[int, float] = {}
 
@@ -164,11 +164,6 @@ class Judge:
                 f"fitness.estimator: {self.kind} needs marks in [0, 1], and those of {self.expectation.metric!r} of"
                 f" task {self.expectation.key!r} are not; use aipw, difference or mean"
             )
-
-
-def pool_weights(pool: Pool) -> Floats:
-    """What every item of a pool counts (items,), summing to 1."""
-    return np.full(len(pool.ids), 1 / len(pool.ids))
 
 
 def _generation(piece: Piece) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from evomerge.errors import SpecError
 from evomerge.estimate import Appraiser, Grader, Ledger, Pair
 from evomerge.events import Asked, Evaluated
-from evomerge.fitness import Bounds, EstimatorKind, Fitness, bounds_of
+from evomerge.fitness import Bounds, EstimatorKind, Fitness, PoolName, bounds_of
 from evomerge.recipe import Recipe
 from evomerge.results.pareto import crowded_out, hypervolume, knee, non_dominated
 from evomerge.results.reading import read_into
@@ -38,6 +38,7 @@ class Row(Value):
     search: dict[str, Pair] | None = None
     shrunken: dict[str, Pair] | None = None
     confirmed: dict[str, Pair] | None = None
+    report: dict[str, Pair] | None = None
     failure: Failure | None = None
 
 
@@ -276,7 +277,6 @@ class Results:
         return {**_plain(row, ("number", "recipe", "search", "shrunken", "confirmed")), "paired": paired}
 
     def _row(self, asked: Asked) -> Row:
-        confirmed = self.marks(asked.number, "confirm")
         search = self.appraiser.reported(asked.number)
         failed = [e.failure for e in self.state.scored.get((asked.number, "search"), ()) if e.failure is not None]
         return Row(
@@ -285,9 +285,14 @@ class Results:
             origin=asked.origin,
             recipe=asked.digest,
             search=search,
-            confirmed=None if confirmed is None else self.grader.values(confirmed, Draw(pool="confirm")),
+            confirmed=self._graded(asked.number, "confirm"),
+            report=self._graded(asked.number, "report"),
             failure=failed[0] if failed and search is None else None,
         )
+
+    def _graded(self, number: int, pool: PoolName) -> dict[str, Pair] | None:
+        marks = self.marks(number, pool)
+        return None if marks is None else self.grader.values(marks, Draw(pool=pool))
 
     @cached_property
     def _shrunken(self) -> dict[int, dict[str, Pair]]:
@@ -317,4 +322,5 @@ class Results:
 
 def _plain(row: Row, keys: tuple[str, ...]) -> dict[str, Any]:
     plain = row.model_dump(mode="json")
-    return {key: plain[key] if plain[key] is not None else {} for key in keys}
+    found = {key: plain[key] if plain[key] is not None else {} for key in keys}
+    return found if plain["report"] is None else {**found, "report": plain["report"]}

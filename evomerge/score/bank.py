@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
@@ -12,7 +12,9 @@ from lm_eval.models.huggingface import HFLM
 
 from evomerge.errors import SpecError
 from evomerge.fitness import Items, Pool, TaskItems, TaskUse
-from evomerge.score.tasks import metrics_of
+from evomerge.score.splits import documents, use_split
+from evomerge.score.tasks import Loaded, metrics_of
+from evomerge.score.weights import weights_of
 
 DEFAULT_SEARCH = 128
 DEFAULT_CONFIRM = 512
@@ -29,40 +31,77 @@ class Item:
     doc: Mapping[str, Any]
 
 
+class Sides(NamedTuple):
+    """Disjoint items: to search on, to confirm on, and for a last look."""
+
+    search: list[Item]
+    confirm: list[Item]
+    report: list[Item]
+
+
 @dataclass(frozen=True)
 class TaskBank:
-    """A task as a fitness uses it: its leaves, the items of its pools, and what the driver needs to know."""
+    """A task as a fitness uses it: leaves, their documents, the items of its pools, what the driver needs to know."""
 
     name: str
     use: TaskUse
     leaves: dict[str, Task]
+    docs: dict[str, Any]
     items: dict[str, Item]
     table: TaskItems
 
 
-def open_bank(name: str, use: TaskUse, leaves: dict[str, Task], items: Items) -> TaskBank:
-    """Identify every document and split them.
+def open_bank(name: str, use: TaskUse, loaded: Loaded, items: Items, metric: str | None) -> TaskBank:
+    """Identify every document and split them; `metric` is the one whose aggregation weighs them.
 
     Raises:
-        SpecError: there are too few documents, `items.group` names no field of theirs, or none has a metric of its own.
+        SpecError: there are too few documents, `items.group` names no field of theirs, or none has a metric of its own;
+            or a leaf has no documents of the wanted split.
     """
-    every = _identified(name, leaves, items.group)
-    search, confirm = split_items(name, every, items)
-    each = [metrics_of(leaf) for leaf in leaves.values()]
-    metrics = {metric: better for metric, better in each[0].items() if all(metric in other for other in each)}
-    table = TaskItems(search=pool_of(search), confirm=pool_of(confirm), metrics=metrics)
-    return TaskBank(name, use, leaves, {item.id: item for item in (*search, *confirm)}, table)
+    leaves = loaded.leaves
+    splits = {leaf: use_split(leaf, task, use.split) for leaf, task in leaves.items()}
+    docs = {leaf: documents(leaf, task, splits[leaf][0]) for leaf, task in leaves.items()}
+    sides = split_items(name, _identified(name, docs, items.group), items)
+    each = [metrics_of(task, docs[leaf][0]) for leaf, task in leaves.items()]
+    metrics = {known: better for known, better in each[0].items() if all(known in other for other in each)}
+    wanted = metric or next(iter(metrics), None)
+    search, confirm, report = (
+        pool_of(side, lambda names: weights_of(names, loaded.group, wanted), several=len(leaves) > 1) for side in sides
+    )
+    # Leaves that differ in what lm-eval evaluates on: those that are the benchmark's are the ones to warn of.
+    split, benchmark = max(splits.values(), key=lambda found: (found[1], found[0] == "test"))
+    table = TaskItems(
+        search=search,
+        confirm=confirm,
+        report=report,
+        metrics=metrics,
+        split=split,
+        stock=loaded.stock,
+        benchmark=benchmark,
+    )
+    return TaskBank(name, use, leaves, docs, {item.id: item for side in sides for item in side}, table)
 
 
-def pool_of(items: Sequence[Item]) -> Pool:
-    """What the driver needs to know of items."""
-    return Pool(ids=tuple(item.id for item in items), clusters=tuple(item.cluster for item in items))
+def pool_of(
+    items: Sequence[Item],
+    weigh: Callable[[Sequence[str]], tuple[float, ...]] = lambda _: (),
+    *,
+    several: bool = False,
+) -> Pool:
+    """What the driver needs to know of items; `weigh` gives weights for their leaves, of which there may be several."""
+    leaves = tuple(item.leaf for item in items)
+    return Pool(
+        ids=tuple(item.id for item in items),
+        clusters=tuple(item.cluster for item in items),
+        weights=weigh(leaves),
+        strata=leaves if several else (),
+    )
 
 
-def _identified(name: str, leaves: Mapping[str, Task], group: str | None) -> list[Item]:
+def _identified(name: str, docs: Mapping[str, Any], group: str | None) -> list[Item]:
     items: dict[str, Item] = {}
-    for leaf, task in leaves.items():
-        for index, doc in enumerate(task.eval_docs):
+    for leaf, every in docs.items():
+        for index, doc in enumerate(every):
             if group is not None and group not in doc:
                 known = ", ".join(sorted(doc))
                 raise SpecError(
@@ -79,43 +118,56 @@ def _identified(name: str, leaves: Mapping[str, Task], group: str | None) -> lis
     return list(items.values())
 
 
-def split_items(name: str, every: Sequence[Item], items: Items) -> tuple[list[Item], list[Item]]:
+def split_items(name: str, every: Sequence[Item], items: Items) -> Sides:
     """Search items from one end of the order of hashes, confirm items from the other; a cluster stays on its side.
 
-    So the confirm items do not depend on how many are searched on, nor on the order of the documents.
+    So the confirm items do not depend on how many are searched on, nor on the order of the documents. Report items
+    come after them from that end.
 
     Raises:
         SpecError: there are too few.
     """
-    search_size, confirm_size = _sizes(name, len(every), items)
+    sizes = _sizes(name, len(every), items)
     clusters: dict[str, list[Item]] = {}
     for item in every:
         clusters.setdefault(item.cluster, []).append(item)
     order = sorted(clusters, key=lambda cluster: _hash(f"split/{cluster}"))
-    search, taken = _take(clusters, order, search_size)
-    confirm, _ = _take(clusters, order[: taken - 1 : -1] if taken else order[::-1], confirm_size)
-    if len(search) < search_size or len(confirm) < confirm_size:
+    search, taken = _take(clusters, order, sizes["search"])
+    rest = order[taken:][::-1]
+    confirm, taken = _take(clusters, rest, sizes["confirm"])
+    report, _ = _take(clusters, rest[taken:], sizes["report"])
+    sides = Sides(search, confirm, report)
+    if any(len(side) < sizes[pool] for pool, side in sides._asdict().items()):
         raise SpecError(
             f"fitness.items: the {len(every)} documents of {name!r} lie in {len(clusters)} groups, of which"
-            f" {search_size} search and {confirm_size} confirm items would share some; lower one of them"
+            f" {_counted(sizes)} items would share some; lower one of them"
         )
-    return search, confirm
+    return sides
 
 
-def _sizes(name: str, available: int, items: Items) -> tuple[int, int]:
+def _sizes(name: str, available: int, items: Items) -> dict[str, int]:
+    report = items.report or 0
     search = items.search if items.search is not None else min(DEFAULT_SEARCH, max(1, available // 2))
-    confirm = items.confirm if items.confirm is not None else min(DEFAULT_CONFIRM, max(1, available - search))
-    if search + confirm > available:
+    confirm = items.confirm if items.confirm is not None else min(DEFAULT_CONFIRM, max(1, available - search - report))
+    sizes = {"search": search, "confirm": confirm, "report": report}
+    if search + confirm + report > available:
         raise SpecError(
-            f"fitness.items: task {name!r} has {available} documents, {search} to search on and {confirm} to confirm on"
-            f" are {search + confirm}; lower one of them"
+            f"fitness.items: task {name!r} has {available} documents, {_counted(sizes)} are"
+            f" {search + confirm + report}; lower one of them"
         )
-    return search, confirm
+    return sizes
+
+
+def _counted(sizes: Mapping[str, int]) -> str:
+    *most, last = [f"{size} {pool}" for pool, size in sizes.items() if size]
+    return f"{', '.join(most)} and {last}"
 
 
 def _take(clusters: Mapping[str, list[Item]], order: Sequence[str], size: int) -> tuple[list[Item], int]:
     """The first `size` items in this order of clusters, and how many clusters they come from."""
     taken: list[Item] = []
+    if not size:
+        return taken, 0
     for count, cluster in enumerate(order, start=1):
         taken += clusters[cluster]
         if len(taken) >= size:
@@ -137,7 +189,7 @@ def build_requests(bank: TaskBank, lm: HFLM) -> dict[str, list[Instance]]:
     for leaf, task in bank.leaves.items():
         wanted = {item.index: item for item in bank.items.values() if item.leaf == leaf}
         shots = task.config.num_fewshot or 0
-        for index, doc in enumerate(task.eval_docs) if shots else ((i, wanted[i].doc) for i in sorted(wanted)):
+        for index, doc in enumerate(bank.docs[leaf]) if shots else ((i, wanted[i].doc) for i in sorted(wanted)):
             context = _context(task, doc, shots, bank.use, lm)
             if index in wanted:
                 requests[wanted[index].id] = _instances(task, doc, context, index, bank.use, lm)

@@ -13,8 +13,8 @@ from evomerge.trial import Draw, Marks
 
 LEFT_OUT = "score"
 """The metric of an objective that names none."""
-PROMPTS = ("fewshot", "chat_template", "system", "generation")
-"""Fields of an objective that shape the prompts of lm-eval tasks."""
+PROMPTS = ("split", "fewshot", "chat_template", "system", "generation")
+"""Fields of an objective that say which documents of an lm-eval task are prompts, and how."""
 
 
 class ScorerFunction(Protocol):
@@ -79,8 +79,8 @@ def function_table(function: ScorerFunction, fitness: Fitness) -> ItemTable:
     tasks: dict[str, TaskItems] = {}
     for task, metrics in _metrics(fitness).items():
         ids = [Item(str(key), str(key), task, i, {}) for i, key in enumerate(function.items[task])]
-        search, confirm = split_items(task, ids, fitness.items)
-        tasks[task] = TaskItems(search=pool_of(search), confirm=pool_of(confirm), metrics=metrics)
+        search, confirm, report = map(pool_of, split_items(task, ids, fitness.items))
+        tasks[task] = TaskItems(search=search, confirm=confirm, report=report, metrics=metrics)
     return ItemTable(tasks=tasks)
 
 

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from evomerge.errors import SpecError
 from evomerge.fitness import Fitness, ItemTable
 from evomerge.score.bank import TaskBank, build_requests, open_bank
+from evomerge.score.cost import with_costs
 from evomerge.score.failure import finite
 from evomerge.score.responses import Prepared, Responder
 from evomerge.score.tasks import TaskCatalogue, mark_of, metric_name
@@ -49,7 +50,10 @@ class TaskScorer:
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
         _check_template(fitness, tokenizer)
         self._responder = Responder(model, tokenizer)
-        self._requests = {name: build_requests(bank, self._responder.lm) for name, bank in self._banks.items()}
+        lm = self._responder.lm
+        self._requests = {name: build_requests(bank, lm) for name, bank in self._banks.items()}
+        counted = {name: with_costs(bank.table, self._requests[name], lm) for name, bank in self._banks.items()}
+        self.table = ItemTable(tasks=counted)
         self._prepared: OrderedDict[str, tuple[Prepared, dict[str, list[str]]]] = OrderedDict()
         self._prepare(Draw(pool="search"))  # Now, so that `notes` are there before a search begins.
 
@@ -113,10 +117,18 @@ def open_banks(fitness: Fitness) -> dict[str, TaskBank]:
     """Load every task of a fitness and split its items; needs no model.
 
     Raises:
-        SpecError: a task is unknown, cannot be loaded, or has too few documents.
+        SpecError: a task is unknown, cannot be loaded, lacks a split, or has too few documents.
     """
     catalogue = TaskCatalogue(fitness)
-    return {name: open_bank(name, use, catalogue.load(use), fitness.items) for name, use in fitness.uses().items()}
+    return {
+        name: open_bank(name, use, catalogue.load(use), fitness.items, _deciding(fitness, name))
+        for name, use in fitness.uses().items()
+    }
+
+
+def _deciding(fitness: Fitness, task: str) -> str | None:
+    """The metric whose aggregation weighs a group's items: that of the first objective that uses the group."""
+    return next(o.metric for label, o in fitness.objectives.items() if task in fitness.keys(label))
 
 
 def check_metrics(fitness: Fitness, table: ItemTable) -> None:

@@ -4,11 +4,13 @@ import contextlib
 import difflib
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
@@ -26,6 +28,15 @@ MADE_UP: dict[str, Any] = {"loglikelihood": (-1.0, False), "loglikelihood_rollin
 """An answer to each type of request."""
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A task as lm-eval has it: its leaves, the group that weighs them, and whether any leaf is lm-eval's own."""
+
+    leaves: dict[str, Task]
+    group: Group | None
+    stock: bool
+
+
 class TaskCatalogue:
     """The tasks of a fitness: those in its own folders first, lm-eval's stock (slow to list) only if needed."""
 
@@ -37,8 +48,8 @@ class TaskCatalogue:
         self._manager = TaskManager(include_path=[*self._include], include_defaults=False)
         self._stock_listed = False
 
-    def load(self, use: TaskUse) -> dict[str, Task]:
-        """The task, or a group's leaves, by name; set up for the use's few-shot and generation arguments.
+    def load(self, use: TaskUse) -> Loaded:
+        """The task, or a group with its leaves; set up for the use's few-shot and generation arguments.
 
         Raises:
             SpecError: no such task, or it cannot be loaded, or it needs images, audio or running code.
@@ -50,22 +61,28 @@ class TaskCatalogue:
             near = difflib.get_close_matches(use.task, self._manager.all_tasks, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists the stock ones"
             raise SpecError(f"fitness: there is no task {use.task!r}; {hint}")
-        tasks = self._build(use.task)
-        for name, task in tasks.items():
+        found = self._build(use.task)
+        for name, task in found.leaves.items():
             _configure(name, task, use)
-        return tasks
+        return found
 
-    def _build(self, name: str) -> dict[str, Task]:
+    def _build(self, name: str) -> Loaded:
         entry = self._manager.task_index[name]
         home = entry.yaml_path.parent if entry.yaml_path and self._local(entry.yaml_path) else None
         # lm-eval reads a task's data files relative to the working directory; people mean the task's folder.
         with silent(), contextlib.chdir(home) if home else contextlib.nullcontext():
             try:
-                tasks: dict[str, Task] = self._manager.load([name])["tasks"]
+                found = self._manager.load([name])
             except Exception as error:  # noqa: BLE001  Anything a task file or a data set can raise.
                 reason = str(error).strip().split("\n")[0] or type(error).__name__
                 raise SpecError(f"fitness: task {name!r} cannot be loaded ({reason})") from None
-        return tasks
+        leaves: dict[str, Task] = found["tasks"]
+        return Loaded(leaves, found["groups"].get(name), any(self._stock(leaf, name) for leaf in leaves))
+
+    def _stock(self, leaf: str, name: str) -> bool:
+        """Whether a leaf is lm-eval's own; one defined inside a group is whose the group is."""
+        entry = self._manager.task_index.get(leaf) or self._manager.task_index[name]
+        return entry.yaml_path is None or not self._local(entry.yaml_path)
 
     def _local(self, path: Path) -> bool:
         return any(folder.resolve() in path.resolve().parents for folder in self._include)
@@ -89,15 +106,17 @@ def _configure(name: str, task: Task, use: TaskUse) -> None:
     task.set_fewshot_seed(FEWSHOT_SEED)
 
 
-def metrics_of(task: Task) -> dict[str, bool]:
+def metrics_of(task: Task, doc: Mapping[str, Any]) -> dict[str, bool]:
     """The metrics that are one number per document, named as in a fitness file, with whether higher is better.
+
+    They are found out on `doc`.
 
     Raises:
         SpecError: there are none, or a package they need is missing.
     """
     filters = [ensemble.name for ensemble in task._filters]
     better = task.higher_is_better()
-    given = _given_metrics(task)
+    given = _given_metrics(task, doc)
     found = {
         metric_name(metric, filter_name, filters): bool(better.get(metric, True))
         for filter_name in filters
@@ -110,9 +129,8 @@ def metrics_of(task: Task) -> dict[str, bool]:
     return found
 
 
-def _given_metrics(task: Task) -> set[str]:
-    """The metrics that a document gets marks of, seen by grading the first one on answers that are made up."""
-    doc = task.eval_docs[0]
+def _given_metrics(task: Task, doc: Mapping[str, Any]) -> set[str]:
+    """The metrics that a document gets marks of, seen by grading it on answers that are made up."""
     try:
         made = task.construct_requests(doc=doc, ctx="", metadata=(task.config.task, 0, 1))
         task._instances = made if isinstance(made, list) else [made]

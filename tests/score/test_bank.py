@@ -21,37 +21,45 @@ def items(clusters: list[int]) -> list[Item]:
 @given(st.lists(st.integers(0, 30), min_size=30, max_size=90), st.randoms())
 def test_no_cluster_is_on_both_sides_and_order_does_not_matter(clusters: list[int], rng: random.Random) -> None:
     every = items(clusters)
-    wanted = Items(search=8, confirm=8)
+    wanted = Items(search=8, confirm=8, report=5)
     try:
-        search, confirm = split_items("t", every, wanted)
+        sides = split_items("t", every, wanted)
     except SpecError:
-        assert max(clusters.count(c) for c in set(clusters)) > 6 or len(set(clusters)) < 8
+        assert max(clusters.count(c) for c in set(clusters)) > 3 or len(set(clusters)) < 8
         return
-    assert len(search) == len(confirm) == 8
-    assert not {item.cluster for item in search} & {item.cluster for item in confirm}
+    assert [len(side) for side in sides] == [8, 8, 5]
+    search, confirm, report = ({item.cluster for item in side} for side in sides)
+    assert not search & confirm | search & report | confirm & report
     groups: dict[str, list[Item]] = {}
     for item in every:
         groups.setdefault(item.cluster, []).append(item)
     order = list(groups.values())
     rng.shuffle(order)
     again = split_items("t", [item for group in order for item in group], wanted)
-    assert [[i.id for i in side] for side in again] == [[i.id for i in side] for side in (search, confirm)]
+    assert [[i.id for i in side] for side in again] == [[i.id for i in side] for side in sides]
 
 
 def test_confirm_items_do_not_depend_on_how_many_are_searched_on() -> None:
     every = items(list(range(100)))
     sides = [split_items("t", every, Items(search=size, confirm=30)) for size in (5, 20, 60)]
-    assert sides[0][1] == sides[1][1] == sides[2][1]
-    assert sides[2][0][:20] == sides[1][0]
+    assert sides[0].confirm == sides[1].confirm == sides[2].confirm
+    assert sides[2].search[:20] == sides[1].search
+    more = split_items("t", every, Items(search=20, confirm=30, report=40))
+    assert (more.search, more.confirm) == (sides[1].search, sides[1].confirm), "report items are taken from the rest"
+    assert split_items("t", every, Items(search=20, confirm=50)).confirm == [*more.confirm, *more.report[:20]]
 
 
 def test_numbers_left_out_fit_the_task_and_numbers_given_are_insisted_on() -> None:
-    search, confirm = split_items("t", items(list(range(40))), Items())
-    assert (len(search), len(confirm)) == (20, 20)
-    search, confirm = split_items("t", items(list(range(5000))), Items())
-    assert (len(search), len(confirm)) == (128, 512)
+    for count, asked, sizes in (
+        (40, Items(), [20, 20, 0]),
+        (40, Items(report=5), [20, 15, 5]),
+        (5000, Items(), [128, 512, 0]),
+    ):
+        assert [len(side) for side in split_items("t", items(list(range(count))), asked)] == sizes
     with pytest.raises(SpecError, match="40 documents"):
         split_items("t", items(list(range(40))), Items(search=30, confirm=20))
+    with pytest.raises(SpecError, match="40 documents, 20 search, 15 confirm and 10 report are 45; lower one of them"):
+        split_items("t", items(list(range(40))), Items(search=20, confirm=15, report=10))
 
 
 @pytest.mark.parametrize(
