@@ -69,10 +69,12 @@ class Appraiser:
         """Values with errors that are about the benchmark: they include that the pool is a sample of its items."""
         found = self.values(number)
         pieces = marked(self.ledger.of(number))
-        return found and {label: self._about_benchmark(pieces, label, each) for label, each in found.items()}
+        if found is None:
+            return None
+        return {label: self._about_benchmark(pieces, label, each) for label, each in found.items()}
 
     def shrunken(self, genomes: Mapping[int, Genome]) -> dict[int, dict[str, Pair]]:
-        """Values of all candidates of these genomes that have any, shrunk to those of their neighbours; as `reported`."""
+        """Values of all candidates of these genomes that have any, shrunk to their neighbours'; as `reported`."""
         found = {number: values for number in genomes if (values := self.values(number)) is not None}
         if len(found) < FEWEST or not all(map(len, genomes.values())):
             return {}

@@ -5,10 +5,11 @@ drawn item adds and `centre` its mean weighted by `1 - pi` (Hájek 1981; Deville
 """
 
 import math
+
 import numpy as np
 from scipy.special import expit
 
-from evomerge.estimate.evidence import Estimate, Evidence, Floats, estimated
+from evomerge.estimate.evidence import Estimate, Evidence, Floats, estimated, in_unit
 
 NOTHING_KNOWN = 0.5
 """The standard error of a single mark in [0, 1]."""
@@ -64,7 +65,7 @@ def corrected(evidence: Evidence, predicted: Floats) -> Estimate:
     pulls = evidence.weights[drawn] * residuals / chances
     value = float(evidence.weights @ predicted + pulls.sum())
     variance = _variance(pulls, chances)
-    if 0 <= min(predicted.min(), evidence.marks.min()) and max(predicted.max(), evidence.marks.max()) <= 1:
+    if in_unit(predicted) and in_unit(evidence.marks):
         expected = predicted[drawn] * (1 - predicted[drawn])
         model = float(np.sum((1 - chances) * (evidence.weights[drawn] / chances) ** 2 * expected))
         variance = (len(drawn) * variance + PSEUDO_ITEMS * max(model, 0.0)) / (len(drawn) + PSEUDO_ITEMS)

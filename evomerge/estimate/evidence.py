@@ -73,3 +73,8 @@ def quantile(freedom: float) -> float:
     """How many standard errors a 95 % interval reaches to either side."""
     upper = (1 + LEVEL) / 2
     return float(stats.t.ppf(upper, freedom) if freedom > 0 else stats.norm.ppf(upper))
+
+
+def in_unit(marks: Floats) -> bool:
+    """Whether all marks lie in [0, 1]."""
+    return not marks.size or bool(marks.min() >= 0 and marks.max() <= 1)

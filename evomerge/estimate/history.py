@@ -33,8 +33,8 @@ class History:
 
     def by_item(self, values: Floats) -> Floats:
         """Sums of values (answers,) over the answers to each item (items,)."""
-        return np.bincount(self.places, values, minlength=self.items)
+        return np.bincount(self.places, values, minlength=self.items).astype(np.float64)
 
     def by_candidate(self, values: Floats) -> Floats:
         """Sums of values (answers,) over the answers of each candidate (candidates,)."""
-        return np.bincount(self.candidates, values, minlength=len(self.genomes))
+        return np.bincount(self.candidates, values, minlength=len(self.genomes)).astype(np.float64)

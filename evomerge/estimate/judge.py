@@ -19,10 +19,10 @@ from evomerge.estimate.estimators import (
     squared_bias,
     weighted,
 )
-from evomerge.estimate.evidence import Estimate, Evidence, averaged
+from evomerge.estimate.evidence import Estimate, Evidence, averaged, in_unit
 from evomerge.estimate.expect import Expectation
 from evomerge.estimate.irt import ItemParameters
-from evomerge.estimate.ledger import Piece, evidence, in_unit
+from evomerge.estimate.ledger import Piece, evidence
 from evomerge.estimate.published import gmp_irt, gp_irt, mp_irt, p_irt, parent_abilities
 from evomerge.fitness import ANY_RANGE, EstimatorKind
 

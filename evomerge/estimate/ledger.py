@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evomerge.estimate.evidence import Evidence, Floats
+from evomerge.estimate.evidence import Evidence, Floats, in_unit
 from evomerge.estimate.history import History
 from evomerge.fitness import ItemTable
 from evomerge.trial import Draw, Marks
@@ -109,11 +109,6 @@ def evidence(pieces: Sequence[Piece], key: str, metric: str, weights: Floats) ->
         masses = masses / masses.sum()
     marks = _joined([_marks(piece, key, metric) for piece in pieces])
     return Evidence(weights, places, marks, chances * share, masses=masses)
-
-
-def in_unit(marks: Floats) -> bool:
-    """Whether all marks lie in [0, 1]."""
-    return not marks.size or bool(marks.min() >= 0 and marks.max() <= 1)
 
 
 def _places(piece: Piece, key: str) -> Floats:

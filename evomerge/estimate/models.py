@@ -62,7 +62,7 @@ def sibling_history(history: History, prior: SameForAll) -> SameForAll:
     """What other candidates got on an item, the latest counting most, shrunk to `prior`."""
     weight = history.recency
     total = history.by_item(weight * history.marks) + SIBLING_WEIGHT * prior.marks
-    return SameForAll(total / (history.by_item(weight) + SIBLING_WEIGHT))
+    return SameForAll(np.asarray(total / (history.by_item(weight) + SIBLING_WEIGHT)))
 
 
 @dataclass(frozen=True)

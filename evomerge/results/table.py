@@ -141,7 +141,7 @@ class Results:
         return "running" if RunStore.in_use(self.store.folder) else "stopped"
 
     def known(self, row: Row) -> Mapping[str, Pair]:
-        """A row's most trusted values: confirmed ones once there are any, else the search's, shrunken if they can be."""
+        """A row's most trusted values: confirmed ones once there are any, else the search's, shrunken."""
         return (row.confirmed if self.is_confirmed else row.shrunken or row.search) or {}
 
     def scalar(self, row: Row, which: str = "known") -> float:

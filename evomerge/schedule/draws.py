@@ -28,7 +28,8 @@ class Draws:
 
     def draw(self, generation: int) -> Draw:
         """All items of a draw; where nothing is rotated, those of the first."""
-        if self._spec.items == "all":
+        table = self._appraiser.ledger.table
+        if self._spec.drawn(table) == table.count("search"):
             return WHOLE
         basis = generation if self._spec.rotates else 0
         if basis not in self._drawn:

@@ -110,7 +110,7 @@ class Policy:
             return []
         bounds = bounds_of(points)
         merits = [point[0] if len(point) == 1 else self._scalar(point, bounds) for point in points]
-        order = np.lexsort((list(known), np.negative(merits), _beaten(points)))
+        order = np.lexsort(np.array([list(known), np.negative(merits), _beaten(points)]))
         return [list(known)[place] for place in order]
 
 

@@ -243,8 +243,8 @@ def test_a_folder_that_is_no_run(cli: Cli, tmp_path: Path) -> None:
 
 def test_a_run_from_a_newer_format(cli: Cli, copy_of_run: Callable[[str], Path]) -> None:
     run = copy_of_run("one")
-    edited(run / "spec.yaml", lambda plain: plain.update(format=2))
-    refused(cli("show", run), "spec.yaml", "format is 2", "newer evomerge")
+    edited(run / "spec.yaml", lambda plain: plain.update(format=3))
+    refused(cli("show", run), "spec.yaml", "format is 3", "newer evomerge")
 
 
 def test_a_journal_damaged_in_the_middle(cli: Cli, copy_of_run: Callable[[str], Path]) -> None:

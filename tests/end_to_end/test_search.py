@@ -30,9 +30,9 @@ def test_the_json_is_what_the_design_says(cli: Cli, finished: dict[str, Path]) -
         assert set(baseline) == {"name", "search", "confirmed"}
     assert found["best"] in [entry["number"] for entry in found["front"]]
     for entry in found["front"]:
-        assert set(entry) == {"number", "recipe", "search", "confirmed", "paired"}
+        assert set(entry) == {"number", "recipe", "search", "shrunken", "confirmed", "paired"}
         assert entry["recipe"].startswith("sha256:")
-        assert set(entry["paired"]) == {"best_parent", "best_fixed"}
+        assert set(entry["paired"]) == {"best_parent", "best_fixed", "uniform"}
         for value, error in entry["confirmed"].values():
             assert 0 <= value <= 1
             assert error >= 0
@@ -176,7 +176,8 @@ def test_a_search_starts_from_recipes_and_runs(
     assert cli("search", path, "--out", tmp_path / "RUN").status == 0
     asked = [e["digest"] for e in events(tmp_path / "RUN") if e["kind"] == "asked" and e["origin"] == "prior"]
     assert results.best is not None
-    assert asked[:2] == [results.rows[12].recipe, results.best.recipe]
+    parents = 3  # They come first: every estimate leans on what they answered.
+    assert asked[parents : parents + 2] == [results.rows[12].recipe, results.best.recipe]
     narrow = run_file("narrow.yaml", space="model-wide", start=start)
     found = cli("search", narrow, "--out", tmp_path / "NO")
     assert found.status == 2

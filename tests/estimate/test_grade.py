@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evomerge.estimate import Grader, MeanObserver
+from evomerge.estimate import Grader
 from evomerge.estimate.grade import mean_and_error
 from evomerge.fitness import Fitness, Items, ItemTable, Objective, Pool, TaskItems, TieBreak
-from evomerge.trial import Draw, Evaluation, Failure
+from evomerge.trial import Draw
 
 MARKS = st.lists(st.floats(0, 1), min_size=2, max_size=60)
 
@@ -87,16 +87,6 @@ def test_objectives_are_means_of_their_tasks_means() -> None:
     assert grader.oriented(values) == (0.75, -1.0, 0.625)
 
 
-def test_told_utilities_have_the_sign_and_the_tie_break_and_no_sampling_error() -> None:
-    utilities, errors = Grader(FITNESS, TABLE).utilities(MARKED, SEARCH)
-    assert utilities == pytest.approx((0.75 - 0.1 * 1.0, -1.0, 0.625))
-    assert errors == (0.0, 0.0, 0.0), "all of the pool was drawn"
-    part = Draw(pool="search", places={"a": (0, 2), "b": (1,)})
-    marks = {"a": {"acc": (1.0, 0.0), "nll": (1.0, 1.0)}, "b": {"em,strict": (0.0,), "em,loose": (0.0,)}}
-    _, errors = Grader(FITNESS, TABLE).utilities(marks, part)
-    assert errors[0] == pytest.approx(0.5 * np.sqrt(1 - 2 / 4))
-
-
 def test_differences_are_paired() -> None:
     other = {"a": {"acc": (1.0, 0.0, 0.0, 1.0), "nll": (0.5, 2.0, 0.5, 1.0)}, "b": MARKED["b"]}
     found = Grader(FITNESS, TABLE).differences(MARKED, other, SEARCH)
@@ -107,13 +97,6 @@ def test_differences_are_paired() -> None:
 def test_directions_can_be_turned_round() -> None:
     fitness = Fitness(objectives={"x": Objective(task="a", metric="acc", direction="min")})
     assert Grader(fitness, TABLE).sign("x") == -1
-
-
-def test_a_failure_is_told_as_nothing() -> None:
-    failed = Evaluation(work=1, number=4, outcome=Failure(stage="merge", reason="x"))
-    (observation,) = MeanObserver(Grader(FITNESS, TABLE)).observe([failed])
-    assert observation.number == 4
-    assert observation.utilities is None
 
 
 def test_scalarisations() -> None:
