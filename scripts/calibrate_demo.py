@@ -30,11 +30,11 @@ MODELS = ROOT / "evomerge/demo/models"
 EXPERTS = ("maths", "japanese", "lists")
 DOCUMENTS = {"math_ja": 1400, "lists": 1000}
 METRIC = "acc"
-MOST = 1.1
-"""The largest mean weight of an expert: beyond, merges know nothing, and tell nothing of items."""
-ABSENT = 1 / 3
-"""How often an expert is left out: merges that can do one thing well are few otherwise."""
-UNEVEN = 0.2
+LEADING = (0.5, 1.25)
+"""The range of mean weights of experts; merges of three at full weight know nothing, and tell nothing of items."""
+LEAST = (0.0, 0.5)
+"""That of one expert of each merge."""
+UNEVEN = 0.12
 """How much the weights of an expert differ from layer to layer, as a standard deviation."""
 
 
@@ -63,8 +63,9 @@ def random_merges(space: SearchSpace, count: int, seed: int) -> dict[str, Recipe
     found = {}
     for number in range(count):
         rng = np.random.default_rng((seed, number))
-        means = rng.uniform(0, MOST, len(EXPERTS)) * (rng.random(len(EXPERTS)) > ABSENT)
-        weights = means[experts] + rng.normal(0, UNEVEN, len(experts)) * (means[experts] > 0)
+        means = rng.uniform(*LEADING, len(EXPERTS))
+        means[rng.integers(len(EXPERTS))] = rng.uniform(*LEAST)
+        weights = means[experts] + rng.normal(0, UNEVEN, len(experts))
         genome = np.clip((weights - low) / (high - low), 0, 1)
         found[f"merge {number}"] = space.decode(tuple(float(gene) for gene in genome))
     return found
