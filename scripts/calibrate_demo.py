@@ -28,7 +28,7 @@ from evomerge.trial import Draw
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "evomerge/demo/models"
 EXPERTS = ("maths", "japanese", "lists")
-DOCUMENTS = {"math_ja": 1400, "lists": 1000}
+DOCUMENTS = {"lists": 1000, "math_ja": 1400}
 METRIC = "acc"
 LEADING = (0.5, 1.25)
 """The range of mean weights of experts; merges of three at full weight know nothing, and tell nothing of items."""
