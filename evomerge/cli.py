@@ -4,7 +4,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -28,9 +28,6 @@ from evomerge.arguments import (
 from evomerge.errors import EvomergeError, Interrupted, SpecError
 from evomerge.version import __version__
 from evomerge.watch import conduct, console, show_results, watched
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="evomerge",

@@ -13,7 +13,7 @@ from evomerge.estimate.grade import Grader, Pair
 from evomerge.estimate.irt import ItemParameters
 from evomerge.estimate.judge import Judge
 from evomerge.estimate.ledger import Ledger, Piece
-from evomerge.estimate.published import parent_abilities
+from evomerge.estimate.mixture import parent_abilities
 from evomerge.estimate.smooth import shrunken
 from evomerge.fitness import EstimatorKind
 from evomerge.trial import Observation
