@@ -1,6 +1,5 @@
 """What counts as better, declared: objectives over benchmark tasks, and the items they are measured on."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -230,24 +229,6 @@ class Pool(Value):
         return shares
 
 
-def joined(pools: Sequence[Pool]) -> Pool:
-    """Several pools of one task as one, sub-tasks weighed as in the pools that have the most of them."""
-    pools = [pool for pool in pools if pool.ids]
-    ids, clusters, strata = ([x for pool in pools for x in getattr(pool, key)] for key in ("ids", "clusters", "strata"))
-    weights: tuple[float, ...] = ()
-    if any(pool.weights for pool in pools):
-        shares: dict[str, float] = {}
-        for pool in pools:
-            found: dict[str, float] = {}
-            for stratum, share in zip(pool.strata, pool.shares(), strict=True):
-                found[stratum] = found.get(stratum, 0.0) + float(share)
-            # Where a sub-task is missing the others count for more.
-            shares |= {stratum: min(share, shares.get(stratum, share)) for stratum, share in found.items()}
-        counts = Counter(strata)
-        weights = tuple(shares[stratum] / counts[stratum] / sum(shares.values()) for stratum in strata)
-    return Pool(ids=tuple(ids), clusters=tuple(clusters), weights=weights, strata=tuple(strata))
-
-
 NOTHING = Pool(ids=(), clusters=())
 
 
@@ -255,7 +236,8 @@ class TaskItems(Value):
     """One task's items, split by hash, and its metrics with whether higher is better.
 
     `split` says which documents they are. `stock` tells lm-eval's own tasks from those of `include`, `benchmark` that
-    the split is the one whose numbers people compare: what lm-eval evaluates on.
+    the split is the one whose numbers people compare: what lm-eval evaluates on. `whole_weights` are the weights of an
+    item by its sub-task where all pools are taken together; left out, they are equal.
     """
 
     search: Pool
@@ -265,10 +247,22 @@ class TaskItems(Value):
     split: Split | None = None
     stock: bool = False
     benchmark: bool = False
+    whole_weights: dict[str, float] = Field(default_factory=dict)
 
     def pool(self, name: PoolName) -> Pool:
         """The pool of that name; without items if there is none."""
         return {"search": self.search, "confirm": self.confirm, "report": self.report}[name]
+
+    def whole(self) -> Pool:
+        """All pools as one, in their order."""
+        pools = [self.pool(name) for name in POOLS]
+        strata = tuple(stratum for pool in pools for stratum in pool.strata)
+        return Pool(
+            ids=tuple(key for pool in pools for key in pool.ids),
+            clusters=tuple(cluster for pool in pools for cluster in pool.clusters),
+            weights=tuple(self.whole_weights[stratum] for stratum in strata) if self.whole_weights else (),
+            strata=strata,
+        )
 
     def metric(self, name: str | None) -> str | None:
         """A metric as the task names it: its first if none is asked for, with its first filter if none is given."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evomerge.checkpoint import ParentFiles
 from evomerge.evaluate import Evaluator
-from evomerge.fitness import ItemTable
+from evomerge.fitness import POOLS, ItemTable, PoolName, Split
 from evomerge.optimize import RECOMMENDED
 from evomerge.results import FINALISTS, MOST_FINALISTS
 from evomerge.space import Gene, SearchSpace
@@ -32,12 +32,19 @@ class ParentPlan(Value):
 
 
 class TaskPlan(Value):
-    """A task as it will be used."""
+    """A task as it will be used: its split, items of each pool, and the tokens of its search items."""
 
     name: str
-    search: int
-    confirm: int
+    split: Split | None
+    items: dict[str, int]
+    tokens: int
     metrics: tuple[str, ...]
+
+    @property
+    def counted(self) -> str:
+        """How many items there are of each kind, in words."""
+        *most, last = [f"{count} {pool}" for pool, count in self.items.items()]
+        return f"{', '.join(most)} and {last} items" + (f" of its {self.split} split" if self.split else "")
 
 
 class Plan(Value):
@@ -96,13 +103,13 @@ def make_plan(
         compiled=evaluator.live.merger.compiled,
         merge_seconds=merge,
         score_seconds=score,
-        confirm_seconds=_confirm_share(evaluator) * score * confirmed,
+        confirm_seconds=score * (_share(table, "confirm") * confirmed + _share(table, "report") * (confirmed + 1)),
         search_seconds=evaluations * (merge + score),
         memory=_peak_memory(),
         run_bytes=evaluations * _bytes_of_a_candidate(table, len(space.genes)),
         export_bytes=files.size(),
         free_bytes=shutil.disk_usage(where).free,
-        notes=evaluator.notes,
+        notes=(*table.caveats(), *evaluator.notes),
     )
 
 
@@ -119,10 +126,9 @@ def _measure(evaluator: Evaluator, space: SearchSpace) -> tuple[float, float]:
     return times
 
 
-def _confirm_share(evaluator: Evaluator) -> float:
-    """How many times the search items the confirm items are."""
-    tasks = evaluator.scorer.table.tasks.values()
-    return sum(len(task.confirm.ids) for task in tasks) / sum(len(task.search.ids) for task in tasks)
+def _share(table: ItemTable, pool: PoolName) -> float:
+    """How many times the search items the items of a pool are."""
+    return sum(table.items_of(pool).values()) / sum(table.items_of("search").values())
 
 
 def _evaluations(budget: Budget, evaluator: Evaluator, seconds: float) -> int:
@@ -150,7 +156,13 @@ def _parents(files: ParentFiles) -> tuple[ParentPlan, ...]:
 
 def _tasks(table: ItemTable) -> tuple[TaskPlan, ...]:
     return tuple(
-        TaskPlan(name=name, search=len(task.search.ids), confirm=len(task.confirm.ids), metrics=tuple(task.metrics))
+        TaskPlan(
+            name=name,
+            split=task.split,
+            items={pool: len(task.pool(pool).ids) for pool in POOLS if task.pool(pool).ids},
+            tokens=sum(task.search.costs),
+            metrics=tuple(task.metrics),
+        )
         for name, task in table.tasks.items()
     )
 

@@ -26,9 +26,10 @@ space: {space}
 fitness:
   # include: [tasks]
   objectives:                                       # two examples: put your own in their place, one line each
-    first: {{task: arc_easy, metric: acc_norm}}       # one gives a best model, two or more a Pareto front
-    second: {{task: gsm8k, metric: "exact_match,flexible-extract", fewshot: 5}}
-  items: {{search: 128, confirm: 512}}                # per task, chosen by hash; more search items, less overfitting
+    # `split` (train, validation, test): what you search on is spent; keep the split that you will report on.
+    first: {{task: arc_easy, metric: acc_norm, split: validation}}    # one gives a best model, two or more a front
+    second: {{task: gsm8k, metric: "exact_match,flexible-extract", fewshot: 5, split: train}}
+  items: {{search: 128, confirm: 384}}                # per task, chosen by hash; more search items, less overfitting
 
 # Left out: cma for one objective, nsga2 for several. Others: tpe, random.
 # optimizer: {{kind: nsga2, population: 20}}

@@ -266,13 +266,12 @@ def plan_text(plan: Plan) -> list[str]:
         f"start      {plan.seeds} points of the prior design; outside the space: {', '.join(plan.outside) or 'none'}"
     ]
     for task in plan.tasks:
-        lines.append(
-            f"task       {task.name}: {task.search} search and {task.confirm} confirm items; {', '.join(task.metrics)}"
-        )
+        lines.append(f"task       {task.name}: {task.counted}; {', '.join(task.metrics)}")
     compiled = ", merging compiled" if plan.compiled else ""
     lines += [
         f"device     {plan.device}{compiled}; parents {plan.placement}",
-        f"cost       {duration(plan.merge_seconds)} to merge a candidate, {duration(plan.score_seconds)} to score it",
+        f"cost       {duration(plan.merge_seconds)} to merge a candidate, {duration(plan.score_seconds)} to score it,"
+        f" {sum(task.tokens for task in plan.tasks):,} tokens",
         f"duration   {duration(plan.search_seconds)} to search, at most {duration(plan.confirm_seconds)} to confirm",
         f"memory     {size(plan.memory)} at most so far",
         f"disk       {size(plan.run_bytes)} for the run, {size(plan.export_bytes)} for an export;"

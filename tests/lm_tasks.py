@@ -116,6 +116,59 @@ metric_list:
 """A task none of whose metrics is a number for one document."""
 
 
+LEAF = """\
+task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files: {{train: train.jsonl, validation: {name}.jsonl}}
+training_split: train
+validation_split: validation
+tag: leaves
+output_type: loglikelihood
+doc_to_text: "{{{{prompt}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list:
+  - {{metric: acc, aggregation: mean, higher_is_better: true}}
+  - {{metric: perplexity, aggregation: mean, higher_is_better: false}}
+"""
+LEAVES = {"one": 4, "two": 9, "three": 20}
+"""Sub-tasks and how many documents each has to validate on."""
+GROUPS = {
+    "sized": """
+task: [one, two, three]
+aggregate_metric_list:
+  - {metric: perplexity, weight_by_size: true}
+""",
+    "even": """
+task: [one, {group: rest, task: [two, three]}]
+aggregate_metric_list:
+  - {metric: perplexity, weight_by_size: false}
+""",
+    "nested": """
+task: [one, {group: rest, task: [two, three]}]
+""",
+    "nested_sized": """
+task:
+  - one
+  - {group: rest, task: [two, three], aggregate_metric_list: {metric: perplexity, weight_by_size: true}}
+""",
+}
+"""Groups of these, with and without a number of their own."""
+
+
+def write_groups(folder: Path) -> Path:
+    """Sub-tasks of several sizes, and groups of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = random.Random(4)
+    for name, size in {"train": 12, **LEAVES}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(_row(rng)) + "\n" for _ in range(size)))
+    for name in LEAVES:
+        (folder / f"{name}.yaml").write_text(LEAF.format(name=name))
+    for name, body in GROUPS.items():
+        (folder / f"{name}.yaml").write_text(f"group: {name}{body}")
+    return folder
+
+
 def write_tasks(folder: Path, count: int = 40) -> Path:
     """Write them all; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,15 @@ def test_any_folder_name_becomes_a_name_that_is_understood(out: str, workplace: 
     }
 
 
+def test_the_examples_leave_alone_what_benchmarks_are_reported_on(workplace: Path, cli: Cli) -> None:
+    assert cli("init", "Qwen2.5-0.5B", "other/own", "--out", "run.yaml").status == 0
+    fitness = load_run(workplace / "run.yaml").fitness
+    assert {objective.task: objective.split for objective in fitness.objectives.values()} == {
+        "arc_easy": "validation",
+        "gsm8k": "train",
+    }
+
+
 def test_a_run_file_in_a_folder_that_is_not_there(workplace: Path, cli: Cli) -> None:
     found = cli("init", "Qwen2.5-0.5B", "other/own", "--out", "nodir/x.yaml")
     assert found.status == 2

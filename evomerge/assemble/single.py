@@ -123,7 +123,9 @@ def score(
     table = evaluator.scorer.table
     grader = Grader(fitness, table)
     marks = {pool: evaluator.marks(recipe, Draw(pool=pool)) for pool in pools}
-    values = grader.values(marks[pools[0]], Draw(pool=pools[0])) if len(pools) == 1 else grader.joined(marks)
+    values = (
+        grader.values(marks[pools[0]], Draw(pool=pools[0])) if len(pools) == 1 else grader.joined(list(marks.values()))
+    )
     counts = {name: sum(len(task.pool(pool).ids) for pool in pools) for name, task in table.tasks.items()}
     return {"objectives": {label: list(pair) for label, pair in values.items()}, "items": counts}
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.fitness import Fitness, ItemTable, Pool, PoolName, joined
+from evomerge.fitness import Fitness, ItemTable, Pool
 from evomerge.trial import Draw, Marks
 
 Pair: TypeAlias = tuple[float, float]
@@ -50,17 +50,17 @@ class Grader:
             for label, objective in self.fitness.objectives.items()
         }
 
-    def joined(self, marks: Mapping[PoolName, Marks]) -> dict[str, Pair]:
-        """Values over several whole pools together, `marks` being those of each."""
+    def joined(self, marks: Sequence[Marks]) -> dict[str, Pair]:
+        """Values over all pools together, `marks` being those of each in turn."""
         found = {}
         for label, objective in self.fitness.objectives.items():
             parts = []
             for key in self.fitness.keys(label):
                 task = self.table.tasks[key]
                 name = task.metric(objective.metric)
-                values = np.concatenate([np.asarray(part[key][name or ""]) for part in marks.values() if key in part])
-                pool = joined([task.pool(pool) for pool in marks])
-                parts.append(mean_and_error(values, pool.clusters, pool.weights))
+                values = np.concatenate([np.asarray(part[key][name or ""]) for part in marks if key in part])
+                whole = task.whole()
+                parts.append(mean_and_error(values, whole.clusters, whole.weights))
             found[label] = self._combine(parts)
         return found
 

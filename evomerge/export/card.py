@@ -1,10 +1,12 @@
 """The model card of an exported merge: parents, numbers, and how to make it again."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from evomerge.estimate import Pair
+from evomerge.fitness import PoolName
 from evomerge.recipe import Blend, Recipe, Slerp
 from evomerge.results import Results, Row
 
@@ -85,12 +87,14 @@ def _share(blend: Blend, parent: str) -> str:
 
 
 def _results(results: Results, row: Row) -> str:
+    caveats = [line for caveat in results.store.table.caveats() for line in (f"**{caveat}**", "")]
     if row.confirmed is None:
-        return "Not confirmed on held-out items. The search's own values are optimistic and are left out here."
-    items = ", ".join(f"{len(task.confirm.ids)} of {name}" for name, task in results.store.table.tasks.items())
+        unsure = "Not confirmed on held-out items. The search's own values are optimistic and are left out here."
+        return "\n".join([*caveats, unsure])
     lines = [
-        f"Measured on items that the search never saw ({items}). Standard errors in brackets; differences are"
-        " paired on the same items, and the rivals were picked on them, in their favour.",
+        *caveats,
+        f"Measured on items that the search never saw ({_counted(results, 'confirm')}). Standard errors in brackets;"
+        " differences are paired on the same items, and the rivals were picked on them, in their favour.",
         "",
         "| objective | this model | minus best parent | minus best fixed recipe |",
         "|---|---|---|---|",
@@ -101,18 +105,25 @@ def _results(results: Results, row: Row) -> str:
         for rivals in (parents, fixed):
             cells.append(f"{_pair(rivals[label][1], '+')} ({rivals[label][0]})" if label in rivals else "")
         lines.append(f"| {label} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "All baselines:",
-        "",
-        f"| model | {' | '.join(results.objectives)} |",
-        "|---" * (len(results.objectives) + 1) + "|",
-    ]
-    for baseline in results.baselines:
-        if baseline.confirmed is not None:
-            values = " | ".join(_pair(baseline.confirmed[label]) for label in results.objectives)
-            lines.append(f"| {baseline.name} | {values} |")
+    known = {other.name: other.confirmed for other in results.baselines if other.confirmed is not None}
+    lines += ["", "All baselines:", "", *_models(results, known)]
+    if row.report is not None:
+        others = {other.name: other.report for other in results.baselines if other.report is not None}
+        text = f"On report items, which neither search nor choice has seen ({_counted(results, 'report')}):"
+        lines += ["", text, "", *_models(results, {"this model": row.report, **others})]
     return "\n".join(lines)
+
+
+def _counted(results: Results, pool: PoolName) -> str:
+    return ", ".join(f"{count} of {name}" for name, count in results.store.table.items_of(pool).items())
+
+
+def _models(results: Results, values: Mapping[str, Mapping[str, Pair]]) -> list[str]:
+    """A table with a line for every model."""
+    lines = [f"| model | {' | '.join(results.objectives)} |", "|---" * (len(results.objectives) + 1) + "|"]
+    for name, pairs in values.items():
+        lines.append(f"| {name} | {' | '.join(_pair(pairs[label]) for label in results.objectives)} |")
+    return lines
 
 
 def _pair(pair: Pair, sign: str = "") -> str:

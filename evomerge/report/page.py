@@ -74,6 +74,9 @@ def _sections(results: Results) -> Iterable[str]:
         _front_table(results),
     )
     yield _section("Parents and fixed recipes", "What needs no search, on the same items.", _baseline_table(results))
+    if any(row.report for row in results.rows.values()):
+        text = "On report items, which neither search nor choice has seen."
+        yield _section("Report items", text, _report_table(results))
     yield _section("Convergence", "On the search items.", _figure(figures.convergence(results)))
     if results.best is not None:
         recipe = results.recipe(results.best.number)
@@ -115,9 +118,9 @@ def _head(results: Results) -> str:
     lead = (
         f"{experts}{' over base ' + (Path(run.models.base).name) if run.models.base else ''} · {kind} · seed {run.seed}"
     )
-    return (
-        f"<h1>{_text(results.store.folder.name)}</h1><p class='lead'>{_text(lead)}</p><div class='cards'>{boxes}</div>"
-    )
+    caveats = "".join(f"<p><b>{_text(caveat)}</b></p>" for caveat in results.store.table.caveats())
+    head = f"<h1>{_text(results.store.folder.name)}</h1><p class='lead'>{_text(lead)}</p>"
+    return f"{head}<div class='cards'>{boxes}</div>{caveats}"
 
 
 def _front_table(results: Results) -> str:
@@ -146,6 +149,14 @@ def _baseline_table(results: Results) -> str:
     return _table(head, rows)
 
 
+def _report_table(results: Results) -> str:
+    rows = [row for row in (*results.front, *results.baselines) if row.report is not None]
+    cells = [[row.name, *(text_of((row.report or {}).get(label)) for label in results.objectives)] for row in rows]
+    return _table(
+        ["model", *results.objectives], [(line, row == results.best) for line, row in zip(cells, rows, strict=True)]
+    )
+
+
 def _task_table(results: Results, row: Row) -> str:
     """Confirm items on which the row is better (gained) and worse (lost) than the parent best at the objective."""
     rows = []
@@ -155,7 +166,8 @@ def _task_table(results: Results, row: Row) -> str:
         for key in results.fitness.keys(label):
             metric = results.store.table.tasks[key].metric(results.fitness.objectives[label].metric) or ""
             pairs = list(zip(mine[key][metric], theirs[key][metric], strict=True))
-            means = [f"{sum(column) / len(pairs):.3f}" for column in zip(*pairs, strict=True)]
+            shares = results.store.table.tasks[key].confirm.shares()
+            means = [f"{shares @ column:.3f}" for column in zip(*pairs, strict=True)]
             gains = [results.grader.sign(label) * (a - b) for a, b in pairs]
             counts = [str(sum(gain > 0 for gain in gains)), str(sum(gain < 0 for gain in gains))]
             rows.append(([key, metric, str(len(pairs)), *means, rival, *counts], False))

@@ -65,8 +65,9 @@ def open_bank(name: str, use: TaskUse, loaded: Loaded, items: Items, metric: str
     each = [metrics_of(task, docs[leaf][0]) for leaf, task in leaves.items()]
     metrics = {known: better for known, better in each[0].items() if all(known in other for other in each)}
     wanted = metric or next(iter(metrics), None)
-    search, confirm, report = (
-        pool_of(side, lambda names: weights_of(names, loaded.group, wanted), several=len(leaves) > 1) for side in sides
+    search, confirm, report, whole = (
+        pool_of(side, lambda names: weights_of(names, loaded.group, wanted), several=len(leaves) > 1)
+        for side in (*sides, [item for side in sides for item in side])
     )
     # Leaves that differ in what lm-eval evaluates on: those that are the benchmark's are the ones to warn of.
     split, benchmark = max(splits.values(), key=lambda found: (found[1], found[0] == "test"))
@@ -78,6 +79,7 @@ def open_bank(name: str, use: TaskUse, loaded: Loaded, items: Items, metric: str
         split=split,
         stock=loaded.stock,
         benchmark=benchmark,
+        whole_weights=dict(zip(whole.strata, whole.weights, strict=False)),
     )
     return TaskBank(name, use, leaves, docs, {item.id: item for side in sides for item in side}, table)
 

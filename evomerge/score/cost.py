@@ -35,5 +35,5 @@ def _follows(instance: Instance, lm: HFLM) -> int:
         case "generate_until":
             settings = normalize_gen_kwargs(dict(instance.args[1]), lm.max_gen_toks)
             return int(settings["max_gen_toks"] * (instance.repeats or 1))
-        case _:
-            return 0
+        case _:  # A rolling text has no continuation, but a token that goes before it.
+            return 1

@@ -67,8 +67,7 @@ class TaskCatalogue:
         return found
 
     def _build(self, name: str) -> Loaded:
-        entry = self._manager.task_index[name]
-        home = entry.yaml_path.parent if entry.yaml_path and self._local(entry.yaml_path) else None
+        home = self._home(name)
         # lm-eval reads a task's data files relative to the working directory; people mean the task's folder.
         with silent(), contextlib.chdir(home) if home else contextlib.nullcontext():
             try:
@@ -78,6 +77,13 @@ class TaskCatalogue:
                 raise SpecError(f"fitness: task {name!r} cannot be loaded ({reason})") from None
         leaves: dict[str, Task] = found["tasks"]
         return Loaded(leaves, found["groups"].get(name), any(self._stock(leaf, name) for leaf in leaves))
+
+    def _home(self, name: str) -> Path | None:
+        """The folder of the file of a task of one's own; of a tag, which has none, that of its first task's."""
+        index = self._manager.task_index
+        paths = [index[member].yaml_path for member in (name, *sorted(index[name].tags)) if member in index]
+        first = next((path for path in paths if path is not None), None)
+        return first.parent if first is not None and self._local(first) else None
 
     def _stock(self, leaf: str, name: str) -> bool:
         """Whether a leaf is lm-eval's own; one defined inside a group is whose the group is."""

@@ -75,6 +75,9 @@ def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
         (lambda p: p["fitness"]["objectives"]["math_ja"].update(chat_template="tool_use"), ["chat_template", "bool"]),
         (lambda p: p["fitness"]["objectives"]["math_ja"].update(generation={"max_gen_toks": 3}), ["generates nothing"]),
         (lambda p: p["fitness"]["items"].update(search=1390), ["1400 documents", "lower one"]),
+        (lambda p: p["fitness"]["items"].update(report=1390), ["1390 report are 1430", "lower one"]),
+        (lambda p: p["fitness"]["objectives"]["math_ja"].update(split="dev"), ["split is \"dev\"", "'validation'"]),
+        (lambda p: p["fitness"]["objectives"]["math_ja"].update(split="train"), ["no train split; it has test"]),
         (lambda p: p["fitness"]["items"].update(group="pair"), ["no field 'pair'", "answer, group, prompt"]),
         (lambda p: p["fitness"].update(include=["nowhere"]), ["nowhere", "folder"]),
         (lambda p: p.update(start=["nothing.yaml"]), ["nothing.yaml", "neither a recipe file nor a run folder"]),
@@ -350,6 +353,12 @@ def test_a_model_to_score_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
     found = cli("score", tmp_path / "none", "--fitness", "demo")
     refused(found, "MODEL: ", "none does not exist")
     assert "models.experts" not in found.err
+
+
+def test_report_items_that_a_fitness_does_not_keep(cli: Cli) -> None:
+    refused(
+        cli("score", DEMO_MODELS / "maths", "--fitness", "demo", "--items", "report"), "--items report", "set items"
+    )
 
 
 def test_force_replaces_only_what_evomerge_wrote(

@@ -1,5 +1,7 @@
 """Means and errors against closed forms and brute force."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,6 +45,29 @@ def test_clustered_error_covers_what_it_says() -> None:
         naive += abs(mean - 0.5) < 1.96 * marks.std() / np.sqrt(240)
     assert 0.92 < covered / 600 < 0.975
     assert naive / 600 < 0.88
+
+
+@settings(deadline=None)
+@given(MARKS, st.randoms())
+def test_weighted_means_are_those_of_repeated_items(marks: list[float], rng: Any) -> None:
+    copies = [rng.randint(1, 4) for _ in marks]
+    clusters = [str(i // 2) for i in range(len(marks))]
+    weighted = mean_and_error(np.array(marks), clusters, copies)
+    repeated = mean_and_error(np.repeat(marks, copies), np.repeat(clusters, copies).tolist())
+    assert weighted == pytest.approx(repeated, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(MARKS)
+def test_equal_weights_are_no_weights(marks: list[float]) -> None:
+    clusters = [str(i // 3) for i in range(len(marks))]
+    plain = mean_and_error(np.array(marks), clusters)
+    assert mean_and_error(np.array(marks), clusters, (0.25,) * len(marks)) == plain
+    mean = np.mean(marks)
+    sums = [sum(v - mean for v, c in zip(marks, clusters, strict=True) if c == g) for g in dict.fromkeys(clusters)]
+    if len(sums) > 1:
+        expected = np.sqrt(len(sums) / (len(sums) - 1) * np.square(sums).sum()) / len(marks)
+        assert plain == pytest.approx((mean, expected), abs=1e-12)
 
 
 def test_one_cluster_tells_nothing() -> None:
@@ -92,6 +117,22 @@ def test_differences_are_paired() -> None:
     found = Grader(FITNESS, TABLE).differences(MARKED, other, SEARCH)
     assert found["skill"] == pytest.approx((0.25, 0.25))
     assert found["loss"] == (0.0, 0.0)
+
+
+def test_items_count_for_their_weights_in_whole_pools_and_in_parts() -> None:
+    weighted = Pool(
+        ids=("a1", "a2", "a3"), clusters=("a1", "a2", "a3"), weights=(0.25, 0.25, 0.5), strata=("x", "x", "y")
+    )
+    rest = Pool(ids=("a4",), clusters=("a4",), weights=(1.0,), strata=("y",))
+    items = TaskItems(search=weighted, confirm=rest, metrics={"acc": True}, whole_weights={"x": 0.25, "y": 0.25})
+    fitness = Fitness(objectives={"it": Objective(task="a")})
+    grader = Grader(fitness, ItemTable(tasks={"a": items}))
+    marks, none = {"a": {"acc": (1.0, 0.0, 1.0)}}, {"a": {"acc": (0.0,)}}
+    assert grader.values(marks, SEARCH)["it"][0] == pytest.approx(0.75)
+    part = Draw(pool="search", places={"a": (1, 2)})
+    assert grader.values({"a": {"acc": (0.0, 1.0)}}, part)["it"][0] == pytest.approx(2 / 3)
+    assert grader.differences(marks, {"a": {"acc": (1.0, 0.0, 0.0)}}, SEARCH)["it"][0] == pytest.approx(0.5)
+    assert grader.joined([marks, none])["it"][0] == pytest.approx(0.5)
 
 
 def test_directions_can_be_turned_round() -> None:

@@ -12,11 +12,12 @@ from conftest import DEMO_MODELS
 from families import FAMILIES, make_family
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from lm_tasks import TASKS, write_tasks
+from lm_tasks import LEAVES, TASKS, write_groups, write_tasks
 
 from evomerge.assemble import merge
 from evomerge.checkpoint import open_parents
-from evomerge.fitness import Fitness, Items, Objective
+from evomerge.estimate import Grader
+from evomerge.fitness import POOLS, Fitness, Items, Objective
 from evomerge.materialize import LiveModel
 from evomerge.score import TaskScorer, open_banks
 from evomerge.score.tasks import mark_of, metric_name
@@ -101,6 +102,31 @@ def test_marks_equal_those_of_simple_evaluate(
     plain = {"choices": "acc", "exact": "acc", "written": "exact_match,strict"}.get(name)
     if plain is not None:
         assert 0 < sum(marks[plain]) < 40, "a task on which all marks are the same shows nothing"
+
+
+@pytest.mark.parametrize("name", ["sized", "even"])
+def test_a_groups_number_is_lm_evals(
+    name: str, merged: tuple[Path, LiveModel], monkeypatch: Any, tmp_path: Path
+) -> None:
+    """All documents scored: means over documents or over sub-tasks, as the group says."""
+    folder, live = merged
+    monkeypatch.chdir(write_groups(tmp_path))
+    found = lm_eval.simple_evaluate(
+        model=HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=8),
+        tasks=[name],
+        task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
+        random_seed=None,
+        numpy_random_seed=None,
+        torch_random_seed=None,
+    )
+    objective = Objective(task=name, metric="perplexity")
+    items = Items(search=12, confirm=14, report=sum(LEAVES.values()) - 26)
+    fitness = Fitness(include=(str(tmp_path),), objectives={"it": objective}, items=items)
+    scorer = TaskScorer(fitness, open_banks(fitness), live.model, folder)
+    value, _ = Grader(fitness, scorer.table).joined([scorer.marks(Draw(pool=pool)) for pool in POOLS])["it"]
+    # Only lm-eval's marks have the sign of a log-likelihood.
+    assert -value == pytest.approx(found["groups"][name]["perplexity,none"], abs=1e-4)
+    assert bool(scorer.table.tasks[name].search.weights) == (name == "even")
 
 
 def _undecided(sample: Mapping[str, Any]) -> bool:
