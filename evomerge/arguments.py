@@ -56,3 +56,12 @@ Recipe = Annotated[
     Path, typer.Argument(help="A recipe of evomerge's, or a mergekit configuration.", metavar="RECIPE.yaml")
 ]
 Address = Annotated[str | None, typer.Option(help="A cluster's address; not there yet.")]
+Responses = Annotated[
+    list[Path],
+    typer.Argument(
+        help="What models answered, one file a task: item ids in the first row, model names in the first column, marks"
+        " from 0 to 1; .csv, .parquet or .npz.",
+        metavar="RESPONSES",
+    ),
+]
+Dimensions = Annotated[str, typer.Option(help="Of ability: auto (what predicts best), or a number.", metavar="auto|N")]

@@ -23,9 +23,14 @@ class Expectation:
         self.ledger = ledger
         self.key = key
         self.metric = metric
-        self._calibration = calibration
+        self.calibration = calibration
         self._stacks: dict[int, Stack] = {}
         self._foretold: dict[int, tuple[Floats, Floats]] = {}
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The task's search items."""
+        return self.ledger.table.tasks[self.key].search.ids
 
     @cached_property
     def items(self) -> ItemParameters | None:
@@ -34,9 +39,9 @@ class Expectation:
         Raises:
             SpecError: the calibration does not know them.
         """
-        if self._calibration is None:
+        if self.calibration is None:
             return None
-        return self._calibration.parameters_for(self.ledger.table.tasks[self.key].search.ids)
+        return self.calibration.parameters_for(self.ids)
 
     def stack(self, generation: int) -> Stack:
         """The models before a draw."""

@@ -154,7 +154,11 @@ class Judge:
         return self._biases[generation]
 
     def _raw_share(self, each: Evidence, generation: int) -> float:
-        """gp-IRT's lambda: of the bias and variance that a calibration knows, or else that this search shows."""
+        """gp-IRT's lambda: from the bias and variance that a calibration knows, or else that this search shows."""
+        calibration = self.expectation.calibration
+        if calibration is not None:
+            fit = calibration.fit_for(self.expectation.ids)
+            return fit.share(len(each.places), anchored=each.masses is not None)
         bias, variance = self._bias(generation), mean(each).error ** 2
         return bias / (bias + variance) if bias + variance > 0 else 0.5
 
