@@ -4,7 +4,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from evomerge.arguments import (
     PICK,
     Address,
     Dimensions,
+    Estimator,
     Force,
     Models,
     NewRun,
@@ -28,9 +29,6 @@ from evomerge.arguments import (
 from evomerge.errors import EvomergeError, Interrupted, SpecError
 from evomerge.version import __version__
 from evomerge.watch import conduct, console, show_results, watched
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="evomerge",
@@ -144,6 +142,7 @@ def show(
     run: Run,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Every candidate, one line each.")] = False,
+    estimator: Estimator = None,
 ) -> None:
     """Print a run's status, baselines, front and failures.
 
@@ -152,7 +151,7 @@ def show(
     from evomerge.assemble import load
     from evomerge.terminal import csv_lines
 
-    results = load(run)
+    results = load(run, estimator.value if estimator else None)
     if as_json:
         typer.echo(json.dumps(results.to_json(), ensure_ascii=False))
     elif as_csv:
