@@ -12,7 +12,7 @@ from evomerge.trial import Evaluation
 
 QUIET_EVERY = 10.0
 """Seconds between progress lines where there is no terminal."""
-WIDTH = 120
+WIDTH = 140
 """Columns of a table where there is no terminal to be asked."""
 PHASES = {"baseline": "fixed recipes", "search": "search", "refresh": "search", "confirm": "confirm"}
 """What the purpose of a work item is called."""

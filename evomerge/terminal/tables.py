@@ -18,6 +18,8 @@ MEANING = {
 }
 DISPENSABLE = ("minus best parent", "minus uniform", "minus best fixed", "search", "shrunken")
 """Columns of a front's table that go first where there is too little room."""
+NAMES = 16
+"""Characters of a line of a name, so that numbers have room."""
 MEASURING = Console(width=10_000)
 """Widths are measured where there is room for anything."""
 
@@ -50,7 +52,10 @@ def results_tables(results: Results, width: int = WIDTH) -> list[Table]:
 
 
 def _front_table(results: Results, width: int) -> Table:
-    """A line for every candidate and objective; columns that do not fit are left out, in the order of DISPENSABLE."""
+    """A line for every candidate and objective; columns that do not fit are left out, in the order of DISPENSABLE.
+
+    Numbers stay whole; long names go over several lines.
+    """
     cells = [_columns(results, row) for row in results.front]
     heads = list(cells[0]) if cells else []
     for head in (None, *DISPENSABLE):
@@ -66,9 +71,9 @@ def _table(results: Results, cells: Sequence[Mapping[str, Mapping[str, str]]], h
     one = len(results.objectives) == 1
     table = Table(title="finalists, best first" if one else "Pareto front", title_justify="left", show_edge=False)
     table.caption, table.caption_justify = _legend(results, heads), "left"
-    table.add_column("candidate", no_wrap=True)
+    table.add_column("candidate", max_width=NAMES)
     if not one:
-        table.add_column("objective")
+        table.add_column("objective", max_width=NAMES)
     for head in heads:
         table.add_column(head.replace("minus ", "minus\n"), justify="right", no_wrap=True)
     for row, columns in zip(results.front, cells, strict=True):
@@ -160,7 +165,7 @@ def _csv(cells: Sequence[object]) -> str:
 def scores_table(values: Mapping[str, Sequence[float]], items: Mapping[str, int]) -> Table:
     """What `evomerge score` found."""
     table = Table(show_edge=False, caption=", ".join(f"{count} items of {task}" for task, count in items.items()))
-    table.add_column("objective")
+    table.add_column("objective", max_width=NAMES)
     table.add_column("value", justify="right")
     for label, found in values.items():
         table.add_row(label, with_error((found[0], found[1])))
