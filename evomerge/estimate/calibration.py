@@ -191,7 +191,7 @@ def read_calibration(path: Path) -> Calibration:
         raise SpecError(f"{path}: cannot be read ({error.strerror or error}); give another file") from None
     except KeyError as error:
         raise SpecError(f"{path}: is not a calibration, there is no {error}; {AGAIN}") from None
-    except (ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         line = str(error).splitlines()[0]
         raise SpecError(f"{path}: is not a calibration ({line}); {AGAIN}") from None
 

@@ -23,7 +23,7 @@ NODES = {1: 7, 2: 3}
 LEANING = 100
 """Models from which on the items' distribution counts half: it is not quite normal, and few models need it most."""
 ROUNDS = 200
-SETTLED = 1e-3
+SETTLED = 3e-3
 """The largest change of any parameter in a round that ends the fit."""
 LONGEST = 1.0
 """How far a step of Newton's may take any parameter."""

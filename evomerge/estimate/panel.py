@@ -61,8 +61,8 @@ def _from_csv(path: Path) -> Panel:
             rows = [row for row in csv.reader(file) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise SpecError(f"{path}: is not csv in UTF-8 ({error})") from None
-    if len(rows) < 2 or len(rows[0]) < 2:
-        raise SpecError(f"{path}: holds no marks; item ids go into the first row, model names into the first column")
+    if not rows:
+        raise SpecError(f"{path}: is empty; item ids go into the first row, model names into the first column")
     items, marks = tuple(rows[0][1:]), np.full((len(rows) - 1, len(rows[0]) - 1), np.nan)
     for i, row in enumerate(rows[1:]):
         if len(row) != len(rows[0]):
@@ -91,7 +91,7 @@ def _from_npz(path: Path) -> Panel:
     except KeyError as error:
         missing = str(error).split()[0].strip("\"'")
         raise SpecError(f"{path}: has no array {missing!r}; it needs marks (models, items), items and models") from None
-    except (ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise SpecError(f"{path}: is not an archive of plain arrays ({error}); write it with numpy.savez") from None
     items, models = _names(found["items"]), _names(found["models"])
     if marks.shape != (len(models), len(items)):
@@ -110,8 +110,6 @@ def _from_parquet(path: Path) -> Panel:
     except (pyarrow.ArrowException, ValueError, TypeError) as error:
         line = str(error).splitlines()[0]
         raise SpecError(f"{path}: is not a table of numbers after a first column of model names ({line})") from None
-    if not marks.size:
-        raise SpecError(f"{path}: holds no marks; the first column is the model's name, every other is an item")
     return Panel(_names(table.columns[0].to_pylist()), tuple(table.column_names[1:]), marks)
 
 
@@ -120,7 +118,9 @@ def _names(values: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _checked(path: Path, panel: Panel) -> Panel:
-    """The panel, if names occur once and marks are between 0 and 1."""
+    """The panel, if it holds marks, names occur once, and marks are between 0 and 1."""
+    if not panel.marks.size:
+        raise SpecError(f"{path}: holds no marks; there is a row for each model, and a column for each item")
     for what, names in (("item", panel.items), ("model", panel.models)):
         name, times = Counter(names).most_common(1)[0]
         if times > 1:
