@@ -12,6 +12,7 @@ from evomerge.arguments import (
     PICK,
     Address,
     Dimensions,
+    Estimator,
     Force,
     Models,
     NewRun,
@@ -141,6 +142,7 @@ def show(
     run: Run,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Every candidate, one line each.")] = False,
+    estimator: Estimator = None,
 ) -> None:
     """Print a run's status, baselines, front and failures.
 
@@ -149,7 +151,7 @@ def show(
     from evomerge.assemble import load
     from evomerge.terminal import csv_lines
 
-    results = load(run)
+    results = load(run, estimator.value if estimator else None)
     if as_json:
         typer.echo(json.dumps(results.to_json(), ensure_ascii=False))
     elif as_csv:

@@ -130,7 +130,7 @@ class Judge:
         if self.kind == "gp_irt":
             return gp_irt(each, items, raw=self._raw_share(each, generation), prior=1.0)
         if not each.parents.size:
-            raise SpecError(f"fitness.estimator: {self.kind} needs parents, which have not been scored; use p_irt")
+            raise SpecError(f"estimator {self.kind} needs parents, which have not been scored; use p_irt")
         parents = parent_abilities(items, each.parents)
         return mp_irt(each, items, parents) if self.kind == "mp_irt" else gmp_irt(each, items, parents)
 
@@ -166,7 +166,7 @@ class Judge:
     def _check_range(self, each: Evidence) -> None:
         if self.kind not in ANY_RANGE and not (in_unit(each.marks) and in_unit(each.parents)):
             raise SpecError(
-                f"fitness.estimator: {self.kind} needs marks in [0, 1], and those of {self.expectation.metric!r} of"
+                f"estimator {self.kind} needs marks in [0, 1], and those of {self.expectation.metric!r} of"
                 f" task {self.expectation.key!r} are not; use aipw, difference or mean"
             )
 

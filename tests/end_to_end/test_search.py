@@ -27,15 +27,18 @@ def test_the_json_is_what_the_design_says(cli: Cli, finished: dict[str, Path]) -
     assert {"base", "maths", "japanese", "lists", "uniform average", "ties 0.2"} <= set(names)
     assert len(names) == len(set(names))
     for baseline in found["baselines"]:
-        assert set(baseline) == {"name", "search", "confirmed"}
+        assert set(baseline) == {"name", "search", "confirmed", "interval"}
     assert found["best"] in [entry["number"] for entry in found["front"]]
     for entry in found["front"]:
-        assert set(entry) == {"number", "recipe", "search", "shrunken", "confirmed", "paired"}
+        assert set(entry) == {"number", "recipe", "items", "search", "shrunken", "confirmed", "interval", "paired"}
         assert entry["recipe"].startswith("sha256:")
         assert set(entry["paired"]) == {"best_parent", "best_fixed", "uniform"}
         for value, error in entry["confirmed"].values():
             assert 0 <= value <= 1
             assert error >= 0
+        for label, (low, high) in entry["interval"].items():
+            value, error = entry["confirmed"][label]
+            assert low <= value - 1.96 * error <= value + 1.96 * error <= high
 
 
 def test_search_and_confirm_items_share_nothing(finished: dict[str, Path]) -> None:
