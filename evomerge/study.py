@@ -224,9 +224,10 @@ class Study:
         return bool(begun or told)
 
     def _score_more(self, more: More) -> bool:
-        """Put a candidate to more items, if they can be afforded."""
+        """Put a candidate to more items, if they can be afforded beside what the optimiser will recommend."""
         cost = self.session.store.table.count("search", more.draw.places)
-        if cost > self.session.items_left() or self.session.affordable() < 1:
+        kept = len(self._optimizer.recommend())
+        if cost > self.session.items_left(kept) or self.session.affordable() <= kept:
             return False
         self._assign(more.number, more.draw, more.purpose)
         return True

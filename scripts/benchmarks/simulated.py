@@ -5,13 +5,13 @@ solves them. Each parent clears an item by a margin; a merge's margin is the two
 in the item's own proportions, and a synergy that is largest half way. It solves the item if the margin is above 0.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from contingency import published_pairs
 from numpy.typing import NDArray
 
 from evomerge.confirm import confirm
@@ -32,7 +32,6 @@ from evomerge.values import Genome
 from evomerge.version import __version__
 
 Floats = NDArray[np.float64]
-PUBLISHED = Path(__file__).parent / "data/real_merge_contingency_59.json"
 GROUPS = 8
 EXPERTS = ("one", "other")
 UNIFORM: Genome = (0.5,) * GROUPS
@@ -82,15 +81,10 @@ class World:
         return TaskItems(search=pools["search"], confirm=pools["confirm"], metrics={"acc": True})
 
 
-def published_pairs() -> list[Floats]:
-    """Counts of each published merge: by who of its parents solves an item (none, other, one, both), by its marks."""
-    return [np.asarray(pair["counts"], dtype=np.float64) for pair in json.loads(PUBLISHED.read_text())["pairs"]]
-
-
 def make_world(pair: int, seed: int, confirm_share: int = 1, search: int | None = None) -> World:
     """A world with the cells of a published pair, `1 + confirm_share` times over; `search` items, or one such part."""
     rng = np.random.default_rng((seed, pair))
-    counts = published_pairs()[pair].sum(axis=1).astype(int)
+    counts = published_pairs()[pair].sum(axis=1)
     solved = np.tile(np.repeat([[0, 0, 1, 1], [0, 1, 0, 1]], counts, axis=1), 1 + confirm_share)  # (parents, items)
     sizes = np.abs(rng.normal(size=solved.shape)) + 0.02
     homes = rng.permutation(np.repeat([-1.0, 1.0], GROUPS // 2))
