@@ -176,7 +176,7 @@ def _table(history: History) -> Floats:
 
 def _line(history: History) -> Floats:
     """The parents' mean, moved and stretched to fit what candidates got."""
-    middle = history.parents.mean(axis=0)
+    middle = np.asarray(history.parents.mean(axis=0))
     if len(history.marks) < 3:
         return middle
     x = middle[history.places] - middle.mean()

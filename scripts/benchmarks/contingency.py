@@ -12,7 +12,7 @@ from evomerge.estimate.designs import Sample, proportional, simple_random, uncer
 from evomerge.estimate.estimators import aipw, mean
 from evomerge.estimate.evidence import Estimate, Evidence
 from evomerge.estimate.history import History
-from evomerge.estimate.models import genotype_shift, parents_pattern, sibling_history, stacked
+from evomerge.estimate.models import parents_pattern
 
 Floats = NDArray[np.float64]
 PUBLISHED = Path(__file__).parent / "data/real_merge_contingency_59.json"

@@ -93,7 +93,7 @@ def make_world(pair: int, seed: int, confirm_share: int = 1, search: int | None 
     return World(
         margins=np.where(solved == 1, MARGIN * sizes, -sizes),
         layers=layers / layers.sum(axis=1, keepdims=True),
-        synergy=rng.normal(SYNERGY, SYNERGY_SPREAD, solved.shape[1]),
+        synergy=np.asarray(rng.normal(SYNERGY, SYNERGY_SPREAD, solved.shape[1])),
         search=np.sort(rng.permutation(solved.shape[1])[: search or counts.sum()]),
     )
 
@@ -109,6 +109,9 @@ PARENTS = Parents(
 SPACE = BlendSpec(operator=Slerp(), groups=GROUPS, outer="join")
 
 
+EIGHT = CmaSpec(population=8)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a simulated search is to do."""
@@ -116,7 +119,7 @@ class Plan:
     estimator: EstimatorSpec
     budget: Budget
     seed: int
-    optimizer: OptimizerSpec = CmaSpec(population=8)
+    optimizer: OptimizerSpec = EIGHT
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What every estimator keeps to, whatever it is: one suite, run on all kinds a fitness can name."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import get_args
 
@@ -30,25 +31,19 @@ def rasch(evidence: Evidence) -> ItemParameters:
 
 def estimate(kind: EstimatorKind, evidence: Evidence) -> Estimate:
     items = rasch(evidence)
-    match kind:
-        case "mean":
-            return mean(evidence)
-        case "weighted":
-            return weighted(evidence)
-        case "difference":
-            return difference(evidence)
-        case "aipw":
-            return aipw(evidence)
-        case "blend":
-            return blend(evidence, 0.0004)
-        case "p_irt":
-            return p_irt(evidence, items, prior=1.0)
-        case "gp_irt":
-            return gp_irt(evidence, items, raw=0.3, prior=1.0)
-        case "mp_irt":
-            return mp_irt(evidence, items, parent_abilities(items, evidence.parents))
-        case "gmp_irt":
-            return gmp_irt(evidence, items, parent_abilities(items, evidence.parents))
+    abilities = parent_abilities(items, evidence.parents)
+    every: dict[EstimatorKind, Callable[[], Estimate]] = {
+        "mean": lambda: mean(evidence),
+        "weighted": lambda: weighted(evidence),
+        "difference": lambda: difference(evidence),
+        "aipw": lambda: aipw(evidence),
+        "blend": lambda: blend(evidence, 0.0004),
+        "p_irt": lambda: p_irt(evidence, items, prior=1.0),
+        "gp_irt": lambda: gp_irt(evidence, items, raw=0.3, prior=1.0),
+        "mp_irt": lambda: mp_irt(evidence, items, abilities),
+        "gmp_irt": lambda: gmp_irt(evidence, items, abilities),
+    }
+    return every[kind]()
 
 
 def hierarchy(*sizes: int) -> Floats:
