@@ -79,7 +79,7 @@ class Session:
         return max(0, min(limits))
 
     def items_left(self, kept: int = 0) -> int:
-        """How many more search items may be put to models; those in flight, and of `kept` candidates, count as spent."""
+        """How many more search items may be put to models; those in flight and `kept` candidates count as spent."""
         most = self.state.budget.item_evaluations
         return sys.maxsize if most is None else most - self.state.items(self.store.table) - kept * self._each()
 
