@@ -73,16 +73,19 @@ class Session:
         """How many more evaluations of so many items (as a candidate has, if left out) seconds and items allow."""
         limits = [sys.maxsize]
         if self.state.budget.item_evaluations is not None:
-            each = self.store.file.spec.fitness.estimator.drawn(self.store.table) if items is None else items
-            limits.append(self.items_left() // each)
+            limits.append(self.items_left() // (self._each() if items is None else items))
         if (seconds := self.state.budget.seconds) is not None:
             limits.append(self._affordable_in(seconds - self.seconds()))
         return max(0, min(limits))
 
-    def items_left(self) -> int:
-        """How many more search items may be put to models, what is in flight counted as spent."""
+    def items_left(self, kept: int = 0) -> int:
+        """How many more search items may be put to models; those in flight and `kept` candidates count as spent."""
         most = self.state.budget.item_evaluations
-        return sys.maxsize if most is None else most - self.state.items(self.store.table)
+        return sys.maxsize if most is None else most - self.state.items(self.store.table) - kept * self._each()
+
+    def _each(self) -> int:
+        """Items that a candidate is put to."""
+        return self.store.file.spec.fitness.estimator.drawn(self.store.table)
 
     def _affordable_in(self, seconds: float) -> int:
         """Evaluations that so many seconds pay for, at the mean price so far."""

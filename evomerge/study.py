@@ -165,8 +165,8 @@ class Study:
     def _fill(self) -> None:
         """Give every free worker something to do, while the budget lasts."""
         while self.session.executor.free and not self.session.stopping:
-            if self._optimizer.generation is None:
-                self._go_on()  # Whatever came back before a kill is told before anything else is asked.
+            if self._optimizer.generation is None and self._go_on():
+                continue  # Whatever came back before a kill is told before anything else is asked.
             left = self.session.left(self._cost(WHOLE) if self._parents_to_ask() else None)
             if left <= RECOMMENDED:  # The last evaluations are kept back for what the optimiser recommends.
                 left -= len(self._optimizer.recommend())
@@ -218,23 +218,26 @@ class Study:
         self.session.check_interrupted()
 
     def _go_on(self) -> bool:
-        """More items for those who earned them; the optimiser is told of the others. Whether there was anything."""
+        """More items for those who earned them; if nobody did, the optimiser is told. Whether there was anything."""
         busy = {work.number for work in self.session.state.open_works()}
         ready = sorted(self.session.state.pending - busy)
-        if not ready or self.session.stopping:
+        free = self.session.executor.free
+        if not ready or not free or self.session.stopping:
             return False
         wanted = self.parts.schedule.more(ready, max(0, self.session.state.draw))
-        begun = [more.number for more in wanted if more.number not in busy and self._score_more(more)]
-        told = [number for number in ready if number not in begun]
-        if self._optimizer.generation is not None and begun:
-            told = []  # A generation is told of as a whole.
-        if told:
-            self._tell_of(told)
-        return bool(begun or told)
+        # Either more work, as much as there are workers for, or news: wherever a process is killed, the next one finds
+        # the same to do.
+        begun = [more for more in wanted if more.number not in busy][:free]
+        begun = [more for more in begun if self._score_more(more)]
+        if not begun:
+            self._tell_of(ready)
+        return True
 
     def _score_more(self, more: More) -> bool:
-        """Put a candidate to more items, if they can be afforded."""
-        if self.session.affordable(self._cost(more.draw)) < 1:
+        """Put a candidate to more items, if they can be afforded beside what the optimiser will recommend."""
+        cost = self._cost(more.draw)
+        kept = len(self._optimizer.recommend())
+        if cost > self.session.items_left(kept) or self.session.affordable() <= kept:
             return False
         self._assign(more.number, more.draw, more.purpose)
         return True

@@ -54,20 +54,20 @@ class Policy:
         return self._climbing(pending, generation) or self._refreshed(generation)
 
     def _climbing(self, pending: Sequence[int], generation: int) -> list[More]:
-        """Candidates that are among the best of those who came as far as they, in this draw."""
+        """Candidates that are among the best of those who came as far as they, in this draw; the lowest rung first."""
         whole = self._draws.draw(generation)
         on_draw = self._ledger.on(generation)
         if whole.places is None:
             return []
-        found = []
         ends = [*self._spec.rungs[1:], max(map(len, whole.places.values()))]
         for rung, (start, stop) in enumerate(zip(self._spec.rungs, ends, strict=False), start=1):
             there = {n: pieces for n, pieces in on_draw.items() if len(marked(pieces)) >= rung and n <= max(pending)}
             best = self._best({n: pieces[:rung] for n, pieces in there.items()})
-            going = [n for n in best[: math.ceil(self._spec.keep * len(best))] if len(there[n]) == rung]
-            piece = whole.piece(start, stop)
-            found += [More(number=n, draw=piece, purpose="search") for n in sorted(set(going) & set(pending))]
-        return found
+            going = {n for n in best[: math.ceil(self._spec.keep * len(best))] if len(there[n]) == rung}
+            if going & set(pending):  # Who goes on from the next one is known when all of these are there.
+                piece = whole.piece(start, stop)
+                return [More(number=n, draw=piece, purpose="search") for n in sorted(going & set(pending))]
+        return []
 
     def _refreshed(self, generation: int) -> list[More]:
         """As many elites as the share of the search's items that is theirs pays for, those with least behind them."""

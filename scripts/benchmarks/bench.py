@@ -1,9 +1,11 @@
 """Benchmarks: the merge kernels, one candidate against what today's tools do, the start of the command line.
 
-    scripts/bench [operators] [candidate] [start] [demo]
+    scripts/bench [operators] [candidate] [start] [demo] [policies] [estimators]
 
 Times are CPU seconds of one thread, rounds of the competitors interleaved, medians; what is quoted are ratios within
-one run, since machines are noisy. `demo` is left out unless it is named: five seeds of the demo's two searches.
+one run, since machines are noisy. Left out unless they are named: `demo`, five seeds of the demo's two searches,
+`policies`, five seeds of the default estimator against the mean on fixed items, and `estimators`, some 300 searches on
+simulated models.
 """
 
 import argparse
@@ -17,8 +19,10 @@ from pathlib import Path
 
 import torch
 from candidate import bench_candidate
+from estimators import bench_estimators
 from measure import demo_run, table
 from operators import bench_operators
+from policies import bench_policies
 
 from evomerge.assemble import search
 
@@ -61,14 +65,22 @@ def _one_demo(folder: Path, seed: int) -> tuple[float, Sequence[object]]:
     return fixed[0], (seed, *pairs, rival, volumes["front"], volumes["fixed"], round(seconds))
 
 
-BENCHMARKS = {"operators": bench_operators, "candidate": bench_candidate, "start": bench_start, "demo": bench_demo}
+BENCHMARKS = {
+    "operators": bench_operators,
+    "candidate": bench_candidate,
+    "start": bench_start,
+    "demo": bench_demo,
+    "policies": bench_policies,
+    "estimators": bench_estimators,
+}
+LONG = ("demo", "policies", "estimators")
 
 
 def main() -> None:
-    """Run what is named, or all but the long one."""
+    """Run what is named, or all but the long ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which; all but demo if none")
-    names = parser.parse_args().names or [name for name in BENCHMARKS if name != "demo"]
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which; all but the long ones if none")
+    names = parser.parse_args().names or [name for name in BENCHMARKS if name not in LONG]
     torch.set_num_threads(1)
     for name in names:
         BENCHMARKS[name]()
