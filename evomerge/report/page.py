@@ -143,7 +143,8 @@ def _beliefs(results: Results) -> str:
     """The search's numbers beside the true ones, and how much too good they were."""
     text = (
         "Search numbers flatter the best of many: luck is part of why they are the best. Shrunken ones take it out, by"
-        " what similar candidates got. Confirmed ones were measured on items that the search never saw."
+        " what similar candidates got. Confirmed ones were measured on items that the search never saw, which may also"
+        " be a little harder or easier for all models."
     )
     naive, shrunken = results.optimism("search"), results.optimism("shrunken")
     sentences = [
