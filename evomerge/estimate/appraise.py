@@ -63,8 +63,15 @@ class Appraiser:
         return self._utilities[key]
 
     def observe(self, numbers: Sequence[int]) -> list[Observation]:
-        """What an optimiser is told of candidates; the errors are those of the pool's estimates."""
-        return [self._observation(number) for number in numbers]
+        """What an optimiser is told of candidates; the errors are those of the pool's estimates.
+
+        With one objective, whoever was dropped at a rung is told to be no better than those who went on from it: of
+        few items, somebody is always lucky.
+        """
+        found = [self._observation(number) for number in numbers]
+        if len(self.grader.fitness.objectives) > 1 or not self.grader.fitness.estimator.rungs:
+            return found
+        return [self._no_better(each, found) for each in found]
 
     def reported(self, number: int) -> dict[str, Pair] | None:
         """Values with errors that are about the benchmark: they include that the pool is a sample of its items."""
@@ -140,6 +147,21 @@ class Appraiser:
             return Observation(number=number, utilities=None)
         utilities = self.utilities(marked(self.ledger.of(number)))
         return Observation(number=number, utilities=utilities, errors=tuple(each.error for each in found.values()))
+
+    def _reached(self, observation: Observation) -> tuple[int | None, int]:
+        """A candidate's first draw, and how many rungs of it have marks."""
+        pieces = marked(self.ledger.of(observation.number)) if observation.number is not None else []
+        draw = pieces[0].draw.generation if pieces else None
+        return draw, sum(piece.draw.generation == draw and not piece.again for piece in pieces)
+
+    def _no_better(self, observation: Observation, others: Sequence[Observation]) -> Observation:
+        """An observation, cut back to what the worst of those who came further in the same draw is worth."""
+        draw, rung = self._reached(observation)
+        reached = [(self._reached(other), other.utilities) for other in others if other.utilities is not None]
+        above = [utilities for (where, far), utilities in reached if where == draw and far > rung]
+        if observation.utilities is None or not above:
+            return observation
+        return observation.model_copy(update={"utilities": min(observation.utilities, *above)})
 
     def _values(self, pieces: Sequence[Piece]) -> dict[str, Estimate]:
         key = pieces[0].number, len(pieces)  # Pieces are only ever added, and left out from the end.

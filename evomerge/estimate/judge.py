@@ -40,7 +40,7 @@ class Judge:
         pool = expectation.ledger.table.tasks[expectation.key].search
         self.weights = pool.shares()
         _, self._clusters = np.unique(np.asarray(pool.clusters), return_inverse=True)
-        self._biases: dict[int, float] = {}
+        self._kept: dict[int, list[tuple[Estimate, Estimate]]] = {}
 
     def estimate(self, pieces: Sequence[Piece]) -> Estimate:
         """What pieces of one candidate say.
@@ -143,16 +143,19 @@ class Judge:
 
     def _bias(self, generation: int) -> float:
         """The squared bias of estimates by a model alone, as earlier draws show it against unbiased ones."""
-        if generation not in self._biases:
-            items = self._parameters(generation) if self.kind == "gp_irt" else None
-            drawn = [self._drawn([piece])[0][0] for piece in self.expectation.ledger.before(generation)]
-            pairs = [
+        return squared_bias([pair for draw in range(generation) for pair in self._pairs(draw)])
+
+    def _pairs(self, draw: int) -> list[tuple[Estimate, Estimate]]:
+        """Unbiased estimates of an earlier draw's candidates, each with the one by a model alone."""
+        if draw not in self._kept:
+            items = self._parameters(draw) if self.kind == "gp_irt" else None
+            pieces = [p for p in self.expectation.ledger.before(draw + 1) if p.draw.generation == draw]
+            drawn = [each for piece in pieces for each, _ in self._drawn([piece]) if not each.whole]
+            self._kept[draw] = [
                 (mean(each), p_irt(each, items, prior=1.0)) if items is not None else (aipw(each), plug_in(each))
                 for each in drawn
-                if not each.whole
             ]
-            self._biases[generation] = squared_bias(pairs)
-        return self._biases[generation]
+        return self._kept[draw]
 
     def _raw_share(self, each: Evidence, generation: int) -> float:
         """gp-IRT's lambda: from the bias and variance that a calibration knows, or else that this search shows."""

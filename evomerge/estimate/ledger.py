@@ -60,10 +60,10 @@ class Ledger:
                 yield number, pieces
 
     def on(self, generation: int) -> dict[int, list[Piece]]:
-        """The pieces of a draw by candidate, those of elites scored again left out."""
+        """The pieces of a draw by candidate of the space, those of elites scored again left out."""
         found: dict[int, list[Piece]] = {}
         for piece in self.pieces:
-            if piece.draw.generation == generation and not piece.again:
+            if piece.draw.generation == generation and piece.genome and not piece.again:
                 found.setdefault(piece.number, []).append(piece)
         return found
 

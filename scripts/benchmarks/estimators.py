@@ -48,7 +48,10 @@ class Outcome:
 def outcome(world: World, plan: Plan) -> Outcome:
     """One search in a folder of its own."""
     with tempfile.TemporaryDirectory() as temporary:
-        found = simulate(world, plan, Path(temporary) / "run")
+        return _summed_up(world, simulate(world, plan, Path(temporary) / "run"))
+
+
+def _summed_up(world: World, found: Results) -> Outcome:
     truths = {n: world.truth(c.genome) for n, c in found.state.candidates.items() if c.genome is not None}
     best = found.best
     assert best is not None, "something was found"

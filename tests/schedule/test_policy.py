@@ -1,5 +1,6 @@
 """Who gets more items: the better part of every rung, and elites that may have been lucky."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -69,6 +70,11 @@ def halved(**spec: object) -> Search:
     return search
 
 
+def size(more: More) -> int:
+    assert more.draw.places is not None
+    return len(more.draw.places["sums"])
+
+
 @pytest.mark.parametrize("keep", [0.25, 0.5, 0.75])
 def test_the_best_share_of_every_rung_goes_on(keep: float) -> None:
     search = halved(keep=keep)
@@ -100,6 +106,47 @@ def test_what_is_told_is_the_estimate_from_the_highest_rung() -> None:
     fresh = Appraiser(search.appraiser.grader, search.ledger)
     assert best.utilities == pytest.approx(fresh.utilities([whole]), abs=1e-6)
     assert best.errors[0] < found[2].errors[0]
+
+
+def test_who_was_dropped_is_told_to_be_no_better_than_who_went_on() -> None:
+    """Of three items somebody is always lucky."""
+    search = Search(rungs=(3, 10), refresh=0, kind="mean")
+    numbers = list(range(10, 26))
+    for number in numbers:
+        search.add(number, 0.5 + 0.01 * (number % 5), 0)
+    while wanted := search.policy.more(numbers, 0):
+        search.score(wanted)
+    told = {o.number: o.utilities[0] for o in search.appraiser.observe(numbers) if o.utilities}
+    own = {number: search.appraiser.utilities(search.ledger.of(number))[0] for number in numbers}
+    groups = [[n for n in numbers if search.seen(n, 0) == size] for size in (3, 10, DRAWN)]
+    for lower, higher in itertools.pairwise(groups):
+        assert max(told[n] for n in lower) <= min(told[n] for n in higher)
+    assert [told[n] for n in groups[-1]] == [own[n] for n in groups[-1]]
+    assert told[groups[0][0]] < own[groups[0][0]], "there was something to put right"
+    alone = search.appraiser.observe(groups[0][:1])[0].utilities
+    assert alone == (own[groups[0][0]],), "of nobody else, nothing is known"
+
+
+def test_the_next_rung_waits_for_everybody() -> None:
+    """As after a kill between two candidates' second rungs: the one that is there already is not the best of one."""
+    search = Search(rungs=(8, 16), refresh=0, kind="difference")
+    for number, worth in WORTHS.items():
+        search.add(number, worth, 0)
+    wanted = search.policy.more(list(WORTHS), 0)
+    assert len(wanted) == 4
+    search.score(wanted[:1])
+    assert search.policy.more(list(WORTHS), 0) == wanted[1:]
+    search.score(wanted[1:])
+    assert [size(more) for more in search.policy.more(list(WORTHS), 0)] == [DRAWN - 16] * 2
+
+
+def test_recipes_outside_the_space_take_nobodys_place() -> None:
+    search = Search(rungs=(8,), refresh=0, kind="difference")
+    for number in range(30, 38):
+        search.ledger.add(piece_on(search.policy.first(0), number, (), np.ones(ITEMS)))
+    for number in range(40, 48):
+        search.add(number, 0.01 * number, 0)
+    assert len(search.policy.more(list(range(40, 48)), 0)) == 4
 
 
 def test_with_lower_being_better_the_lowest_go_on() -> None:
