@@ -8,9 +8,21 @@ from evomerge.estimate.calibration import Calibration
 from evomerge.estimate.evidence import Estimate, interval
 from evomerge.estimate.grade import Grader, Pair
 from evomerge.estimate.ledger import Ledger, Piece
+from evomerge.estimate.shrinking import ShrinkingObserver
 from evomerge.trial import Observation
 
-__all__ = ["Appraiser", "Calibration", "Estimate", "Grader", "Ledger", "Observer", "Pair", "Piece", "interval"]
+__all__ = [
+    "Appraiser",
+    "Calibration",
+    "Estimate",
+    "Grader",
+    "Ledger",
+    "Observer",
+    "Pair",
+    "Piece",
+    "ShrinkingObserver",
+    "interval",
+]
 
 
 class Observer(Protocol):

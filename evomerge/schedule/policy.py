@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evomerge.estimate import Appraiser, Piece
 from evomerge.estimate.appraise import marked
+from evomerge.estimate.ranks import beaten
 from evomerge.fitness import Bounds, EstimatorSpec, bounds_of
 from evomerge.schedule.draws import Draws
 from evomerge.trial import Draw, Purpose
@@ -98,7 +98,7 @@ class Policy:
         labels = list(self._appraiser.grader.fitness.objectives)
         if len(labels) > 1:
             points = np.array([self._appraiser.utilities(ranked[n]) for n in numbers])
-            return [n for n, worse in zip(numbers, _beaten(points), strict=True) if not worse]
+            return [n for n, worse in zip(numbers, beaten(points), strict=True) if not worse]
         sign, first = self._appraiser.grader.sign(labels[0]), ranked[numbers[0]]
         gaps = {n: self._appraiser.difference(first, ranked[n], labels[0]) for n in numbers[1:MOST_ELITES]}
         return [numbers[0], *(n for n, gap in gaps.items() if (gap.low if sign > 0 else -gap.high) <= 0)]
@@ -110,15 +110,8 @@ class Policy:
             return []
         bounds = bounds_of(points)
         merits = [point[0] if len(point) == 1 else self._scalar(point, bounds) for point in points]
-        order = np.lexsort(np.array([list(known), np.negative(merits), _beaten(points)]))
+        order = np.lexsort(np.array([list(known), np.negative(merits), beaten(points)]))
         return [list(known)[place] for place in order]
-
-
-def _beaten(points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many others are at least as good in everything and better in something (points,)."""
-    no_worse = (points[:, None, :] >= points[None, :, :]).all(axis=2)
-    better = (points[:, None, :] > points[None, :, :]).any(axis=2)
-    return np.asarray((no_worse & better).sum(axis=0))
 
 
 def _rests_on_others(piece: Piece, generation: int) -> bool:
