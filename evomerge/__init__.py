@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from evomerge.version import __version__
 
 if TYPE_CHECKING:
+    from evomerge.fitness import EstimatorKind
     from evomerge.recipe import Recipe
     from evomerge.results import Results
     from evomerge.score import ScorerFunction
@@ -54,15 +55,15 @@ def resume(
     return assemble.resume(Path(out), budget=budget, device=device, scorer=scorer)
 
 
-def load(out: str | Path) -> "Results":
-    """Read the run in `out`; needs no model and executes nothing.
+def load(out: str | Path, estimator: "EstimatorKind | None" = None) -> "Results":
+    """Read the run in `out`; needs no model and executes nothing. `estimator` is another one than the run's.
 
     Raises:
         evomerge.errors.SpecError: there is no run, or a damaged one.
     """
     from evomerge import assemble
 
-    return assemble.load(Path(out))
+    return assemble.load(Path(out), estimator)
 
 
 def merge(recipe: "str | Path | Recipe", out: str | Path, *, force: bool = False) -> "Recipe":

@@ -25,6 +25,20 @@ class What(StrEnum):
     all = "all"
 
 
+class Kind(StrEnum):
+    """How estimates are made from some items; `docs/run-file.md` says when to choose which."""
+
+    mean = "mean"
+    weighted = "weighted"
+    p_irt = "p_irt"
+    gp_irt = "gp_irt"
+    mp_irt = "mp_irt"
+    gmp_irt = "gmp_irt"
+    difference = "difference"
+    aipw = "aipw"
+    blend = "blend"
+
+
 class Where(StrEnum):
     """Where candidates are evaluated."""
 
@@ -38,6 +52,9 @@ Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; missing or empty.")]
 NewRun = Annotated[Path, typer.Option("--out", "-o", help="The run folder to make; missing or empty.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a folder that evomerge wrote before.")]
+Estimator = Annotated[
+    Kind | None, typer.Option(help="Another estimator than the search's own, to see its candidates by; needs no model.")
+]
 Top = Annotated[
     int,
     typer.Option(
@@ -56,3 +73,12 @@ Recipe = Annotated[
     Path, typer.Argument(help="A recipe of evomerge's, or a mergekit configuration.", metavar="RECIPE.yaml")
 ]
 Address = Annotated[str | None, typer.Option(help="A cluster's address; not there yet.")]
+Responses = Annotated[
+    list[Path],
+    typer.Argument(
+        help="What models answered, one file a task: item ids in the first row, model names in the first column, marks"
+        " from 0 to 1; .csv, .parquet or .npz.",
+        metavar="RESPONSES",
+    ),
+]
+Dimensions = Annotated[str, typer.Option(help="Of ability: auto (what predicts best), or a number.", metavar="auto|N")]

@@ -3,20 +3,32 @@
 import itertools
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from evomerge.arguments import PICK, Address, Force, Models, NewRun, Out, Pool, Recipe, Run, RunFile, Top, What, Where
+from evomerge.arguments import (
+    PICK,
+    Address,
+    Dimensions,
+    Estimator,
+    Force,
+    Models,
+    NewRun,
+    Out,
+    Pool,
+    Recipe,
+    Responses,
+    Run,
+    RunFile,
+    Top,
+    What,
+    Where,
+)
 from evomerge.errors import EvomergeError, Interrupted, SpecError
 from evomerge.version import __version__
-
-if TYPE_CHECKING:
-    from evomerge.assemble import Listener
-    from evomerge.results import Results
-    from evomerge.terminal import Ticker
+from evomerge.watch import conduct, console, show_results, watched
 
 app = typer.Typer(
     name="evomerge",
@@ -76,7 +88,7 @@ def plan(run: RunFile) -> None:
     from evomerge.assemble import plan as make
     from evomerge.terminal import plan_text
 
-    found = _watched(lambda listener: make(run, listener=listener))
+    found = watched(lambda listener: make(run, listener=listener))
     for line in plan_text(found):
         typer.echo(line)
 
@@ -105,7 +117,7 @@ def search(
         spec = spec.model_copy(update={"executor": ExecutorSpec()})
     if budget is not None:
         spec = spec.model_copy(update={"budget": Budget(evaluations=budget)})
-    _conduct(out, lambda listener: go(spec, out, listener=listener))
+    conduct(out, lambda listener: go(spec, out, listener=listener))
 
 
 @app.command()
@@ -122,7 +134,7 @@ def resume(
     from evomerge.spec import Budget
 
     extended = Budget(evaluations=budget) if budget is not None else None
-    _conduct(run, lambda listener: go(run, budget=extended, device=device, listener=listener))
+    conduct(run, lambda listener: go(run, budget=extended, device=device, listener=listener))
 
 
 @app.command()
@@ -130,6 +142,7 @@ def show(
     run: Run,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Every candidate, one line each.")] = False,
+    estimator: Estimator = None,
 ) -> None:
     """Print a run's status, baselines, front and failures.
 
@@ -138,13 +151,13 @@ def show(
     from evomerge.assemble import load
     from evomerge.terminal import csv_lines
 
-    results = load(run)
+    results = load(run, estimator.value if estimator else None)
     if as_json:
         typer.echo(json.dumps(results.to_json(), ensure_ascii=False))
     elif as_csv:
         typer.echo("\n".join(csv_lines(results)))
     else:
-        _show(results)
+        show_results(results)
 
 
 @app.command()
@@ -158,7 +171,7 @@ def confirm(
     """
     from evomerge.assemble import confirm_more
 
-    _conduct(run, lambda listener: confirm_more(run, top, listener=listener))
+    conduct(run, lambda listener: confirm_more(run, top, listener=listener))
 
 
 @app.command()
@@ -178,7 +191,7 @@ def export(
 
     results = load(run)
     formats: Any = [what.value for what in format]
-    remarks = _watched(lambda listener: go(results, pick, out, formats=formats, force=force, listener=listener))
+    remarks = watched(lambda listener: go(results, pick, out, formats=formats, force=force, listener=listener))
     for remark in remarks:
         typer.echo(remark)
     typer.echo(f"wrote {out}")
@@ -210,7 +223,7 @@ def merge(
     """Merge a recipe to a model folder, without a search."""
     from evomerge.assemble import merge as go
 
-    _watched(lambda listener: go(recipe, out, force=force, listener=listener))
+    watched(lambda listener: go(recipe, out, force=force, listener=listener))
     typer.echo(f"wrote {out}")
 
 
@@ -232,11 +245,33 @@ def score(
     from evomerge.terminal import scores_table
 
     wanted = load_fitness(fitness, Path.cwd())
-    found = _watched(lambda listener: go(model, wanted, items=items.value, listener=listener), quiet=as_json)
+    found = watched(lambda listener: go(model, wanted, items=items.value, listener=listener), quiet=as_json)
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))
     else:
-        _console().print(scores_table(found["objectives"], found["items"]))
+        console().print(scores_table(found["objectives"], found["items"]))
+
+
+@app.command()
+def calibrate(
+    responses: Responses,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The calibration to write, .npz or .json.")],
+    dimensions: Dimensions = "auto",
+    anchors: Annotated[int, typer.Option(min=1, help="Items of each task that stand for all.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Of the clusters that anchors are chosen from.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace a calibration.")] = False,
+) -> None:
+    """Fit item response models to what many models answered.
+
+    It prints how well models that were held out are predicted.
+    """
+    from evomerge.assemble import calibrate as go
+    from evomerge.assemble import dimensions_of
+    from evomerge.estimate.calibrate import Fitting
+
+    fitting = Fitting(dimensions_of(dimensions), anchors, seed)
+    found = watched(lambda listener: go(responses, out, fitting, force=force, listener=listener))
+    typer.echo("\n".join([*found.lines(), f"wrote {out}"]))
 
 
 def main() -> None:
@@ -257,44 +292,3 @@ def _free(path: Path) -> Path:
     """The path, or the first numbered one beside it that does not exist."""
     numbered = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
     return path if not path.exists() else next(other for other in numbered if not other.exists())
-
-
-def _console(*, err: bool = False) -> Any:
-    from evomerge.terminal import console
-
-    return console(err=err)
-
-
-def _ticker() -> "Ticker":
-    from evomerge.terminal import Ticker
-
-    return Ticker(_console(err=True))
-
-
-def _watched(work: "Callable[[Listener], Any]", *, quiet: bool = False) -> Any:
-    """Do some work with its remarks on stderr."""
-    from evomerge.assemble import QUIET, Listener
-
-    ticker = _ticker()
-    try:
-        return work(QUIET if quiet else Listener(ticker.say, ticker.watch))
-    finally:
-        ticker.close()
-
-
-def _conduct(run: Path, work: "Callable[[Listener], Results]") -> None:
-    """Search, resume or confirm, and show what came of it, also when it was stopped half-way."""
-    try:
-        _show(_watched(work))
-    except Interrupted:
-        from evomerge.assemble import load
-
-        _show(load(run))
-        raise
-    typer.echo(f"next: evomerge report {run}; evomerge export {run} --pick best --out MODEL")
-
-
-def _show(results: "Results") -> None:
-    from evomerge.terminal import show as print_results
-
-    print_results(_console(), results)

@@ -5,11 +5,13 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from evomerge.checkpoint import ParentFiles
 from evomerge.evaluate import Evaluator
-from evomerge.fitness import POOLS, ItemTable, PoolName, Split
+from evomerge.fitness import POOLS, EstimatorSpec, ItemTable, Split
 from evomerge.optimize import RECOMMENDED
 from evomerge.results import FINALISTS, MOST_FINALISTS
 from evomerge.space import Gene, SearchSpace
@@ -32,11 +34,15 @@ class ParentPlan(Value):
 
 
 class TaskPlan(Value):
-    """A task as it will be used: its split, items of each pool, and the tokens of its search items."""
+    """A task as it will be used: its split, items of each pool, how many of its search items a candidate is put to.
+
+    `tokens` are those of all search items, 0 if nobody counted.
+    """
 
     name: str
     split: Split | None
     items: dict[str, int]
+    drawn: int
     tokens: int
     metrics: tuple[str, ...]
 
@@ -46,9 +52,17 @@ class TaskPlan(Value):
         *most, last = [f"{count} {pool}" for pool, count in self.items.items()]
         return f"{', '.join(most)} and {last} items" + (f" of its {self.split} split" if self.split else "")
 
+    @property
+    def drawn_tokens(self) -> int:
+        """Tokens of as many search items as a candidate is put to, at their mean."""
+        return round(self.tokens * self.drawn / self.items["search"])
+
 
 class Plan(Value):
-    """Everything that `evomerge plan` says; seconds are wall-clock, those to confirm at most; bytes are bytes."""
+    """Everything that `evomerge plan` says; seconds are wall-clock, those to confirm at most; bytes are bytes.
+
+    `score_seconds` are those of one draw, `parents_seconds` those of all parents on all search items.
+    """
 
     parents: tuple[ParentPlan, ...]
     layers: int
@@ -57,11 +71,13 @@ class Plan(Value):
     seeds: int
     outside: tuple[str, ...]
     tasks: tuple[TaskPlan, ...]
+    estimator: EstimatorSpec
     device: str
     placement: str
     compiled: bool
     merge_seconds: float
     score_seconds: float
+    parents_seconds: float
     confirm_seconds: float
     search_seconds: float
     memory: int
@@ -86,10 +102,11 @@ def make_plan(
     the space does not hold; `where` is the folder whose disk the run will fill.
     """
     files, table = evaluator.live.files, evaluator.scorer.table
-    merge, score = _measure(evaluator, space)
-    finalists = FINALISTS + RECOMMENDED if len(run.fitness.objectives) == 1 else MOST_FINALISTS
-    confirmed = finalists + sum(name is not None for name in (*seeds, *outside))
-    evaluations = _evaluations(run.budget, evaluator, merge + score) + len(outside)
+    sizes = _sizes(run.fitness.estimator, table)
+    merge, score = _measure(evaluator, space, sizes)
+    parents = len(files.parents.names) * (merge + score * sizes.pool / sizes.drawn)
+    each = merge + score * sizes.mean / sizes.drawn
+    evaluations = _evaluations(run.budget, sizes, each, len(files.parents.names)) + len(outside)
     return Plan(
         parents=_parents(files),
         layers=files.parents.layers,
@@ -97,45 +114,78 @@ def make_plan(
         optimizer=run.optimizer.kind if run.optimizer is not None else "",
         seeds=len(seeds),
         outside=tuple(outside),
-        tasks=_tasks(table),
+        tasks=_tasks(run.fitness.estimator, table),
+        estimator=run.fitness.estimator,
         device=str(evaluator.live.device),
         placement=f"{evaluator.live.placement.where} ({evaluator.live.placement.reason})",
         compiled=evaluator.live.merger.compiled,
         merge_seconds=merge,
         score_seconds=score,
-        confirm_seconds=score * (_share(table, "confirm") * confirmed + _share(table, "report") * (confirmed + 1)),
-        search_seconds=evaluations * (merge + score),
+        parents_seconds=parents,
+        confirm_seconds=score
+        / sizes.drawn
+        * _held_out(run, table, sum(name is not None for name in (*seeds, *outside))),
+        search_seconds=parents + max(0, evaluations - len(files.parents.names)) * each,
         memory=_peak_memory(),
-        run_bytes=evaluations * _bytes_of_a_candidate(table, len(space.genes)),
+        run_bytes=evaluations * _bytes_of_a_candidate(run.fitness.estimator, table, len(space.genes)),
         export_bytes=files.size(),
         free_bytes=shutil.disk_usage(where).free,
         notes=(*table.caveats(), *evaluator.notes),
     )
 
 
-def _measure(evaluator: Evaluator, space: SearchSpace) -> tuple[float, float]:
-    """Seconds to merge and to score a candidate, after one that warms everything up."""
+@dataclass(frozen=True)
+class _Sizes:
+    """Search items, over all tasks: in the pool, in a whole draw by task and in all, put to a candidate on average."""
+
+    pool: int
+    by_task: dict[str, int]
+    drawn: int
+    mean: float
+
+
+def _sizes(spec: EstimatorSpec, table: ItemTable) -> _Sizes:
+    pool, drawn = table.count("search"), spec.drawn(table)
+    by_task = {name: spec.drawn_of(task) for name, task in table.tasks.items()}
+    mean = sum(_climbed(spec, count) for count in by_task.values())
+    again = spec.refresh if spec.rotates and drawn < pool else 0.0
+    return _Sizes(pool, by_task, drawn, mean * (1 + again))
+
+
+def _climbed(spec: EstimatorSpec, drawn: int) -> float:
+    """How many of a task's drawn items a candidate is put to on average, rung by rung."""
+    ends = [*(rung for rung in spec.rungs if rung < drawn), drawn]
+    steps = [end - start for start, end in pairwise((0, *ends))]
+    return sum(step * spec.keep**rung for rung, step in enumerate(steps))
+
+
+def _held_out(run: RunSpec, table: ItemTable, fixed: int) -> int:
+    """Confirm and report items put to models, at most; `fixed` recipes and parents get all of them."""
+    finalists = FINALISTS + RECOMMENDED if len(run.fitness.objectives) == 1 else MOST_FINALISTS
+    return table.count("confirm") * (finalists + fixed) + table.count("report") * (finalists + fixed + 1)
+
+
+def _measure(evaluator: Evaluator, space: SearchSpace, sizes: _Sizes) -> tuple[float, float]:
+    """Seconds to merge a candidate and to score it on a draw, after one that warms everything up."""
+    places = {name: tuple(range(count)) for name, count in sizes.by_task.items()}
+    draw = Draw(pool="search", places=None if sizes.drawn == sizes.pool else places)
     times = (0.0, 0.0)
     for value in (PROBE, 1 - PROBE):
         genome: Genome = (value,) * len(space.genes)
         started = time.perf_counter()
         evaluator.live.load(space.decode(genome))
         merged = time.perf_counter()
-        evaluator.scorer.marks(Draw(pool="search"))
+        evaluator.scorer.marks(draw)
         times = (merged - started, time.perf_counter() - merged)
     return times
 
 
-def _share(table: ItemTable, pool: PoolName) -> float:
-    """How many times the search items the items of a pool are."""
-    return sum(table.items_of(pool).values()) / sum(table.items_of("search").values())
-
-
-def _evaluations(budget: Budget, evaluator: Evaluator, seconds: float) -> int:
-    pool = sum(len(task.search.ids) for task in evaluator.scorer.table.tasks.values())
+def _evaluations(budget: Budget, sizes: _Sizes, seconds: float, parents: int) -> int:
+    """How many candidates the budget pays for at this price each; parents cost more items, as they get all."""
+    items = budget.item_evaluations
     limits = [
         budget.evaluations,
-        budget.item_evaluations // pool if budget.item_evaluations is not None else None,
+        max(0, items - parents * (sizes.pool - sizes.drawn)) // sizes.drawn if items is not None else None,
         int(budget.seconds / max(seconds, 1e-9)) if budget.seconds is not None else None,
     ]
     return min((limit for limit in limits if limit is not None), default=0)
@@ -154,12 +204,13 @@ def _parents(files: ParentFiles) -> tuple[ParentPlan, ...]:
     )
 
 
-def _tasks(table: ItemTable) -> tuple[TaskPlan, ...]:
+def _tasks(spec: EstimatorSpec, table: ItemTable) -> tuple[TaskPlan, ...]:
     return tuple(
         TaskPlan(
             name=name,
             split=task.split,
             items={pool: len(task.pool(pool).ids) for pool in POOLS if task.pool(pool).ids},
+            drawn=spec.drawn_of(task),
             tokens=sum(task.search.costs),
             metrics=tuple(task.metrics),
         )
@@ -167,9 +218,11 @@ def _tasks(table: ItemTable) -> tuple[TaskPlan, ...]:
     )
 
 
-def _bytes_of_a_candidate(table: ItemTable, genes: int) -> int:
-    """Its marks as 64-bit floats, its genome in digits, and what else the journal says of it."""
-    return 8 * sum(len(task.metrics) * len(task.search.ids) for task in table.tasks.values()) + 40 * genes + 1000
+def _bytes_of_a_candidate(spec: EstimatorSpec, table: ItemTable, genes: int) -> int:
+    """Its marks as 64-bit floats, its genome in digits, its items with their probabilities, and other events."""
+    marks = sum(len(task.metrics) * spec.drawn_of(task) for task in table.tasks.values())
+    written = 17 * spec.drawn(table) if spec.drawn(table) < table.count("search") else 0
+    return 8 * marks + 40 * genes + written + 1000
 
 
 def _peak_memory() -> int:

@@ -62,17 +62,17 @@ class Session:
         """Wall-clock seconds of this session and of all before it."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def left(self) -> int:
-        """How many more candidates the budget allows, what is in flight counted as spent."""
+    def left(self, items: int | None = None) -> int:
+        """How many more candidates the budget allows, what is in flight counted as spent; see `affordable`."""
         most = self.state.budget.evaluations
-        affordable = self.affordable()
+        affordable = self.affordable(items)
         return affordable if most is None else max(0, min(affordable, most - len(self.state.counted())))
 
-    def affordable(self) -> int:
-        """How many more evaluations seconds and items allow, whatever they are of."""
+    def affordable(self, items: int | None = None) -> int:
+        """How many more evaluations of so many items (as a candidate has, if left out) seconds and items allow."""
         limits = [sys.maxsize]
         if self.state.budget.item_evaluations is not None:
-            limits.append(self.items_left() // self._each())
+            limits.append(self.items_left() // (self._each() if items is None else items))
         if (seconds := self.state.budget.seconds) is not None:
             limits.append(self._affordable_in(seconds - self.seconds()))
         return max(0, min(limits))

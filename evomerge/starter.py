@@ -30,6 +30,9 @@ fitness:
     first: {{task: arc_easy, metric: acc_norm, split: validation}}    # one gives a best model, two or more a front
     second: {{task: gsm8k, metric: "exact_match,flexible-extract", fewshot: 5, split: train}}
   items: {{search: 128, confirm: 384}}                # per task, chosen by hash; more search items, less overfitting
+  # Each candidate answers a few search items, others for every generation; its score on all is estimated from them.
+  # More items: fewer candidates an hour, surer ones. Kinds: aipw, difference, mean, ...; items: all estimates nothing.
+  estimator: {{kind: aipw, items: 40}}
 
 # Left out: cma for one objective, nsga2 for several. Others: tpe, random.
 # optimizer: {{kind: nsga2, population: 20}}

@@ -143,10 +143,11 @@ class Study:
         known = {asked.name for asked in self.session.state.candidates.values()}
         wanted = [name for name in names if name in self.parts.outside and name not in known]
         for name in wanted:
-            if self.session.affordable() >= 1:
+            draw = self._first_draw(name)
+            if self.session.affordable(self._cost(draw)) >= 1:
                 self._make_room()
                 self._propose(None, self.parts.outside[name], "baseline", name)
-                self._assign(self.session.next_number - 1, self._first_draw(name))
+                self._assign(self.session.next_number - 1, draw)
         while wanted and self.session.in_flight:
             self._collect()
 
@@ -166,7 +167,7 @@ class Study:
         while self.session.executor.free and not self.session.stopping:
             if self._optimizer.generation is None and self._go_on():
                 continue  # Whatever came back before a kill is told before anything else is asked.
-            left = self.session.left()
+            left = self.session.left(self._cost(WHOLE) if self._parents_to_ask() else None)
             if left <= RECOMMENDED:  # The last evaluations are kept back for what the optimiser recommends.
                 left -= len(self._optimizer.recommend())
             if left < 1 or not self._parents_known() or not self._begin():
@@ -177,14 +178,22 @@ class Study:
 
         Those in the space are the first that an optimiser asks for; the other fixed recipes come after them.
         """
-        state, names = self.session.state, set(self._parents())
-        inside = {genome for genome, name in self.parts.seeds.items() if name in names}
-        if inside - {asked.genome for asked in state.candidates.values()}:
+        if self._parents_to_ask():
             return True
+        state, names = self.session.state, set(self._parents())
         if any(state.candidates[work.number].name in names for work in state.open_works()):
             return False
         self._ask_outside([name for name in self.parts.outside if name not in names])
         return True
+
+    def _parents_to_ask(self) -> bool:
+        """Whether the optimiser has not yet asked for all parents that are in the space."""
+        inside = {genome for genome, name in self.parts.seeds.items() if name in self._parents()}
+        return bool(inside - {asked.genome for asked in self.session.state.candidates.values()})
+
+    def _cost(self, draw: Draw) -> int:
+        """How many items a draw has."""
+        return self.session.store.table.count("search", draw.places)
 
     def _begin(self) -> bool:
         """Have a new candidate proposed and scored; whether there was one."""
@@ -226,7 +235,7 @@ class Study:
 
     def _score_more(self, more: More) -> bool:
         """Put a candidate to more items, if they can be afforded beside what the optimiser will recommend."""
-        cost = self.session.store.table.count("search", more.draw.places)
+        cost = self._cost(more.draw)
         kept = len(self._optimizer.recommend())
         if cost > self.session.items_left(kept) or self.session.affordable() <= kept:
             return False

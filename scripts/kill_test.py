@@ -39,6 +39,7 @@ def write_run_file(folder: Path, optimizer: str, evaluations: int) -> Path:
             "include": [str(ROOT / "fitness/demo")],
             "objectives": {task: {"task": task, "metric": "acc"} for task in tasks},
             "items": {"search": 32, "confirm": 64, "group": "group"},
+            "estimator": {"items": 12, "rungs": [4], "refresh": 0.2},
         },
         "optimizer": {"kind": optimizer},
         "budget": {"evaluations": evaluations},

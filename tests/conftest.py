@@ -98,6 +98,7 @@ def small_fitness(*tasks: str, search: int = 16, confirm: int = 24) -> dict[str,
         "include": [str(ROOT / "fitness/demo")],
         "objectives": {task: {"task": task, "metric": "acc"} for task in tasks or ("math_ja",)},
         "items": {"search": search, "confirm": confirm, "group": "group"},
+        "estimator": {"items": 8},
     }
 
 

@@ -10,8 +10,9 @@ from conftest import ROOT
 
 LIGHT = (
     "cli", "spec", "space", "fitness", "trial", "recipe", "presets", "values", "errors", "events", "store", "schedule",
-    "results", "session", "study", "confirm", "estimate", "optimize", "optimize.build", "optimize.cma",
-    "optimize.nsga2", "optimize.tpe", "optimize.sobol", "report", "assemble", "starter", "execute",
+    "results", "session", "study", "confirm", "estimate", "estimate.published", "estimate.calibrate", "optimize",
+    "optimize.build", "optimize.cma", "optimize.nsga2", "optimize.tpe", "optimize.sobol", "report", "assemble",
+    "starter", "execute", "watch",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "ray", "lm_eval")
 
@@ -67,6 +68,7 @@ def test_the_wheel_carries_presets_and_demo(tmp_path: Path) -> None:
         "evomerge/presets/search_spaces/per-layer.yaml",
         "evomerge/presets/fitness/demo.yaml",
         "evomerge/presets/fitness/demo/math_ja.jsonl",
+        "evomerge/presets/fitness/demo/calibration.npz",
         "evomerge/demo/models/base/model.safetensors",
     ):
         assert wanted in names
@@ -99,6 +101,7 @@ def test_help_teaches() -> None:
         "report",
         "merge",
         "score",
+        "calibrate",
     ):
         assert f"\n  {command} " in found.stdout
     assert "..." not in found.stdout.partition("Commands:")[2], "a summary is cut"

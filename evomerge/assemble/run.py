@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from evomerge.assemble.start import Start, starting_points, wanted_genomes
 from evomerge.confirm import confirm
 from evomerge.errors import EvomergeError, Interrupted, RunError, SpecError
+from evomerge.estimate.calibration import read_calibration
 from evomerge.events import Closed, Extended, Opened
-from evomerge.fitness import EstimatorKind
+from evomerge.fitness import EstimatorKind, ItemTable
 from evomerge.optimize.build import Build, resolve
 from evomerge.recipe import Parents
 from evomerge.results import FINALISTS, Results
@@ -58,6 +59,7 @@ def search(
     evaluator = factory(run, scorer, listener).build()
     parents = evaluator.live.files.parents
     resolved = with_defaults(run, parents)
+    check_calibration(run, evaluator.scorer.table)
     space = bind(run.space, parents)
     wanted = wanted_genomes(run, space, parents)
     start = starting_points(wanted, space, parents)
@@ -154,6 +156,21 @@ def factory(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
     return EvaluatorFactory(
         models=run.models, fitness=run.fitness, seed=run.seed, device=run.device, scorer=scorer, progress=listener.say
     )
+
+
+def check_calibration(run: RunSpec, table: ItemTable) -> None:
+    """See that a calibration knows the items it is for.
+
+    Raises:
+        SpecError: it does not, or it cannot be read.
+    """
+    if run.fitness.estimator.calibration is not None:
+        calibration = read_calibration(Path(run.fitness.estimator.calibration))
+        for name, task in table.tasks.items():
+            try:
+                calibration.parameters_for(task.search.ids)
+            except SpecError as error:
+                raise SpecError(f"fitness.estimator.calibration: task {name!r}: {error}") from None
 
 
 def with_defaults(run: RunSpec, parents: Parents) -> RunSpec:

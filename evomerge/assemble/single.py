@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from evomerge.assemble.run import QUIET, Listener, factory, with_defaults
+from evomerge.assemble.run import QUIET, Listener, check_calibration, factory, with_defaults
 from evomerge.assemble.start import read_recipe, starting_points, wanted_genomes
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader
@@ -34,6 +34,7 @@ def plan(spec: Path, *, listener: Listener = QUIET) -> "Plan":
     evaluator = factory(run, None, listener).build()
     parents = evaluator.live.files.parents
     run = with_defaults(run, parents)
+    check_calibration(run, evaluator.scorer.table)
     space = bind(run.space, parents)
     start = starting_points(wanted_genomes(run, space, parents), space, parents)
     listener.say("measuring one candidate")

@@ -52,7 +52,7 @@ def tell(out: Path, *, evaluations: int = 300, seed: int = 7) -> tuple[Results, 
         """,
     )
     one = _search(console, out / "skill", ("maths", "japanese"), "demo-maths", "cma", (evaluations, seed))
-    _say(console, f"\nHeld-out accuracy, {_items(one)} items the search never saw, ± standard error:")
+    _say(console, f"\nHeld-out accuracy, {_items(one)} items the search never saw, with 95 % intervals:")
     _tables(console, one)
     _say(console, "\nNow both skills at once, over all three experts: what does more of one cost of the other?")
     two = _search(console, out / "front", ("maths", "japanese", "lists"), "demo", "nsga2", (evaluations, seed))

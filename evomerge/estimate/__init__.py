@@ -5,12 +5,12 @@ from typing import Protocol
 
 from evomerge.estimate.appraise import Appraiser
 from evomerge.estimate.calibration import Calibration
-from evomerge.estimate.evidence import Estimate
+from evomerge.estimate.evidence import Estimate, interval
 from evomerge.estimate.grade import Grader, Pair
 from evomerge.estimate.ledger import Ledger, Piece
 from evomerge.trial import Observation
 
-__all__ = ["Appraiser", "Calibration", "Estimate", "Grader", "Ledger", "Observer", "Pair", "Piece"]
+__all__ = ["Appraiser", "Calibration", "Estimate", "Grader", "Ledger", "Observer", "Pair", "Piece", "interval"]
 
 
 class Observer(Protocol):

@@ -13,7 +13,7 @@ from evomerge.estimate.grade import Grader, Pair
 from evomerge.estimate.irt import ItemParameters
 from evomerge.estimate.judge import Judge
 from evomerge.estimate.ledger import Ledger, Piece
-from evomerge.estimate.published import parent_abilities
+from evomerge.estimate.mixture import parent_abilities
 from evomerge.estimate.smooth import shrunken
 from evomerge.fitness import EstimatorKind
 from evomerge.trial import Observation
@@ -38,8 +38,9 @@ class Appraiser:
         self.kind: EstimatorKind = kind or grader.fitness.estimator.kind
         self._calibration = calibration
         self._expected: dict[tuple[str, str], Expectation] = {}
-        self._judges: dict[tuple[str, str, str], Judge] = {}
+        self._judges: dict[tuple[str, str | None], list[Judge]] = {}
         self._kept: dict[tuple[int, int], dict[str, Estimate]] = {}
+        self._pool_errors: dict[tuple[int, int, str], float] = {}
         self._utilities: dict[tuple[int, int], tuple[float, ...]] = {}
 
     def values(self, number: int) -> dict[str, Estimate] | None:
@@ -172,9 +173,12 @@ class Appraiser:
         return self._kept[key]
 
     def _about_benchmark(self, pieces: Sequence[Piece], label: str, estimate: Estimate) -> Pair:
-        judges = self._judges_of(label)
-        errors = [judge.pool_error(pieces, judge.estimate(pieces).value) for judge in judges]
-        return estimate.value, math.hypot(estimate.error, *(error / len(judges) for error in errors))
+        key = pieces[0].number, len(pieces), label
+        if key not in self._pool_errors:
+            judges = self._judges_of(label)
+            errors = [judge.pool_error(pieces, judge.estimate(pieces).value) for judge in judges]
+            self._pool_errors[key] = math.hypot(*errors) / len(judges)
+        return estimate.value, math.hypot(estimate.error, self._pool_errors[key])
 
     def _tie_break(self, pieces: Sequence[Piece], label: str) -> float:
         tie_break = self.grader.fitness.objectives[label].tie_break
@@ -188,15 +192,13 @@ class Appraiser:
 
     def _judges_of(self, label: str, tie_break: str | None = None) -> list[Judge]:
         """Of every task of an objective, its metric or a tie-breaking one, which may have any range."""
-        plain: EstimatorKind = "mean" if self.kind in ("mean", "weighted") else "aipw"
-        kind = self.kind if tie_break is None else plain
-        metric = tie_break or self.grader.fitness.objectives[label].metric
-        return [self._judge(key, self.grader.metric_name(key, metric), kind) for key in self.grader.fitness.keys(label)]
-
-    def _judge(self, key: str, metric: str, kind: EstimatorKind) -> Judge:
-        if (key, metric, kind) not in self._judges:
-            self._judges[key, metric, kind] = Judge(self.expectation(key, metric), kind)
-        return self._judges[key, metric, kind]
+        if (label, tie_break) not in self._judges:
+            plain: EstimatorKind = "mean" if self.kind in ("mean", "weighted") else "aipw"
+            kind = self.kind if tie_break is None else plain
+            metric = tie_break or self.grader.fitness.objectives[label].metric
+            names = [(key, self.grader.metric_name(key, metric)) for key in self.grader.fitness.keys(label)]
+            self._judges[label, tie_break] = [Judge(self.expectation(*name), kind) for name in names]
+        return self._judges[label, tie_break]
 
 
 def _columns(estimates: Sequence[Estimate]) -> tuple[Floats, Floats]:

@@ -53,8 +53,13 @@ class Estimate:
 
 def estimated(value: float, error: float, freedom: float, *, effective: float, **diagnostics: float) -> Estimate:
     """An estimate with the interval of Student's t; no freedom left means a normal one."""
+    return Estimate(value, error, *interval(value, error, freedom), effective, diagnostics)
+
+
+def interval(value: float, error: float, freedom: float) -> tuple[float, float]:
+    """The 95 % interval of Student's t; no freedom left means a normal one."""
     half = error * quantile(freedom)
-    return Estimate(value, error, value - half, value + half, effective, diagnostics)
+    return value - half, value + half
 
 
 def averaged(parts: Sequence[Estimate], shares: Sequence[float]) -> Estimate:

@@ -7,6 +7,7 @@ import numpy as np
 from evomerge.estimate.calibration import Calibration
 from evomerge.estimate.designs import uncertainty
 from evomerge.estimate.evidence import Floats
+from evomerge.estimate.history import History
 from evomerge.estimate.irt import ItemParameters
 from evomerge.estimate.ledger import Ledger, Piece
 from evomerge.estimate.models import SIBLING_WEIGHT, Stack, stacked
@@ -23,9 +24,15 @@ class Expectation:
         self.ledger = ledger
         self.key = key
         self.metric = metric
-        self._calibration = calibration
+        self.calibration = calibration
         self._stacks: dict[int, Stack] = {}
         self._foretold: dict[int, tuple[Floats, Floats]] = {}
+        self._latest: tuple[int, History] | None = None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The task's search items."""
+        return self.ledger.table.tasks[self.key].search.ids
 
     @cached_property
     def items(self) -> ItemParameters | None:
@@ -34,15 +41,15 @@ class Expectation:
         Raises:
             SpecError: the calibration does not know them.
         """
-        if self._calibration is None:
+        if self.calibration is None:
             return None
-        return self._calibration.parameters_for(self.ledger.table.tasks[self.key].search.ids)
+        return self.calibration.parameters_for(self.ids)
 
     def stack(self, generation: int) -> Stack:
         """The models before a draw."""
         for draw in range(generation + 1):  # From the first on: each needs what its forerunners foretold.
             if draw not in self._stacks:
-                history = self.ledger.history(self.key, self.metric, draw)
+                history = self._history(draw)
                 self._stacks[draw] = stacked(history, self._guesses(draw), self.items)
         return self._stacks[generation]
 
@@ -56,7 +63,7 @@ class Expectation:
 
     def sizes(self, generation: int, weights: Floats) -> Floats:
         """How much there is to learn from every item before a draw (items,): its weight times its mark's deviation."""
-        history = self.ledger.history(self.key, self.metric, generation)
+        history = self._history(generation)
         middle = self.siblings(generation)
         if history.unit:
             return uncertainty(weights, middle)
@@ -65,6 +72,11 @@ class Expectation:
         return np.asarray(
             weights * np.sqrt((gaps + SIBLING_WEIGHT * every) / (history.by_item(history.recency) + SIBLING_WEIGHT))
         )
+
+    def _history(self, generation: int) -> History:
+        if self._latest is None or self._latest[0] != generation:
+            self._latest = generation, self.ledger.history(self.key, self.metric, generation)
+        return self._latest[1]
 
     def _guesses(self, generation: int) -> tuple[Floats, Floats]:
         """What earlier draws' models expected (models, answers) and what came (answers,), the latest."""

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.fitness import Fitness, ItemTable, Pool
+from evomerge.fitness import Fitness, ItemTable, Pool, PoolName
 from evomerge.trial import Draw, Marks
 
 Pair: TypeAlias = tuple[float, float]
@@ -72,6 +72,10 @@ class Grader:
             )
             for label, objective in self.fitness.objectives.items()
         }
+
+    def freedom(self, label: str, pool: PoolName) -> int:
+        """Degrees of freedom of an objective's error on all of a pool: the clusters of its smallest task, less one."""
+        return min(len(set(self.table.tasks[key].pool(pool).clusters)) for key in self.fitness.keys(label)) - 1
 
     def sign(self, label: str) -> int:
         """1 if higher is better for this objective, else -1."""

@@ -23,7 +23,8 @@ from evomerge.estimate.evidence import Estimate, Evidence, averaged, in_unit
 from evomerge.estimate.expect import Expectation
 from evomerge.estimate.irt import ItemParameters
 from evomerge.estimate.ledger import Piece, evidence
-from evomerge.estimate.published import gmp_irt, gp_irt, mp_irt, p_irt, parent_abilities
+from evomerge.estimate.mixture import parent_abilities
+from evomerge.estimate.published import gmp_irt, gp_irt, mp_irt, p_irt
 from evomerge.fitness import ANY_RANGE, EstimatorKind
 
 
@@ -129,7 +130,7 @@ class Judge:
         if self.kind == "gp_irt":
             return gp_irt(each, items, raw=self._raw_share(each, generation), prior=1.0)
         if not each.parents.size:
-            raise SpecError(f"fitness.estimator: {self.kind} needs parents, which have not been scored; use p_irt")
+            raise SpecError(f"estimator {self.kind} needs parents, which have not been scored; use p_irt")
         parents = parent_abilities(items, each.parents)
         return mp_irt(each, items, parents) if self.kind == "mp_irt" else gmp_irt(each, items, parents)
 
@@ -157,14 +158,18 @@ class Judge:
         return self._kept[draw]
 
     def _raw_share(self, each: Evidence, generation: int) -> float:
-        """gp-IRT's lambda: of the bias and variance that a calibration knows, or else that this search shows."""
+        """gp-IRT's lambda: from the bias and variance that a calibration knows, or else that this search shows."""
+        calibration = self.expectation.calibration
+        if calibration is not None:
+            fit = calibration.fit_for(self.expectation.ids)
+            return fit.share(len(each.places), anchored=each.masses is not None)
         bias, variance = self._bias(generation), mean(each).error ** 2
         return bias / (bias + variance) if bias + variance > 0 else 0.5
 
     def _check_range(self, each: Evidence) -> None:
         if self.kind not in ANY_RANGE and not (in_unit(each.marks) and in_unit(each.parents)):
             raise SpecError(
-                f"fitness.estimator: {self.kind} needs marks in [0, 1], and those of {self.expectation.metric!r} of"
+                f"estimator {self.kind} needs marks in [0, 1], and those of {self.expectation.metric!r} of"
                 f" task {self.expectation.key!r} are not; use aipw, difference or mean"
             )
 

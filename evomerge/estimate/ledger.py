@@ -53,6 +53,11 @@ class Ledger:
         """The pieces of a candidate."""
         return self._by_number.get(number, ())
 
+    def items(self, number: int) -> int:
+        """How many search items a candidate has marks on; one that was drawn for it twice counts twice."""
+        marked = [piece.draw for piece in self.of(number) if piece.marks is not None]
+        return sum(self.table.count(draw.pool, draw.places) for draw in marked)
+
     def candidates(self) -> Iterator[tuple[int, Sequence[Piece]]]:
         """The pieces of every candidate that the space holds."""
         for number, pieces in self._by_number.items():

@@ -153,7 +153,7 @@ def _shares(guessed: Floats, came: Floats, *, count: int) -> Floats:
     scale = float(np.std(came)) * np.sqrt(STACK_WEIGHT) if len(came) else 1.0
     rows = np.vstack([guessed.T, scale * np.eye(count)]) if len(came) else np.eye(count)
     found, _ = nnls(rows, np.concatenate([came, scale * start]) if len(came) else start)
-    return np.asarray(found / found.sum()) if found.sum() > 0 else start
+    return np.asarray(found / found.sum() if found.sum() > 0 else start)
 
 
 def _overall(history: History) -> Floats:
@@ -176,7 +176,7 @@ def _table(history: History) -> Floats:
 
 def _line(history: History) -> Floats:
     """The parents' mean, moved and stretched to fit what candidates got."""
-    middle = np.asarray(history.parents.mean(axis=0))
+    middle: Floats = history.parents.mean(axis=0)
     if len(history.marks) < 3:
         return middle
     x = middle[history.places] - middle.mean()

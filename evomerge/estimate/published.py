@@ -5,23 +5,25 @@ their code computes them, balance weights included. `prior` is the precision of 
 default, is what was published, and 1 errs much less on thirty items or fewer.
 
 Standard errors are the model's own: the covariance of what is fitted, by the delta method, and the chance of every
-unseen item. Both are inflated by Pearson's dispersion of the seen marks where it exceeds 1. `bias`, how far a
-calibration's predictions were off on average, is added in quadrature. Without a prior they are a little too small: of
-25 items, 95 % intervals hold 90 % of the time.
+unseen item. Both are inflated by Pearson's dispersion of the seen marks where it exceeds 1. Added in quadrature are
+what the seen marks are off on average, beyond chance, and `bias`, how far a calibration's predictions were off on
+average. Without a prior they are a little too small: of 25 items, 95 % intervals hold 90 % of the time.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import optimize, special
 
 from evomerge.estimate.evidence import Estimate, Evidence, Floats, estimated
-from evomerge.estimate.irt import Ability, ItemParameters, abilities, ability
+from evomerge.estimate.irt import Ability, ItemParameters, ability
+from evomerge.estimate.mixture import free_mixture, simplex_mixture
 
 HALF = 0.5
 """gmp-IRT's share of the raw mean, a constant in the published code."""
 MOST_DISPERSION = 4.0
 """Above, it is a single unlikely mark that speaks."""
+CHANCE = 2.0
+"""Standard errors that the mean residual may be off by chance; what is more counts as error of the unseen marks."""
 FAR = 3.0
 """Standard errors of the mean residual beyond which the items' parameters do not fit the model that answered."""
 UNDETERMINED = "the marks alone have no most likely ability (all right, all wrong or separable); a unit prior was used"
@@ -74,7 +76,7 @@ def mp_irt(
 
     `parents` (parents, dims) are their abilities. What is fitted is lambda, how much of each there is in the merge;
     a prior is one around equal parts. `simplex`: no part is negative, and they sum to 1, which halved the error of
-    real merges; the published code is free of that.
+    real merges, and cannot follow a merge that can do what none of its parents can; the published code is free of it.
 
     Raises:
         ValueError: there are no marks, one is not between 0 and 1, or there are no parents.
@@ -106,12 +108,6 @@ def gmp_irt(
         return _exact(evidence)
     value, error, model, parts = _merged(evidence, items, parents, prior=prior, simplex=simplex)
     return _blended(evidence, raw, value, error, model, _named("lambda", parts))
-
-
-def parent_abilities(items: ItemParameters, answers: Floats, *, prior: float = 1.0) -> Floats:
-    """Abilities (parents, dims) of parents by their answers (parents, items), NaN where there is none."""
-    who, places = np.nonzero(~np.isnan(answers))
-    return abilities(items, who, places, answers[who, places], count=len(answers), prior=prior).theta
 
 
 def checked(evidence: Evidence) -> Evidence:
@@ -162,13 +158,15 @@ def _predicted(evidence: Evidence, items: ItemParameters, found: Ability) -> _Pr
     freedom = len(residuals) - len(found.theta)
     dispersion = float((residuals**2 / variances).sum() / freedom) if freedom > 0 else 1.0
     dispersion = min(max(dispersion, 1.0), MOST_DISPERSION)
+    total, chance = float(residuals.sum()), float(np.sqrt(variances.sum()))
+    off = max(abs(total) - CHANCE * chance, 0.0) / len(residuals) * weights.sum()
     return _Prediction(
         seen=float(seen @ evidence.marks),
         unseen=float(weights @ chances),
         weight=float(weights.sum()),
-        variance=float(variance) * dispersion,
+        variance=float(variance) * dispersion + off**2,
         dispersion=dispersion,
-        residual=float(residuals.sum() / np.sqrt(variances.sum())),
+        residual=total / chance,
         fitted=len(found.theta),
         undetermined=found.undetermined,
     )
@@ -180,64 +178,14 @@ def _merged(
     """mp-IRT's value, its error, what it predicts, and lambda (parents,)."""
     if not len(parents):
         raise ValueError("mp-IRT needs at least one parent's abilities")
-    mixed, found, parts = _on_simplex(evidence, items, parents) if simplex else _free(evidence, items, parents, prior)
+    mixed, found, parts = (
+        simplex_mixture(evidence, items, parents) if simplex else free_mixture(evidence, items, parents, prior)
+    )
     model = _predicted(evidence, mixed, found)
     raw = (1 - model.weight) * float(_raw_shares(evidence) @ evidence.marks)
     # The masses of anchors count the seen marks otherwise than the target does.
     error = float(np.hypot(np.sqrt(model.variance), raw - model.seen))
     return raw + model.unseen, error, model, parts
-
-
-def _free(
-    evidence: Evidence, items: ItemParameters, parents: Floats, prior: float
-) -> tuple[ItemParameters, Ability, Floats]:
-    """Lambda anywhere, in the directions in which the parents differ; in the others it stays at equal parts."""
-    even = np.full(len(parents), 1 / len(parents))
-    _, sizes, directions = np.linalg.svd(parents.T, full_matrices=False)
-    rank = max(1, int((sizes > 1e-9 * max(float(sizes.max()), 1e-9)).sum()))
-    basis = directions[:rank].T  # (parents, rank)
-    mixed = ItemParameters(items.slopes @ parents.T @ basis, items.offsets - items.slopes @ (even @ parents))
-    found = ability(mixed, evidence.places, evidence.marks, prior=prior)
-    return mixed, found, even + basis @ found.theta
-
-
-def _on_simplex(evidence: Evidence, items: ItemParameters, parents: Floats) -> tuple[ItemParameters, Ability, Floats]:
-    """Lambda not negative and summing to 1.
-
-    At an edge the curvature tells little, so no direction that keeps the sum is taken to be less sure than the
-    distance of two lambdas drawn at random.
-    """
-    count = len(parents)
-    mixed = ItemParameters(items.slopes @ parents.T, items.offsets)
-    parts = _most_likely_parts(mixed.slopes[evidence.places], mixed.offsets[evidence.places], evidence.marks)
-    chances = mixed.probabilities(parts)[evidence.places]
-    slopes = mixed.slopes[evidence.places]
-    curvature = (slopes * (chances * (1 - chances))[:, None]).T @ slopes
-    keeping = np.linalg.svd(np.ones((1, count)))[2][1:].T  # (parents, parents - 1)
-    unknown = count * (count + 1) / 2 * np.eye(count)  # over twice the variance of Dirichlet(1)
-    covariance = keeping @ np.linalg.inv(keeping.T @ (curvature + unknown) @ keeping) @ keeping.T
-    return mixed, Ability(parts, covariance, False), parts
-
-
-def _most_likely_parts(slopes: Floats, offsets: Floats, marks: Floats) -> Floats:
-    """Parts (parents,) of the simplex that make the marks most likely; equal ones where they do not tell."""
-    count = slopes.shape[1]
-    even = np.full(count, 1 / count)
-    if count == 1:
-        return even
-
-    def loss(parts: Floats) -> tuple[float, Floats]:
-        logits, away = slopes @ parts - offsets, parts - even
-        value = float((np.logaddexp(0, logits) - marks * logits).sum() + 1e-6 * away @ away)
-        return value, slopes.T @ (special.expit(logits) - marks) + 2e-6 * away
-
-    whole = {"type": "eq", "fun": lambda parts: parts.sum() - 1, "jac": np.ones_like}
-    found = optimize.minimize(
-        loss, even, jac=True, method="SLSQP", bounds=[(0, 1)] * count, constraints=[whole], options={"ftol": 1e-12}
-    )
-    clipped = np.clip(found.x, 0, 1)
-    parts: Floats = clipped / clipped.sum()
-    return parts
 
 
 def _raw_shares(evidence: Evidence) -> Floats:

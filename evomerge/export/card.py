@@ -1,14 +1,13 @@
 """The model card of an exported merge: parents, numbers, and how to make it again."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
-from evomerge.estimate import Pair
 from evomerge.fitness import PoolName
 from evomerge.recipe import Blend, Recipe, Slerp
-from evomerge.results import Results, Row
+from evomerge.results import RIVALS, Results, Row, Which, number, with_error
 
 AGAIN = """\
 `reproduce.json` holds the digests of all parents, seeds and versions.
@@ -93,38 +92,43 @@ def _results(results: Results, row: Row) -> str:
         return "\n".join([*caveats, unsure])
     lines = [
         *caveats,
-        f"Measured on items that the search never saw ({_counted(results, 'confirm')}). Standard errors in brackets;"
-        " differences are paired on the same items, and the rivals were picked on them, in their favour.",
+        f"`confirmed` was measured on items that the search never saw ({_counted(results, 'confirm')}), with its 95 %"
+        " interval; differences are paired on the same items, and the rivals were picked on them, in their favour."
+        f" `search` is what the search itself believed ({row.items} answers of this model), which flatters the best of"
+        " many, and `shrunken` the same without the luck: neither is a result. ± is one standard error.",
         "",
-        "| objective | this model | minus best parent | minus best fixed recipe |",
-        "|---|---|---|---|",
+        *_finalist(results, row),
     ]
-    parents, fixed = results.best_parent(row), results.best_fixed(row)
-    for label in results.objectives:
-        cells = [_pair(row.confirmed[label])]
-        for rivals in (parents, fixed):
-            cells.append(f"{_pair(rivals[label][1], '+')} ({rivals[label][0]})" if label in rivals else "")
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    known = {other.name: other.confirmed for other in results.baselines if other.confirmed is not None}
-    lines += ["", "All baselines:", "", *_models(results, known)]
+    lines += ["", "All baselines, confirmed:", "", *_models(results, "confirmed", results.baselines)]
     if row.report is not None:
-        others = {other.name: other.report for other in results.baselines if other.report is not None}
         text = f"On report items, which neither search nor choice has seen ({_counted(results, 'report')}):"
-        lines += ["", text, "", *_models(results, {"this model": row.report, **others})]
+        this = row.model_copy(update={"name": "this model"})
+        lines += ["", text, "", *_models(results, "report", [this, *results.baselines])]
     return "\n".join(lines)
+
+
+def _finalist(results: Results, row: Row) -> list[str]:
+    """A table of all that is known of the model: its numbers, and its differences to baselines."""
+    head = ["objective", "search", "shrunken", "confirmed", *(f"minus {name}" for name in RIVALS.values())]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    paired = results.paired(row)
+    for label in results.objectives:
+        cells = [number(row, which, label) for which in ("search", "shrunken", "confirmed")]
+        for key in RIVALS:
+            rival, difference = paired[key].get(label, ("", None))
+            cells.append(f"{with_error(difference, '+')} ({rival})" if difference is not None else "")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return lines
 
 
 def _counted(results: Results, pool: PoolName) -> str:
     return ", ".join(f"{count} of {name}" for name, count in results.store.table.items_of(pool).items())
 
 
-def _models(results: Results, values: Mapping[str, Mapping[str, Pair]]) -> list[str]:
-    """A table with a line for every model."""
+def _models(results: Results, which: Which, rows: Sequence[Row]) -> list[str]:
+    """A table with a line for every model that has such numbers."""
     lines = [f"| model | {' | '.join(results.objectives)} |", "|---" * (len(results.objectives) + 1) + "|"]
-    for name, pairs in values.items():
-        lines.append(f"| {name} | {' | '.join(_pair(pairs[label]) for label in results.objectives)} |")
+    for row in rows:
+        if row.values(which):
+            lines.append(f"| {row.name} | {' | '.join(number(row, which, label) for label in results.objectives)} |")
     return lines
-
-
-def _pair(pair: Pair, sign: str = "") -> str:
-    return f"{pair[0]:{sign}.3f} ({pair[1]:.3f})"

@@ -44,25 +44,31 @@ def genome_of(observation: Observation) -> Genome:
 
 
 class Elite:
-    """The best points of one objective told so far."""
+    """The best points of one objective told so far; of a point told again the last result counts."""
 
     def __init__(self) -> None:
-        self._best: list[tuple[float, Genome]] = []
+        self._known: dict[int | Genome, tuple[float, Genome]] = {}
 
     def add(self, observations: Sequence[Observation]) -> None:
         """Take results in; failures are passed over."""
         for observation in observations:
             if observation.utilities is not None:
-                self._best.append((observation.utilities[0], genome_of(observation)))
-        self._best = sorted(self._best, key=lambda entry: -entry[0])[:TOP]
+                genome = genome_of(observation)
+                key = genome if observation.number is None else observation.number
+                self._known[key] = observation.utilities[0], genome
 
     def mean_utility(self) -> float:
         """Mean of the best eight results, minus infinity before any."""
-        return sum(u for u, _ in self._best) / len(self._best) if self._best else -math.inf
+        best = self._best()
+        return sum(u for u, _ in best) / len(best) if best else -math.inf
 
     def mean(self) -> list[Genome]:
         """The mean of the best eight points: under noise a better pick than the luckiest; none before any."""
-        if not self._best:
+        best = self._best()
+        if not best:
             return []
-        columns = zip(*(genome for _, genome in self._best), strict=True)
+        columns = zip(*(genome for _, genome in best), strict=True)
         return [tuple(sum(column) / len(column) for column in columns)]
+
+    def _best(self) -> list[tuple[float, Genome]]:
+        return sorted(self._known.values(), key=lambda entry: -entry[0])[:TOP]

@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
-from evomerge.estimate import Pair
 from evomerge.recipe import Recipe
-from evomerge.results import Results, Row, hypervolume, non_dominated
+from evomerge.results import Results, Row, Which, hypervolume, non_dominated
 
 SEARCH, CONFIRMED, FIXED, PARENT, BEST = "#9aa5b1", "#2563eb", "#d97706", "#111827", "#dc2626"
 HEIGHT = 420
@@ -117,6 +116,35 @@ def _points(name: str, rows: Sequence[Row], results: Results, x: str, y: str, co
         name=name,
         marker={"color": colour, "size": 10},
     )
+
+
+def beliefs(results: Results, label: str) -> go.Figure:
+    """What search, neighbours and held-out items say of every finalist in one objective, with 95 % intervals."""
+    rows = sorted((results.rows[number] for number in results.finalists), key=results.scalar)
+    kinds: dict[Which, str] = {"search": SEARCH, "shrunken": FIXED, "confirmed": CONFIRMED}
+    figure = go.Figure()
+    for place, (which, colour) in enumerate(kinds.items()):
+        known = [(y, row) for y, row in enumerate(rows) if label in row.values(which)]
+        figure.add_trace(
+            go.Scatter(
+                x=[row.values(which)[label][0] for _, row in known],
+                y=[y + 0.22 * (1 - place) for y, _ in known],
+                error_x={"array": [_reach(row, which, label) for _, row in known], "thickness": 1.2, "width": 3},
+                text=[row.name for _, row in known],
+                mode="markers",
+                name=which,
+                marker={"color": colour, "size": 8},
+            )
+        )
+    figure.update_xaxes(title=f"{label} (bars: 95 %)", showgrid=True)
+    figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=[row.name for row in rows], automargin=True)
+    return _styled(figure, height=120 + 40 * len(rows))
+
+
+def _reach(row: Row, which: Which, label: str) -> float:
+    """Half a 95 % interval."""
+    value, error = row.values(which)[label]
+    return row.interval[label][1] - value if which == "confirmed" and row.interval is not None else 1.96 * error
 
 
 def convergence(results: Results) -> go.Figure:
@@ -247,8 +275,3 @@ def time_spent(results: Results) -> go.Figure:
     figure.update_xaxes(title="seconds")
     figure.update_yaxes(visible=False)
     return _styled(figure, height=190)
-
-
-def text_of(pair: Pair | None, sign: str = "") -> str:
-    """A value with its standard error, for a table cell."""
-    return "" if pair is None else f"{pair[0]:{sign}.3f} ± {pair[1]:.3f}"

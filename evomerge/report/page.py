@@ -9,8 +9,7 @@ from plotly.offline import get_plotlyjs
 
 from evomerge.errors import RunError
 from evomerge.report import figures
-from evomerge.report.figures import text_of
-from evomerge.results import Results, Row
+from evomerge.results import RIVALS, Results, Row, number, with_error
 from evomerge.store import sync_text
 from evomerge.version import __version__
 
@@ -67,12 +66,15 @@ def _sections(results: Results) -> Iterable[str]:
     one = len(results.objectives) == 1
     yield _section(
         "Search against held-out items" if one else "Pareto front",
-        "Grey is what the search believed, blue what held-out items say; bars are 95 % intervals."
+        "Grey is what the search believed, blue what held-out items say; bars and brackets are 95 % intervals, ± is one"
+        " standard error."
         if results.is_confirmed
         else "Not confirmed yet: these values are the search's own, and optimistic.",
         _figure(figures.front(results)),
         _front_table(results),
     )
+    if results.is_confirmed:
+        yield _beliefs(results)
     yield _section("Parents and fixed recipes", "What needs no search, on the same items.", _baseline_table(results))
     if any(row.report for row in results.rows.values()):
         text = "On report items, which neither search nor choice has seen."
@@ -103,11 +105,11 @@ def _head(results: Results) -> str:
     best = results.best
     if best is not None:
         cards += [
-            (text_of(results.known(best)[label]), f"{label}, best candidate {best.number}")
+            (number(best, results.trusted(best), label), f"{label}, best candidate {best.number}")
             for label in results.objectives
         ]
         for label, (rival, pair) in results.best_fixed(best).items():
-            cards.append((text_of(pair, "+"), f"{label}, minus best fixed recipe ({rival})"))
+            cards.append((with_error(pair, "+"), f"{label}, minus best fixed recipe ({rival})"))
     volumes = found["hypervolume"]
     if volumes:
         cards.append((f"{volumes['front']:.4f}", f"hypervolume; fixed recipes {volumes['fixed']:.4f}"))
@@ -126,16 +128,37 @@ def _head(results: Results) -> str:
 def _front_table(results: Results) -> str:
     head = ["candidate"]
     for label in results.objectives:
-        head += [f"{label}: search", "confirmed", "minus best parent", "minus best fixed"]
+        head += [f"{label}: search", "shrunken", "confirmed", *(f"minus {name}" for name in RIVALS.values())]
     rows = []
     for row in results.front:
-        parents, fixed = results.best_parent(row), results.best_fixed(row)
-        cells = [row.name]
+        cells, paired = [row.name], results.paired(row)
         for label in results.objectives:
-            cells += [text_of((row.search or {}).get(label)), text_of((row.confirmed or {}).get(label))]
-            cells += [text_of(rivals[label][1], "+") if label in rivals else "" for rivals in (parents, fixed)]
+            cells += [number(row, which, label) for which in ("search", "shrunken", "confirmed")]
+            cells += [with_error(paired[key][label][1], "+") if label in paired[key] else "" for key in RIVALS]
         rows.append((cells, results.best is not None and row.number == results.best.number))
     return _table(head, rows)
+
+
+def _beliefs(results: Results) -> str:
+    """The search's numbers beside the true ones, and how much too good they were."""
+    text = (
+        "Search numbers flatter the best of many: luck is part of why they are the best. Shrunken ones take it out, by"
+        " what similar candidates got. Confirmed ones were measured on items that the search never saw, which may also"
+        " be a little harder or easier for all models."
+    )
+    naive, shrunken = results.optimism("search"), results.optimism("shrunken")
+    sentences = [
+        f"{label}: on average over the finalists the search's number was {_too_good(naive[label])}"
+        + (f", the shrunken one {_too_good(shrunken[label])}." if label in shrunken else ".")
+        for label in naive
+    ]
+    said = "".join(f"<p>{_text(sentence)}</p>" for sentence in sentences)
+    drawn = (_figure(figures.beliefs(results, label)) for label in results.objectives)
+    return _section("What the search believed, and what was true", text, said, *drawn)
+
+
+def _too_good(gap: float) -> str:
+    return f"{abs(gap):.3f} too {'good' if gap >= 0 else 'bad'}"
 
 
 def _baseline_table(results: Results) -> str:
@@ -144,14 +167,14 @@ def _baseline_table(results: Results) -> str:
     for row in results.baselines:
         cells = [row.name]
         for label in results.objectives:
-            cells += [text_of((values or {}).get(label)) for values in (row.search, row.confirmed)]
+            cells += [number(row, "search", label), number(row, "confirmed", label)]
         rows.append((cells, False))
     return _table(head, rows)
 
 
 def _report_table(results: Results) -> str:
     rows = [row for row in (*results.front, *results.baselines) if row.report is not None]
-    cells = [[row.name, *(text_of((row.report or {}).get(label)) for label in results.objectives)] for row in rows]
+    cells = [[row.name, *(number(row, "report", label) for label in results.objectives)] for row in rows]
     return _table(
         ["model", *results.objectives], [(line, row == results.best) for line, row in zip(cells, rows, strict=True)]
     )

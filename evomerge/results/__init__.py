@@ -2,7 +2,12 @@
 
 from evomerge.results.pareto import hypervolume, non_dominated
 from evomerge.results.reading import read_into
+from evomerge.results.row import Row, Which
 from evomerge.results.state import RunState
-from evomerge.results.table import FINALISTS, MOST_FINALISTS, Results, Row
+from evomerge.results.table import FINALISTS, MOST_FINALISTS, Results
+from evomerge.results.words import RIVALS, number, with_error
 
-__all__ = ["FINALISTS", "MOST_FINALISTS", "Results", "Row", "RunState", "hypervolume", "non_dominated", "read_into"]
+__all__ = [
+    "FINALISTS", "MOST_FINALISTS", "RIVALS", "Results", "Row", "RunState", "Which", "hypervolume", "non_dominated",
+    "number", "read_into", "with_error",
+]  # fmt: skip

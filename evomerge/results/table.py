@@ -1,45 +1,28 @@
 """What a run has found so far: the one table that `show`, `--pick`, the report and the model card read."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from evomerge.errors import SpecError
-from evomerge.estimate import Appraiser, Grader, Ledger, Pair
+from evomerge.estimate import Appraiser, Grader, Ledger, Pair, interval
 from evomerge.events import Asked
 from evomerge.fitness import Bounds, EstimatorKind, Fitness, PoolName, bounds_of
 from evomerge.recipe import Recipe
 from evomerge.results.pareto import crowded_out, hypervolume, knee, non_dominated
 from evomerge.results.reading import read_into
+from evomerge.results.rivals import Rivals
+from evomerge.results.row import Row, Which, optimism
 from evomerge.results.state import RunState
 from evomerge.space import UNIFORM, bind
 from evomerge.store import RunStore
-from evomerge.trial import Draw, Failure, Marks
-from evomerge.values import Value
+from evomerge.trial import Draw, Marks
 
 FINALISTS = 8
 """Candidates confirmed with one objective; with several it is their front."""
 MOST_FINALISTS = 24
 """Points of a front that are confirmed, at most."""
-
-
-class Row(Value):
-    """A model and what it scored: value and standard error of each objective, None where it was not scored.
-
-    `search` is the search's own estimate, which flatters the best of many; `shrunken` is what is left of it in the
-    light of the candidate's neighbours; `confirmed` was measured on items that the search never saw.
-    """
-
-    number: int
-    name: str
-    origin: str
-    recipe: str
-    search: dict[str, Pair] | None = None
-    shrunken: dict[str, Pair] | None = None
-    confirmed: dict[str, Pair] | None = None
-    report: dict[str, Pair] | None = None
-    failure: Failure | None = None
 
 
 class Results:
@@ -127,6 +110,10 @@ class Results:
         rows = [row for row in (self.rows[number] for number in self.finalists) if self.known(row)]
         return max(rows, key=lambda row: (self.scalar(row), -row.number), default=None)
 
+    @cached_property
+    def _rivals(self) -> Rivals:
+        return Rivals(self.grader, self.baselines, self.marks)
+
     @property
     def is_confirmed(self) -> bool:
         """Whether finalists have been scored on items that the search never saw."""
@@ -139,9 +126,13 @@ class Results:
             return self.state.closed.state
         return "running" if RunStore.in_use(self.store.folder) else "stopped"
 
+    def trusted(self, row: Row) -> Which:
+        """Which of a row's numbers is trusted most: confirmed ones once there are any, else the search's, shrunken."""
+        return "confirmed" if self.is_confirmed else "shrunken" if row.shrunken else "search"
+
     def known(self, row: Row) -> Mapping[str, Pair]:
-        """A row's most trusted values: confirmed ones once there are any, else the search's, shrunken."""
-        return (row.confirmed if self.is_confirmed else row.shrunken or row.search) or {}
+        """A row's most trusted values; none if it has not got those."""
+        return row.values(self.trusted(row))
 
     def scalar(self, row: Row, which: str = "known") -> float:
         """All objectives of a row as one number."""
@@ -191,44 +182,35 @@ class Results:
             )
         return recipe
 
-    def marks(self, number: int, pool: str) -> Marks | None:
+    def marks(self, number: int, pool: PoolName) -> Marks | None:
         """Raw marks of a candidate on all of a pool."""
         whole = [e for e in self.state.scored.get((number, pool), ()) if self.state.works[e.work].draw.places is None]
         return self.store.marks(whole[-1]) if whole else None
 
     def best_parent(self, row: Row) -> dict[str, tuple[str, Pair]]:
         """For each objective, the parent that is best at it and the row's paired difference to it."""
-        rivals = self._rivals(row, self.parent_names)
-        places = enumerate(self.objectives)
-        return self._paired(
-            row, {label: max(rivals, key=lambda r: self._oriented(r)[i]) for i, label in places if rivals}
-        )
+        rivals = self._rivals.of(row, self.parent_names)
+        places = enumerate(self.objectives) if rivals else ()
+        return self._rivals.paired(row, {label: max(rivals, key=lambda r: self._oriented(r)[i]) for i, label in places})
 
     def best_fixed(self, row: Row) -> dict[str, tuple[str, Pair]]:
         """For each objective, the row's paired difference to the one best fixed recipe, or parent, by scalarisation."""
-        rivals = self._rivals(row, [other.name for other in self.baselines])
-        best = max(rivals, key=self.scalar, default=None)
-        return self._paired(row, dict.fromkeys(self.objectives, best) if best else {})
+        best = max(self._rivals.of(row), key=self.scalar, default=None)
+        return self._rivals.paired(row, dict.fromkeys(self.objectives, best) if best else {})
 
     def uniform(self, row: Row) -> dict[str, tuple[str, Pair]]:
         """For each objective, the row's paired difference to the uniform average of the experts."""
-        rivals = self._rivals(row, [UNIFORM])
-        return self._paired(row, dict.fromkeys(self.objectives, rivals[0]) if rivals else {})
+        rivals = self._rivals.of(row, [UNIFORM])
+        return self._rivals.paired(row, dict.fromkeys(self.objectives, rivals[0]) if rivals else {})
 
-    def _rivals(self, row: Row, names: Collection[str]) -> list[Row]:
-        """Confirmed baselines of these names; none if the row is not confirmed."""
-        rivals = [other for other in self.baselines if other.name in names]
-        return [rival for rival in rivals if rival.confirmed is not None and row.confirmed is not None]
+    def paired(self, row: Row) -> dict[str, dict[str, tuple[str, Pair]]]:
+        """All of these, by their keys in the JSON; each is empty if the row is not confirmed."""
+        return {"best_parent": self.best_parent(row), "best_fixed": self.best_fixed(row), "uniform": self.uniform(row)}
 
-    def _paired(self, row: Row, rivals: Mapping[str, Row]) -> dict[str, tuple[str, Pair]]:
-        """For each objective, the rival's name and the row's difference to it on the same confirm items."""
-        draw = Draw(pool="confirm")
-        mine, found = self.marks(row.number, draw.pool), {}
-        for label, rival in rivals.items():
-            theirs = self.marks(rival.number, draw.pool)
-            assert mine is not None and theirs is not None, "confirmed values come from marks"
-            found[label] = (rival.name, self.grader.differences(mine, theirs, draw)[label])
-        return found
+    def optimism(self, which: Which) -> dict[str, float]:
+        """By how much one of the finalists' numbers was better than the confirmed one, on average, by objective."""
+        signs = {label: self.grader.sign(label) for label in self.objectives}
+        return optimism([self.rows[number] for number in self.finalists], which, signs)
 
     def hypervolumes(self) -> dict[str, float] | None:
         """Hypervolume of the front and of the fixed recipes, from the worst fixed value of each objective."""
@@ -254,7 +236,7 @@ class Results:
                 "budget": self.state.budget.evaluations,
             },
             "objectives": self.objectives,
-            "baselines": [_plain(row, ("name", "search", "confirmed")) for row in self.baselines],
+            "baselines": [row.plain(("name", "search", "confirmed", "interval")) for row in self.baselines],
             "front": [self._front_entry(row) for row in self.front],
             "best": self.best.number if self.best else None,
             "item_evaluations": self.state.items(self.store.table),
@@ -267,27 +249,29 @@ class Results:
     def _front_entry(self, row: Row) -> dict[str, Any]:
         paired = {
             name: {label: list(pair) for label, (_, pair) in differences.items()}
-            for name, differences in (
-                ("best_parent", self.best_parent(row)),
-                ("best_fixed", self.best_fixed(row)),
-                ("uniform", self.uniform(row)),
-            )
+            for name, differences in self.paired(row).items()
         }
-        return {**_plain(row, ("number", "recipe", "search", "shrunken", "confirmed")), "paired": paired}
+        keys = ("number", "recipe", "items", "search", "shrunken", "confirmed", "interval")
+        return {**row.plain(keys), "paired": paired}
 
     def _row(self, asked: Asked) -> Row:
-        search = self.appraiser.reported(asked.number)
+        search, confirmed = self.appraiser.reported(asked.number), self._graded(asked.number, "confirm")
         failed = [e.failure for e in self.state.scored.get((asked.number, "search"), ()) if e.failure is not None]
         return Row(
             number=asked.number,
             name=asked.name or f"candidate {asked.number}",
             origin=asked.origin,
             recipe=asked.digest,
+            items=self.appraiser.ledger.items(asked.number),
             search=search,
-            confirmed=self._graded(asked.number, "confirm"),
+            confirmed=confirmed,
+            interval=None if confirmed is None else self._intervals(confirmed),
             report=self._graded(asked.number, "report"),
             failure=failed[0] if failed and search is None else None,
         )
+
+    def _intervals(self, values: Mapping[str, Pair]) -> dict[str, tuple[float, float]]:
+        return {label: interval(*pair, self.grader.freedom(label, "confirm")) for label, pair in values.items()}
 
     def _graded(self, number: int, pool: PoolName) -> dict[str, Pair] | None:
         marks = self.marks(number, pool)
@@ -300,13 +284,7 @@ class Results:
         return self.appraiser.shrunken(genomes)
 
     def _values(self, row: Row, which: str) -> Mapping[str, Pair]:
-        match which:
-            case "known":
-                return self.known(row)
-            case "shrunken":
-                return row.shrunken or row.search or {}
-            case _:
-                return row.search or {}
+        return self.known(row) if which == "known" else row.shrunken or row.search or {}
 
     def _bounds_of(self, which: str) -> Bounds:
         """Worst and best known value of each objective, signed so that higher is better."""
@@ -317,9 +295,3 @@ class Results:
 
     def _oriented(self, row: Row, which: str = "known") -> tuple[float, ...]:
         return self.grader.oriented(self._values(row, which))
-
-
-def _plain(row: Row, keys: tuple[str, ...]) -> dict[str, Any]:
-    plain = row.model_dump(mode="json")
-    found = {key: plain[key] if plain[key] is not None else {} for key in keys}
-    return found if plain["report"] is None else {**found, "report": plain["report"]}

@@ -4,8 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.estimate import Appraiser
-
-anchors = None
+from evomerge.estimate.anchors import anchors
 from evomerge.estimate.designs import Sample, proportional, simple_random, stratified
 from evomerge.fitness import EstimatorSpec, TaskItems
 from evomerge.trial import Draw

@@ -16,7 +16,8 @@ from evomerge.estimate.evidence import Estimate, Evidence, Floats
 from evomerge.estimate.expect import Expectation
 from evomerge.estimate.irt import ItemParameters
 from evomerge.estimate.judge import Judge
-from evomerge.estimate.published import gmp_irt, gp_irt, mp_irt, p_irt, parent_abilities
+from evomerge.estimate.mixture import parent_abilities
+from evomerge.estimate.published import gmp_irt, gp_irt, mp_irt, p_irt
 from evomerge.fitness import ANY_RANGE, EstimatorKind
 
 KINDS: tuple[EstimatorKind, ...] = get_args(EstimatorKind)

@@ -30,7 +30,7 @@ def test_the_demo_tells_its_story(cli: Cli, tmp_path: Path) -> None:
         assert (out / f"{name}.html").stat().st_size > 1_000_000
         assert load_run(out / f"{name}.yaml").seed == 7
     assert (out / "model/model.safetensors").exists()
-    for words in ("Held-out accuracy, 1000 items", "Pareto front", "Hypervolume on held-out items", "merged", "Solve:"):
+    for words in ("Held-out accuracy, 960 items", "Pareto front", "Hypervolume on held-out items", "merged", "Solve:"):
         assert words in found.out
     assert "evomerge search run.yaml --out RUN" in found.out
     again = cli("demo", "--out", out)
@@ -83,7 +83,7 @@ def load_run_text(text: str) -> RunSpec:
 def test_run_files_spaces_and_fitnesses_of_the_documents_are_understood(workplace: Path) -> None:
     kinds = {"# run.yaml": RunSpec, "# a space": SpaceSpec, "# a fitness": Fitness}
     found = blocks("yaml", "docs/run-file.md")
-    assert len(found) == 4
+    assert len(found) == 5
     for text in found:
         head = text.splitlines()[0]
         if kinds[head] is RunSpec:
@@ -104,7 +104,7 @@ def test_the_python_of_the_documents_runs(workplace: Path, run_file: Callable[..
 def test_the_command_page_lists_every_command(cli: Cli) -> None:
     page = (ROOT / "docs/cli.md").read_text()
     commands = re.findall(r"^  (\w+) ", cli("--help").out.partition("Commands:")[2], flags=re.MULTILINE)
-    assert len(commands) == 11
+    assert len(commands) == 12
     for command in commands:
         assert f"`evomerge {command}" in page
 

@@ -21,7 +21,6 @@ from evomerge.checkpoint import open_parents
 from evomerge.checkpoint import write as writing
 from evomerge.evaluate import EvaluatorFactory
 from evomerge.spec import load_run
-from evomerge.trial import Draw
 
 Cli = Callable[..., Typed]
 Write = Callable[..., Path]
@@ -57,8 +56,8 @@ def test_weights_are_bitwise_those_that_were_scored(finished: dict[str, Path], t
     run = results.file.spec
     evaluator = EvaluatorFactory(run.models, run.fitness, run.seed, "cpu").build()
     row = results.pick("number:17")
-    marks = evaluator.marks(results.recipe(17), Draw(pool="search"))
-    assert marks == results.marks(17, "search"), "the journal's marks are those of a fresh process"
+    (piece,) = results.appraiser.ledger.of(17)
+    assert evaluator.marks(results.recipe(17), piece.draw) == piece.marks, "the journal's marks are a fresh process's"
     resident = {name: tensor.clone() for name, tensor in evaluator.live.model.state_dict().items()}
     export(results, "number:17", tmp_path / "M", formats=["model"])
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "M", dtype=torch.float32).state_dict()

@@ -10,6 +10,7 @@ import pytest
 from conftest import Typed
 
 from evomerge.assemble import load
+from evomerge.results import number
 
 Cli = Callable[..., Typed]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -25,7 +26,15 @@ FLAGS = [
     "--hide-scrollbars",
     "--virtual-time-budget=10000",
 ]
-SECTIONS = ("Convergence", "Coefficients", "Tasks", "Failures", "Time", "Environment")
+SECTIONS = (
+    "What the search believed, and what was true",
+    "Convergence",
+    "Coefficients",
+    "Tasks",
+    "Failures",
+    "Time",
+    "Environment",
+)
 
 
 def browse(page: Path, profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,8 +57,7 @@ def test_the_page_is_self_contained_and_says_what_was_found(
     results = load(finished[name])
     assert results.best is not None
     for label in results.objectives:
-        value, error = results.known(results.best)[label]
-        assert f"{value:.3f} ± {error:.3f}" in body
+        assert number(results.best, "confirmed", label) in body
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here; .ci/run installs it")
@@ -59,7 +67,7 @@ def test_a_browser_draws_every_figure(name: str, cli: Cli, finished: dict[str, P
     cli("report", finished[name], "--out", out)
     drawn = browse(out, tmp_path / "profile", "--dump-dom").stdout
     figures = drawn.count('class="main-svg"')
-    assert figures >= 4, "front, convergence, coefficients, time"
+    assert figures >= 5, "front, beliefs, convergence, coefficients, time"
     assert 'class="heatmaplayer' in drawn
     assert "Error" not in re.sub(r"<script.*?</script>", "", drawn, flags=re.DOTALL)
     picture = tmp_path / "report.png"

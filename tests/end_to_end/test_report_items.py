@@ -69,7 +69,7 @@ def test_a_plan_counts_items_and_tokens(cli: Cli, run_file: Write) -> None:
     assert "math_ja: 16 search, 24 confirm and 12 report items of its test split; acc, perplexity" in found.out
     count = re.search(r"to score it, ([\d,]+) tokens", found.out)
     assert count is not None
-    assert 16 * 10 < int(count[1].replace(",", "")) < 16 * 100
+    assert 8 * 10 < int(count[1].replace(",", "")) < 8 * 100
 
 
 def test_a_run_without_report_items_says_nothing_of_them(finished: dict[str, Path], cli: Cli, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from evomerge.estimate.evidence import Estimate, Evidence, Floats
 from evomerge.estimate.irt import ItemParameters
-from evomerge.estimate.published import UNDETERMINED, checked, gmp_irt, gp_irt, mp_irt, p_irt, parent_abilities
+from evomerge.estimate.mixture import parent_abilities
+from evomerge.estimate.published import UNDETERMINED, checked, gmp_irt, gp_irt, mp_irt, p_irt
 
 PARENTS = np.array([[1.0, 0.0], [-0.5, 0.8]])
 Estimator = Callable[[Evidence, ItemParameters], Estimate]
@@ -163,6 +164,21 @@ def test_few_items_of_a_good_model_tell_as_much_as_many() -> None:
     found = p_irt(drawn(marks, list(range(0, 100, 5))), items)
     assert found.effective > 30
     assert p_irt(drawn(marks, list(range(0, 100, 5))), items, bias=0.2).effective < 10
+
+
+def test_a_skill_that_no_parent_has_is_an_error_and_not_a_surprise() -> None:
+    """Parents know next to nothing; the merge gets half: no lambda between them can say so, but the error does."""
+    items = ItemParameters(np.full((400, 1), 2.0), np.linspace(2, 6, 400))
+    marks = (np.random.default_rng(0).random(400) < items.probabilities(np.array([2.0]))).astype(float)
+    parents = np.array([[-1.0], [-0.5]])
+    evidence = drawn(marks, list(range(0, 400, 10)))
+    bound, free = (mp_irt(evidence, items, parents, simplex=simplex) for simplex in (True, False))
+    assert marks.mean() - bound.value > 0.2
+    assert bound.error > 0.1
+    assert bound.diagnostics["extrapolation"] > 3
+    assert bound.notes
+    assert abs(free.value - marks.mean()) < 3 * free.error
+    assert free.notes == ()
 
 
 def test_parents_abilities_come_from_what_they_answered() -> None:

@@ -1,0 +1,71 @@
+"""A plan, to read."""
+
+from evomerge.fitness import Design
+from evomerge.plan import Plan
+from evomerge.terminal.units import duration, size
+
+DESIGNS: dict[Design, str] = {
+    "random": "drawn at random",
+    "stratified": "drawn at random, of each sub-task its share",
+    "active": "drawn at random, more often where more is to be learnt",
+    "anchors": "chosen to stand for all, by what the parents answered",
+    "anchors_irt": "chosen to stand for all, by the calibration",
+    "information": "chosen because they tell most of a model's ability",
+}
+"""How the items of a draw come about."""
+
+
+def plan_text(plan: Plan) -> list[str]:
+    """A plan as lines to read."""
+    lines = [
+        f"parents    {parent.name}: {parent.path} ({parent.parameters:,} weights, {parent.dtype})"
+        for parent in plan.parents
+    ]
+    lines += [f"space      {len(plan.genes)} genes over {plan.layers} layers, {plan.optimizer}"]
+    lines += [f"           {text}" for text in _gene_lines(plan)]
+    lines += [
+        f"start      {plan.seeds} points of the prior design; outside the space: {', '.join(plan.outside) or 'none'}"
+    ]
+    for task in plan.tasks:
+        lines.append(f"task       {task.name}: {task.counted}; {', '.join(task.metrics)}")
+    lines += _estimator_lines(plan)
+    compiled = ", merging compiled" if plan.compiled else ""
+    tokens = sum(task.drawn_tokens for task in plan.tasks)
+    all_tokens = len(plan.parents) * sum(task.tokens for task in plan.tasks)
+    lines += [
+        f"device     {plan.device}{compiled}; parents {plan.placement}",
+        f"cost       {duration(plan.merge_seconds)} to merge a candidate, {duration(plan.score_seconds)} to score it"
+        + (f", {tokens:,} tokens" if tokens else ""),
+        f"           {duration(plan.parents_seconds)} for {len(plan.parents)} parents on all search items"
+        + (f", {all_tokens:,} tokens" if tokens else ""),
+        f"duration   {duration(plan.search_seconds)} to search, at most {duration(plan.confirm_seconds)} to confirm",
+        f"memory     {size(plan.memory)} at most so far",
+        f"disk       {size(plan.run_bytes)} for the run, {size(plan.export_bytes)} for an export;"
+        f" {size(plan.free_bytes)} free",
+    ]
+    return lines + [f"note       {note}" for note in plan.notes]
+
+
+def _estimator_lines(plan: Plan) -> list[str]:
+    """How many items candidates are put to, and which."""
+    spec = plan.estimator
+    counts = [f"{task.drawn} of {task.items['search']} search items of {task.name}" for task in plan.tasks]
+    lines = [f"estimator  {spec.kind}: a candidate is put to {', '.join(counts)}"]
+    if all(task.drawn == task.items["search"] for task in plan.tasks):
+        return lines
+    turn = "others for every generation" if spec.rotates else "always the same"
+    lines.append(f"           {DESIGNS[spec.chosen_design]}, {turn}")
+    if spec.rungs:
+        rungs = ", ".join(map(str, spec.rungs))
+        lines.append(f"           after {rungs} of them only the best {spec.keep * 100:g} % get more")
+    if spec.refresh and spec.rotates:
+        lines.append(f"           {spec.refresh * 100:g} % as many again for scoring elites on other items")
+    return lines
+
+
+def _gene_lines(plan: Plan) -> list[str]:
+    """Gene names with their ranges, runs of equal ranges in one line."""
+    ranges: dict[tuple[float, float], list[str]] = {}
+    for gene in plan.genes:
+        ranges.setdefault((gene.low, gene.high), []).append(gene.name)
+    return [f"[{low:g}, {high:g}]: {', '.join(names)}" for (low, high), names in ranges.items()]
