@@ -46,8 +46,7 @@ class Session:
 
     def _apply(self, event: Event) -> None:
         self.state.apply(event)
-        if isinstance(event, Evaluated):
-            read_into(self.appraiser.ledger, event, self.state, self.store)
+        read_into(self.appraiser.ledger, event, self.state, self.store)
 
     @property
     def next_number(self) -> int:

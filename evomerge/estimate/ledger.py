@@ -36,6 +36,7 @@ class Ledger:
         self.pieces: list[Piece] = []
         self.parents: dict[str, Marks] = {}
         self._by_number: dict[int, list[Piece]] = {}
+        self._begun: dict[int, int] = {}
 
     def add(self, piece: Piece, parent: str | None = None) -> None:
         """Take a piece in; `parent` is the name of the parent that the candidate is, if it is one."""
@@ -43,6 +44,10 @@ class Ledger:
         self._by_number.setdefault(piece.number, []).append(piece)
         if parent is not None and piece.marks is not None and piece.draw.places is None:
             self.parents[parent] = piece.marks
+
+    def begin(self, generation: int) -> None:
+        """A draw is being put to models: what comes from now on was not known before it, whatever it came of."""
+        self._begun.setdefault(generation, len(self.pieces))
 
     def of(self, number: int) -> Sequence[Piece]:
         """The pieces of a candidate."""
@@ -73,8 +78,9 @@ class Ledger:
         return np.array(rows) if rows else np.empty((0, len(self.table.tasks[key].search.ids)))
 
     def before(self, generation: int) -> list[Piece]:
-        """Pieces of earlier draws, of candidates that the space holds, that have marks."""
-        drawn = (p for p in self.pieces if p.draw.generation is not None and p.draw.generation < generation)
+        """Pieces of earlier draws, of candidates that the space holds, that have marks and came before a draw began."""
+        known = self.pieces[: self._begun.get(generation)]
+        drawn = (p for p in known if p.draw.generation is not None and p.draw.generation < generation)
         return [piece for piece in drawn if piece.marks is not None and piece.genome]
 
     def history(self, key: str, metric: str, generation: int) -> History:

@@ -1,13 +1,17 @@
 """A run's marks, read into a ledger as they come."""
 
 from evomerge.estimate import Ledger, Piece
-from evomerge.events import Evaluated
+from evomerge.events import Assigned, Evaluated, Event
 from evomerge.results.state import RunState
 from evomerge.store import RunStore
 
 
-def read_into(ledger: Ledger, event: Evaluated, state: RunState, store: RunStore) -> None:
-    """Take what came of a work into the ledger, if it was on search items."""
+def read_into(ledger: Ledger, event: Event, state: RunState, store: RunStore) -> None:
+    """Take into the ledger what an event says of it: that a draw began, or what came of a work on search items."""
+    if isinstance(event, Assigned) and event.draw.generation is not None:
+        ledger.begin(event.draw.generation)
+    if not isinstance(event, Evaluated):
+        return
     work, asked = state.works[event.work], state.candidates[event.number]
     if work.draw.pool == "search":
         piece = Piece(event.number, asked.genome or (), work.draw, store.marks(event), work.purpose == "refresh")

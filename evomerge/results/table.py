@@ -7,7 +7,7 @@ from typing import Any
 
 from evomerge.errors import SpecError
 from evomerge.estimate import Appraiser, Grader, Ledger, Pair, interval
-from evomerge.events import Asked, Evaluated
+from evomerge.events import Asked
 from evomerge.fitness import Bounds, EstimatorKind, Fitness, PoolName, bounds_of
 from evomerge.recipe import Recipe
 from evomerge.results.pareto import crowded_out, hypervolume, knee, non_dominated
@@ -43,8 +43,7 @@ class Results:
         self._bounds: dict[str, Bounds] = {}
         for event in store.events():
             self.state.apply(event)
-            if isinstance(event, Evaluated):
-                read_into(self.appraiser.ledger, event, self.state, store)
+            read_into(self.appraiser.ledger, event, self.state, store)
 
     @classmethod
     def load(cls, folder: Path, estimator: EstimatorKind | None = None) -> "Results":

@@ -5,7 +5,7 @@ solves them. Each parent clears an item by a margin; a merge's margin is the two
 in the item's own proportions, and a synergy that is largest half way. It solves the item if the margin is above 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from evomerge.confirm import confirm
 from evomerge.errors import SpecError
-from evomerge.execute import InlineExecutor
+from evomerge.execute import Evaluate, Executor, InlineExecutor
 from evomerge.fitness import EstimatorSpec, Fitness, ItemTable, Objective, Pool, TaskItems
 from evomerge.optimize.build import Build
 from evomerge.recipe import Folder, Parents, Recipe, Slerp
@@ -161,7 +161,9 @@ def begin(worlds: Mapping[str, World], plan: Plan, folder: Path) -> RunStore:
     return RunStore.create(folder, file, ItemTable(tasks={task: world.items() for task, world in worlds.items()}))
 
 
-def go_on(worlds: Mapping[str, World], store: RunStore) -> Results:
+def go_on(
+    worlds: Mapping[str, World], store: RunStore, executor: Callable[[Evaluate], Executor] = InlineExecutor
+) -> Results:
     """Search, or go on with it, to the confirmed results; the store is closed then."""
     run, space = store.file.spec, bind(store.file.spec.space, store.file.parents)
     assert run.optimizer is not None, "every plan has one"
@@ -169,7 +171,7 @@ def go_on(worlds: Mapping[str, World], store: RunStore) -> Results:
         **{space.encode(recipe): name for name, recipe in fixed_recipes(PARENTS).items() if name in EXPERTS},
         **dict.fromkeys(store.file.start),
     }
-    session = Session(store, InlineExecutor(Simulator(worlds, space)))
+    session = Session(store, executor(Simulator(worlds, space)))
     build = Build(run.optimizer, GROUPS, len(worlds), tuple(seeds), run.fitness.scalar, run.seed)
     estimator, appraiser = run.fitness.estimator, session.appraiser
     policy = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)

@@ -1,5 +1,6 @@
 """Whole searches on simulated responses: resumed bit for bit, better than what they are compared with, honest."""
 
+import random
 import shutil
 from pathlib import Path
 
@@ -9,9 +10,12 @@ from conftest import story
 from estimators import KINDS, closed_loop, winners_curse
 from simulated import Plan, World, begin, go_on, make_world
 
+from evomerge.events import Incident
+from evomerge.execute import Evaluate
 from evomerge.fitness import EstimatorSpec
 from evomerge.spec import Budget, CmaSpec, Nsga2Spec, OptimizerSpec, TpeSpec
 from evomerge.store import RunStore
+from evomerge.trial import Evaluation, Work
 
 SMALL = EstimatorSpec(items=8, rungs=(3, 5), refresh=0.3)
 OPTIMIZERS: dict[str, OptimizerSpec] = {
@@ -46,6 +50,51 @@ def test_a_search_with_fresh_items_cut_at_any_line_goes_on_the_same(name: str, t
         go_on(here, RunStore(run, write=True))
         assert story(run) == whole, f"cut after {cut} of {len(lines)} lines"
         shutil.rmtree(run)
+
+
+class ManyWorkers:
+    """Four works at a time, which come back in any order."""
+
+    def __init__(self, evaluate: Evaluate) -> None:
+        self._evaluate = evaluate
+        self._works: list[Work] = []
+        self._rng = random.Random(1)
+
+    @property
+    def free(self) -> int:
+        return max(0, 4 - len(self._works))
+
+    def submit(self, work: Work) -> None:
+        self._works.append(work)
+
+    def wait(self, timeout: float | None) -> list[Evaluation | Incident]:
+        return [self._evaluate(self._works.pop(self._rng.randrange(len(self._works))))]
+
+    def close(self) -> None:
+        self._works.clear()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_with_many_workers_a_draw_stays_what_it_was(name: str, tmp_path: Path) -> None:
+    """Also after a kill: what came late, of the draw before, was not known when it was made."""
+    here = worlds(2 if name == "nsga2" else 1)
+    found = go_on(here, begin(here, plan(name, budget=Budget(evaluations=40)), tmp_path / "whole"), ManyWorkers)
+    assert set(found.state.counted()) <= found.state.told_numbers
+    assert len(found.state.counted()) == 40
+    lines = (tmp_path / "whole/journal.jsonl").read_bytes().splitlines(keepends=True)
+    for cut in range(40, len(lines), 31):
+        run = tmp_path / f"cut-{cut}"
+        shutil.copytree(tmp_path / "whole", run)
+        (run / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+        again = go_on(here, RunStore(run, write=True), ManyWorkers)
+        draws: dict[int, set[str]] = {}
+        for work in again.state.works.values():
+            if work.draw.generation is not None and work.draw.of is None:
+                draws.setdefault(work.draw.generation, set()).add(work.draw.model_dump_json())
+        for number, pieces in again.appraiser.ledger.candidates():
+            own = [piece.draw.places["task 0"] for piece in pieces if piece.draw.places and not piece.again]
+            assert len(set().union(*own)) == sum(map(len, own)), f"candidate {number} got an item twice"
+        assert all(len(versions) == 1 for versions in draws.values())
 
 
 def test_a_search_by_default_beats_no_search_and_one_on_a_fixed_subset() -> None:
