@@ -75,10 +75,10 @@ def layer_share(run: Path) -> float:
     started = time.process_time()
     for event in store.events():
         state.apply(event)
+        read_into(appraiser.ledger, event, state, store)
         match event:
             case Evaluated() if state.works[event.work].draw.pool == "search":
                 spent += event.seconds.merge + event.seconds.score
-                read_into(appraiser.ledger, event, state, store)
             case Assigned() if event.draw.generation is not None:
                 latest = event.draw.generation
                 policy.first(latest)
