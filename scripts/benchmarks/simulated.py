@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from evomerge.confirm import confirm
 from evomerge.errors import SpecError
+from evomerge.estimate import Observer, ShrinkingObserver
 from evomerge.execute import Evaluate, Executor, InlineExecutor
 from evomerge.fitness import EstimatorSpec, Fitness, ItemTable, Objective, Pool, TaskItems
 from evomerge.optimize.build import Build
@@ -175,7 +176,8 @@ def go_on(
     build = Build(run.optimizer, GROUPS, len(worlds), tuple(seeds), run.fitness.scalar, run.seed)
     estimator, appraiser = run.fitness.estimator, session.appraiser
     policy = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)
-    Study(session, Parts(space, build, appraiser, policy, seeds, {})).run()
+    observer: Observer = ShrinkingObserver(appraiser) if estimator.tell == "shrunken" else appraiser
+    Study(session, Parts(space, build, observer, policy, seeds, {})).run()
     confirm(session, FINALISTS)
     store.close()
     return Results(store)
