@@ -11,7 +11,8 @@ from pathlib import Path
 
 from evomerge.checkpoint import ParentFiles
 from evomerge.evaluate import Evaluator
-from evomerge.fitness import POOLS, EstimatorSpec, ItemTable, Split
+from evomerge.fitness import EstimatorSpec
+from evomerge.items import POOLS, ItemTable, Split
 from evomerge.optimize import RECOMMENDED
 from evomerge.results import FINALISTS, MOST_FINALISTS
 from evomerge.space import Gene, SearchSpace

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from evomerge.errors import RunError, SpecError
 from evomerge.estimate.calibration import Calibration, read_calibration
 from evomerge.events import EVENT, Evaluated, Event, MarksAt
-from evomerge.fitness import ItemTable
+from evomerge.items import ItemTable
 from evomerge.recipe import Parents
 from evomerge.spec import RunSpec, parse, read_yaml
 from evomerge.trial import Marks

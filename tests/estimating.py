@@ -7,7 +7,7 @@ import numpy as np
 from evomerge.estimate import Ledger, Piece
 from evomerge.estimate.designs import simple_random
 from evomerge.estimate.evidence import Floats
-from evomerge.fitness import ItemTable, Pool, TaskItems
+from evomerge.items import ItemTable, Pool, TaskItems
 from evomerge.trial import Draw
 
 SEARCH_ITEMS = 40

@@ -15,7 +15,8 @@ from evomerge.errors import EvomergeError, Interrupted, RunError, SpecError
 from evomerge.estimate import Observer, ShrinkingObserver
 from evomerge.estimate.calibration import read_calibration
 from evomerge.events import Closed, Extended, Opened
-from evomerge.fitness import EstimatorKind, ItemTable
+from evomerge.fitness import EstimatorKind
+from evomerge.items import ItemTable
 from evomerge.optimize.build import Build, resolve
 from evomerge.recipe import Parents
 from evomerge.results import FINALISTS, Results

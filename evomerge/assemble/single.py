@@ -9,7 +9,8 @@ from evomerge.assemble.run import QUIET, Listener, check_calibration, factory, w
 from evomerge.assemble.start import read_recipe, starting_points, wanted_genomes
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader
-from evomerge.fitness import POOLS, Fitness, PoolName
+from evomerge.fitness import Fitness
+from evomerge.items import POOLS, PoolName
 from evomerge.recipe import BASE, Recipe
 from evomerge.results import Results, Row
 from evomerge.space import bind, unchanged

@@ -7,7 +7,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from evomerge.fitness import Fitness, ItemTable, Pool, PoolName
+from evomerge.fitness import Fitness
+from evomerge.items import ItemTable, Pool, PoolName
 from evomerge.trial import Draw, Marks
 
 Pair: TypeAlias = tuple[float, float]

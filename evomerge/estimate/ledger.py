@@ -7,7 +7,7 @@ import numpy as np
 
 from evomerge.estimate.evidence import Evidence, Floats, in_unit
 from evomerge.estimate.history import History
-from evomerge.fitness import ItemTable
+from evomerge.items import ItemTable
 from evomerge.trial import Draw, Marks
 from evomerge.values import Genome
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from evomerge.fitness import PoolName
+from evomerge.items import PoolName
 from evomerge.recipe import Blend, Recipe, Slerp
 from evomerge.results import RIVALS, Results, Row, Which, number, with_error
 

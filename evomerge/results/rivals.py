@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from evomerge.estimate import Grader, Pair
-from evomerge.fitness import PoolName
+from evomerge.items import PoolName
 from evomerge.results.row import Row
 from evomerge.trial import Draw, Marks
 

@@ -13,7 +13,7 @@ from evomerge.events import (
     Opened,
     Told,
 )
-from evomerge.fitness import ItemTable
+from evomerge.items import ItemTable
 from evomerge.spec import Budget
 
 

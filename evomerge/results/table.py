@@ -8,7 +8,8 @@ from typing import Any
 from evomerge.errors import SpecError
 from evomerge.estimate import Appraiser, Grader, Ledger, Pair, interval
 from evomerge.events import Asked
-from evomerge.fitness import Bounds, EstimatorKind, Fitness, PoolName, bounds_of
+from evomerge.fitness import Bounds, EstimatorKind, Fitness, bounds_of
+from evomerge.items import PoolName
 from evomerge.recipe import Recipe
 from evomerge.results.pareto import crowded_out, hypervolume, knee, non_dominated
 from evomerge.results.reading import read_into

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from evomerge.estimate import Appraiser
 from evomerge.estimate.anchors import anchors
 from evomerge.estimate.designs import Sample, proportional, simple_random, stratified
-from evomerge.fitness import EstimatorSpec, TaskItems
+from evomerge.fitness import EstimatorSpec
+from evomerge.items import TaskItems
 from evomerge.trial import Draw
 
 STREAM = 2

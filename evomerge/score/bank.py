@@ -11,7 +11,8 @@ from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
 
 from evomerge.errors import SpecError
-from evomerge.fitness import Items, Pool, TaskItems, TaskUse
+from evomerge.fitness import Items, TaskUse
+from evomerge.items import Pool, TaskItems
 from evomerge.score.splits import documents, use_split
 from evomerge.score.tasks import Loaded, metrics_of
 from evomerge.score.weights import weights_of

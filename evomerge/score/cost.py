@@ -6,7 +6,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from evomerge.fitness import POOLS, Pool, TaskItems
+from evomerge.items import POOLS, Pool, TaskItems
 
 
 def with_costs(table: TaskItems, requests: Mapping[str, Sequence[Instance]], lm: HFLM) -> TaskItems:

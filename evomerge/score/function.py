@@ -6,7 +6,8 @@ from typing import Protocol
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.errors import SpecError
-from evomerge.fitness import Fitness, ItemTable, Objective, TaskItems
+from evomerge.fitness import Fitness, Objective
+from evomerge.items import ItemTable, TaskItems
 from evomerge.score.bank import Item, pool_of, split_items
 from evomerge.score.failure import ScoreFailure, finite
 from evomerge.trial import Draw, Marks

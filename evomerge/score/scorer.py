@@ -9,7 +9,8 @@ from lm_eval.api.instance import Instance
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.errors import SpecError
-from evomerge.fitness import Fitness, ItemTable
+from evomerge.fitness import Fitness
+from evomerge.items import ItemTable
 from evomerge.score.bank import TaskBank, build_requests, open_bank
 from evomerge.score.cost import with_costs
 from evomerge.score.failure import finite

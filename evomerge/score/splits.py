@@ -5,7 +5,7 @@ from typing import Any
 from lm_eval.api.task import Task
 
 from evomerge.errors import SpecError
-from evomerge.fitness import Split
+from evomerge.items import Split
 
 FIELDS: dict[Split, str] = {"train": "training_split", "validation": "validation_split", "test": "test_split"}
 """What lm-eval's task files call them."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evomerge.estimate import Appraiser, Grader, Ledger, Piece
-from evomerge.fitness import EstimatorSpec, Fitness, ItemTable, Objective, Pool, TaskItems
+from evomerge.fitness import EstimatorSpec, Fitness, Objective
+from evomerge.items import ItemTable, Pool, TaskItems
 from evomerge.schedule import Draws
 from evomerge.trial import Draw
 

@@ -18,7 +18,8 @@ from evomerge.confirm import confirm
 from evomerge.errors import SpecError
 from evomerge.estimate import Observer, ShrinkingObserver
 from evomerge.execute import Evaluate, Executor, InlineExecutor
-from evomerge.fitness import EstimatorSpec, Fitness, ItemTable, Objective, Pool, TaskItems
+from evomerge.fitness import EstimatorSpec, Fitness, Objective
+from evomerge.items import ItemTable, Pool, TaskItems
 from evomerge.optimize.build import Build
 from evomerge.recipe import Folder, Parents, Recipe, Slerp
 from evomerge.results import FINALISTS, Results

@@ -11,7 +11,7 @@ from conftest import DEMO_MODELS, Typed, events, small_fitness
 
 import evomerge
 from evomerge.export.card import model_card
-from evomerge.fitness import ItemTable
+from evomerge.items import ItemTable
 from evomerge.results import Results
 from evomerge.spec import load_run
 

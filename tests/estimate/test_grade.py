@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from evomerge.estimate import Grader
 from evomerge.estimate.grade import mean_and_error
-from evomerge.fitness import Fitness, Items, ItemTable, Objective, Pool, TaskItems, TieBreak
+from evomerge.fitness import Fitness, Items, Objective, TieBreak
+from evomerge.items import ItemTable, Pool, TaskItems
 from evomerge.trial import Draw
 
 MARKS = st.lists(st.floats(0, 1), min_size=2, max_size=60)

@@ -17,7 +17,8 @@ from lm_tasks import LEAVES, TASKS, write_groups, write_tasks
 from evomerge.assemble import merge
 from evomerge.checkpoint import open_parents
 from evomerge.estimate import Grader
-from evomerge.fitness import POOLS, Fitness, Items, Objective
+from evomerge.fitness import Fitness, Items, Objective
+from evomerge.items import POOLS
 from evomerge.materialize import LiveModel
 from evomerge.score import TaskScorer, open_banks
 from evomerge.score.tasks import mark_of, metric_name

@@ -7,7 +7,8 @@ from conftest import DEMO_MODELS
 from lm_tasks import write_tasks
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evomerge.fitness import POOLS, Fitness, Items, Objective
+from evomerge.fitness import Fitness, Items, Objective
+from evomerge.items import POOLS
 from evomerge.score import TaskScorer, open_banks
 from evomerge.score.responses import Prepared, Responder
 

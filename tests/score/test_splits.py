@@ -10,7 +10,8 @@ import yaml
 from lm_tasks import TASKS, write_tasks
 
 from evomerge.errors import SpecError
-from evomerge.fitness import Fitness, Items, ItemTable, Objective, Pool, TaskItems
+from evomerge.fitness import Fitness, Items, Objective
+from evomerge.items import ItemTable, Pool, TaskItems
 from evomerge.presets import find_preset, preset_names
 from evomerge.score import open_banks
 from evomerge.score.bank import build_requests

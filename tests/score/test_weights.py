@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from lm_tasks import LEAVES, write_groups
 
-from evomerge.fitness import Fitness, Items, Objective, Pool, TaskItems
+from evomerge.fitness import Fitness, Items, Objective
+from evomerge.items import Pool, TaskItems
 from evomerge.score import open_banks
 
 EVERY = 12

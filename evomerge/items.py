@@ -1,0 +1,121 @@
+"""The items of benchmark tasks: split into pools when a run is opened, weighed as the benchmark weighs them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from evomerge.values import Value
+
+Split: TypeAlias = Literal["train", "validation", "test"]
+PoolName: TypeAlias = Literal["search", "confirm", "report"]
+POOLS: tuple[PoolName, ...] = ("search", "confirm", "report")
+
+
+class Pool(Value):
+    """Items in a fixed order, and for each the cluster it shares its error with.
+
+    `weights` sum to 1 and make of marks the benchmark's number; left out, they are equal. `strata` names the sub-task
+    of each item, if there are several. `costs` are the tokens that a model reads and at most writes for each item,
+    left out where nobody counted.
+    """
+
+    ids: tuple[str, ...]
+    clusters: tuple[str, ...]
+    weights: tuple[float, ...] = ()
+    strata: tuple[str, ...] = ()
+    costs: tuple[int, ...] = ()
+
+    def shares(self, places: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """The weight of each item, or of each one at `places`: (items,), sum 1."""
+        weights = np.asarray(self.weights or (1.0,) * len(self.ids))
+        kept = weights if places is None else weights[np.asarray(places, dtype=int)]
+        shares: NDArray[np.float64] = kept / kept.sum()
+        return shares
+
+
+NOTHING = Pool(ids=(), clusters=())
+
+
+class TaskItems(Value):
+    """One task's items, split by hash, and its metrics with whether higher is better.
+
+    `split` says which documents they are. `stock` tells lm-eval's own tasks from those of `include`, `benchmark` that
+    the split is the one whose numbers people compare: what lm-eval evaluates on. `whole_weights` are the weights of an
+    item by its sub-task where all pools are taken together; left out, they are equal.
+    """
+
+    search: Pool
+    confirm: Pool
+    report: Pool = NOTHING
+    metrics: dict[str, bool]
+    split: Split | None = None
+    stock: bool = False
+    benchmark: bool = False
+    whole_weights: dict[str, float] = Field(default_factory=dict)
+
+    def pool(self, name: PoolName) -> Pool:
+        """The pool of that name; without items if there is none."""
+        return {"search": self.search, "confirm": self.confirm, "report": self.report}[name]
+
+    def whole(self) -> Pool:
+        """All pools as one, in their order."""
+        pools = [self.pool(name) for name in POOLS]
+        strata = tuple(stratum for pool in pools for stratum in pool.strata)
+        return Pool(
+            ids=tuple(key for pool in pools for key in pool.ids),
+            clusters=tuple(cluster for pool in pools for cluster in pool.clusters),
+            weights=tuple(self.whole_weights[stratum] for stratum in strata) if self.whole_weights else (),
+            strata=strata,
+        )
+
+    def metric(self, name: str | None) -> str | None:
+        """A metric as the task names it: its first if none is asked for, with its first filter if none is given."""
+        if name is None or name in self.metrics:
+            return name or next(iter(self.metrics), None)
+        return next((known for known in self.metrics if known.split(",")[0] == name), None)
+
+
+class ItemTable(Value):
+    """All items of a fitness, by the names of `Fitness.uses`: fixed when a run is opened, kept with it."""
+
+    tasks: dict[str, TaskItems]
+
+    def count(self, pool: PoolName, places: Mapping[str, Sequence[int]] | None = None) -> int:
+        """How many items there are at these places, or in the whole pool, over all tasks."""
+        return sum(map(len, self.drawn(pool, places).values()))
+
+    def caveats(self) -> list[str]:
+        """What must be said wherever a search's numbers are shown: which of them are no benchmark results."""
+        return [
+            f"{name}: the search uses its {task.split} split, on which this benchmark is reported; the numbers of this"
+            " run must not be reported as results on it"
+            for name, task in self.tasks.items()
+            if task.stock and task.benchmark
+        ]
+
+    def items_of(self, pool: PoolName) -> dict[str, int]:
+        """How many items of each task are in a pool; tasks without any are left out."""
+        return {name: len(task.pool(pool).ids) for name, task in self.tasks.items() if task.pool(pool).ids}
+
+    def same_items(self, other: "ItemTable") -> bool:
+        """Whether both hold the same items in the same order, with the same clusters and metrics."""
+        return self._items() == other._items()
+
+    def _items(self) -> dict[str, Any]:
+        return {
+            name: [task.metrics, *((task.pool(pool).ids, task.pool(pool).clusters) for pool in POOLS)]
+            for name, task in self.tasks.items()
+        }
+
+    def drawn(self, pool: PoolName, places: Mapping[str, Sequence[int]] | None = None) -> dict[str, list[str]]:
+        """Item ids by task: the whole pool, or its items at the given places."""
+        found = {}
+        for name, task in self.tasks.items():
+            ids = task.pool(pool).ids
+            wanted = range(len(ids)) if places is None else places.get(name, ())
+            if wanted:
+                found[name] = [ids[place] for place in wanted]
+        return found
