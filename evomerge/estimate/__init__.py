@@ -5,7 +5,7 @@ from typing import Protocol
 
 from evomerge.estimate.appraise import Appraiser
 from evomerge.estimate.calibration import Calibration
-from evomerge.estimate.evidence import Estimate, interval
+from evomerge.estimate.evidence import Estimate
 from evomerge.estimate.grade import Grader, Pair
 from evomerge.estimate.ledger import Ledger, Piece
 from evomerge.estimate.shrinking import ShrinkingObserver
@@ -21,7 +21,6 @@ __all__ = [
     "Pair",
     "Piece",
     "ShrinkingObserver",
-    "interval",
 ]
 
 

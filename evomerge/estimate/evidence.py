@@ -62,6 +62,20 @@ def interval(value: float, error: float, freedom: float) -> tuple[float, float]:
     return value - half, value + half
 
 
+def share_interval(value: float, error: float, freedom: float) -> tuple[float, float]:
+    """The 95 % interval of a mean of marks in [0, 1], which stays there (Wilson 1927).
+
+    It is that of as many independent marks as `error` stands for; of marks that are all alike, of as many as there are
+    degrees of freedom and one.
+    """
+    spread = value * (1 - value)
+    count = spread / error**2 if error > 0 and spread > 0 else freedom + 1
+    reach = quantile(freedom)
+    middle = (value + reach**2 / (2 * count)) / (1 + reach**2 / count)
+    half = reach / (1 + reach**2 / count) * math.sqrt(spread / count + reach**2 / (4 * count**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def averaged(parts: Sequence[Estimate], shares: Sequence[float]) -> Estimate:
     """The mean of independent estimates by shares that add up to 1."""
     if len(parts) == 1:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from evomerge.estimate.evidence import in_unit, interval, share_interval
 from evomerge.fitness import Fitness
 from evomerge.items import ItemTable, Pool, PoolName
 from evomerge.trial import Draw, Marks
@@ -74,9 +75,15 @@ class Grader:
             for label, objective in self.fitness.objectives.items()
         }
 
-    def freedom(self, label: str, pool: PoolName) -> int:
-        """Degrees of freedom of an objective's error on all of a pool: the clusters of its smallest task, less one."""
-        return min(len(set(self.table.tasks[key].pool(pool).clusters)) for key in self.fitness.keys(label)) - 1
+    def interval(self, marks: Marks, pool: PoolName, label: str) -> tuple[float, float]:
+        """The 95 % interval of an objective on all of a pool.
+
+        Degrees of freedom are the clusters of its smallest task, less one.
+        """
+        keys, metric = self.fitness.keys(label), self.fitness.objectives[label].metric
+        freedom = min(len(set(self.table.tasks[key].pool(pool).clusters)) for key in keys) - 1
+        within = all(in_unit(np.asarray(marks[key][self.metric_name(key, metric)])) for key in keys)
+        return (share_interval if within else interval)(*self.values(marks, Draw(pool=pool))[label], freedom)
 
     def sign(self, label: str) -> int:
         """1 if higher is better for this objective, else -1."""

@@ -129,7 +129,7 @@ def beliefs(results: Results, label: str) -> go.Figure:
             go.Scatter(
                 x=[row.values(which)[label][0] for _, row in known],
                 y=[y + 0.22 * (1 - place) for y, _ in known],
-                error_x={"array": [_reach(row, which, label) for _, row in known], "thickness": 1.2, "width": 3},
+                error_x={**_reaches([row for _, row in known], which, label), "thickness": 1.2, "width": 3},
                 text=[row.name for _, row in known],
                 mode="markers",
                 name=which,
@@ -141,10 +141,20 @@ def beliefs(results: Results, label: str) -> go.Figure:
     return _styled(figure, height=120 + 40 * len(rows))
 
 
-def _reach(row: Row, which: Which, label: str) -> float:
-    """Half a 95 % interval."""
-    value, error = row.values(which)[label]
-    return row.interval[label][1] - value if which == "confirmed" and row.interval is not None else 1.96 * error
+def _reaches(rows: Sequence[Row], which: Which, label: str) -> dict[str, list[float]]:
+    """How far 95 % intervals reach to the right and to the left of their values."""
+    pairs = [(row, *row.values(which)[label]) for row in rows]
+    ends = [
+        row.interval[label]
+        if which == "confirmed" and row.interval is not None
+        else (value - 1.96 * error, value + 1.96 * error)
+        for row, value, error in pairs
+    ]
+    known = list(zip(ends, pairs, strict=True))
+    return {
+        "array": [high - value for (_, high), (_, value, _) in known],
+        "arrayminus": [value - low for (low, _), (_, value, _) in known],
+    }
 
 
 def convergence(results: Results) -> go.Figure:

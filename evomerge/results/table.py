@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import SpecError
-from evomerge.estimate import Appraiser, Grader, Ledger, Pair, interval
+from evomerge.estimate import Appraiser, Grader, Ledger, Pair
 from evomerge.events import Asked
 from evomerge.fitness import Bounds, EstimatorKind, Fitness, bounds_of
 from evomerge.items import PoolName
@@ -266,13 +266,15 @@ class Results:
             items=self.appraiser.ledger.items(asked.number),
             search=search,
             confirmed=confirmed,
-            interval=None if confirmed is None else self._intervals(confirmed),
+            interval=None if confirmed is None else self._intervals(asked.number),
             report=self._graded(asked.number, "report"),
             failure=failed[0] if failed and search is None else None,
         )
 
-    def _intervals(self, values: Mapping[str, Pair]) -> dict[str, tuple[float, float]]:
-        return {label: interval(*pair, self.grader.freedom(label, "confirm")) for label, pair in values.items()}
+    def _intervals(self, number: int) -> dict[str, tuple[float, float]]:
+        marks = self.marks(number, "confirm")
+        assert marks is not None, "only confirmed rows have intervals"
+        return {label: self.grader.interval(marks, "confirm", label) for label in self.objectives}
 
     def _graded(self, number: int, pool: PoolName) -> dict[str, Pair] | None:
         marks = self.marks(number, pool)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.estimate import Grader
+from evomerge.estimate.evidence import share_interval
 from evomerge.estimate.grade import mean_and_error
 from evomerge.fitness import Fitness, Items, Objective, TieBreak
 from evomerge.items import ItemTable, Pool, TaskItems
@@ -162,3 +163,25 @@ def test_uses_that_agree_share_their_marks() -> None:
     )
     assert list(fitness.uses()) == ["a", "a #2"]
     assert [fitness.keys(label) for label in "xyz"] == [("a",), ("a",), ("a #2",)]
+
+
+@pytest.mark.parametrize("count", [20, 200])
+@pytest.mark.parametrize("chance", [0.02, 0.1, 0.5, 0.97])
+def test_intervals_of_shares_hold_the_truth_also_near_the_ends(count: int, chance: float) -> None:
+    rng = np.random.default_rng(3)
+    held = 0
+    for _ in range(800):
+        marks = (rng.random(count) < chance).astype(float)
+        low, high = share_interval(*mean_and_error(marks, [str(i) for i in range(count)]), count - 1)
+        assert 0 <= low <= marks.mean() <= high <= 1
+        held += low <= chance <= high
+    assert 0.9 < held / 800 < 0.995
+
+
+def test_intervals_of_other_marks_may_lie_anywhere() -> None:
+    grader = Grader(FITNESS, TABLE)
+    marks = {**MARKED, "a": {"acc": (0.0,) * 4, "nll": (0.5, 2.0, 0.5, 1.0)}}
+    low, high = grader.interval(marks, "search", "skill")
+    assert low == pytest.approx(0, abs=1e-12)
+    assert 0.3 < high < 0.8, "four wrong answers do not prove that there are no right ones"
+    assert grader.interval(marks, "search", "loss")[0] < 0.5
