@@ -85,8 +85,8 @@ class EstimatorSpec(Value):
 
     `items` are drawn per task and candidate by `design`, the same for a whole generation and, where `rotate` is on,
     others for the next. `rungs` are smaller numbers of items after each of which only the best `keep` go on.
-    `refresh` is the share of a search's items that goes to scoring elites again on fresh items. `tell` is what the
-    optimiser learns: estimates, or estimates shrunk to their neighbours'. `calibration` is a file of item parameters.
+    `refresh` is the share of a search's items that goes to scoring elites again on fresh items. `calibration` is a
+    file of item parameters.
     """
 
     kind: EstimatorKind = "aipw"
@@ -96,7 +96,6 @@ class EstimatorSpec(Value):
     rungs: tuple[Annotated[int, Field(ge=1)], ...] = Field((), strict=False)  # `by_name` hands on a list.
     keep: float = Field(0.5, gt=0, lt=1)
     refresh: float = Field(0.1, ge=0, le=0.5)
-    tell: Literal["estimate", "shrunken"] | None = None
     calibration: str | None = None
 
     @model_validator(mode="after")

@@ -236,7 +236,7 @@ def _read_spec(path: Path) -> RunFile:
         raise SpecError(f"{path}: format is {plain.get('format')}, this evomerge reads {known}; use a newer evomerge")
     if plain["format"] == 1:
         plain["format"] = 2
-        plain["spec"]["fitness"]["estimator"] = {"kind": "mean", "items": "all", "tell": "estimate"}
+        plain["spec"]["fitness"]["estimator"] = {"kind": "mean", "items": "all"}
     return parse(RunFile, plain, str(path))
 
 

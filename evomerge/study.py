@@ -107,15 +107,18 @@ class Study:
         for number in sorted(set(state.candidates) - {work.number for work in state.works.values()}):
             asked = state.candidates[number]
             if asked.origin != "baseline" or asked.name in self.parts.outside:
-                self._assign(number, self._first_draw(asked.name))  # Other baselines are the confirmation's.
+                self._assign(number, self._draw_for(asked.origin, asked.name))  # Others are the confirmation's.
 
     def _parents(self) -> list[str]:
         """Names of the parents as they are."""
         return list(self.session.store.file.parents.names)
 
-    def _first_draw(self, name: str | None) -> Draw:
+    def _draw_for(self, origin: Origin, name: str | None) -> Draw:
         """A parent is put to all items, so that its answers are known; everybody else to those of the draw."""
-        return WHOLE if name in self._parents() else self.parts.schedule.first(self._generation())
+        if name in self._parents():
+            return WHOLE
+        schedule, generation = self.parts.schedule, self._generation()
+        return schedule.first(generation) if origin in ("prior", "search") else schedule.whole(generation)
 
     def _generation(self) -> int:
         """The draw of the next new candidate: another one as soon as anybody on the last one was told of."""
@@ -143,7 +146,7 @@ class Study:
         known = {asked.name for asked in self.session.state.candidates.values()}
         wanted = [name for name in names if name in self.parts.outside and name not in known]
         for name in wanted:
-            draw = self._first_draw(name)
+            draw = self._draw_for("baseline", name)
             if self.session.affordable(self._cost(draw)) >= 1:
                 self._make_room()
                 self._propose(None, self.parts.outside[name], "baseline", name)
@@ -201,7 +204,7 @@ class Study:
         for genome in asked:
             origin: Origin = "prior" if genome in self.parts.seeds else "search"
             name = self.parts.seeds.get(genome)
-            draw = self._first_draw(name)
+            draw = self._draw_for(origin, name)
             self._propose(genome, self.parts.space.decode(genome), origin, self._unused(name))
             self._assign(self.session.next_number - 1, draw)
         return bool(asked)
@@ -257,7 +260,7 @@ class Study:
                 continue
             self.session.check_interrupted()
             self._make_room()
-            draw = self._first_draw(None)
+            draw = self._draw_for("recommended", None)
             self._propose(genome, self.parts.space.decode(genome), "recommended")
             open_ones.append(self.session.next_number - 1)
             self._assign(open_ones[-1], draw)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from evomerge.assemble.start import Start, starting_points, wanted_genomes
 from evomerge.confirm import confirm
 from evomerge.errors import EvomergeError, Interrupted, RunError, SpecError
-from evomerge.estimate import Observer, ShrinkingObserver
 from evomerge.estimate.calibration import read_calibration
 from evomerge.events import Closed, Extended, Opened
 from evomerge.fitness import EstimatorKind
@@ -176,16 +175,11 @@ def check_calibration(run: RunSpec, table: ItemTable) -> None:
 
 
 def with_defaults(run: RunSpec, parents: Parents) -> RunSpec:
-    """The run with its optimiser written out, and what that is told: of estimates, elitists would keep the lucky."""
+    """The run with its optimiser written out."""
     genes = len(bind(run.space, parents).genes)
     if genes == 0:
         raise SpecError("space: nothing is searched, every number is fixed; give weight or density a range")
-    optimizer = resolve(run.optimizer, genes, len(run.fitness.objectives))
-    estimator = run.fitness.estimator
-    if estimator.tell is None:
-        estimator = estimator.model_copy(update={"tell": "shrunken" if optimizer.kind == "nsga2" else "estimate"})
-    fitness = run.fitness.model_copy(update={"estimator": estimator})
-    return run.model_copy(update={"optimizer": optimizer, "fitness": fitness})
+    return run.model_copy(update={"optimizer": resolve(run.optimizer, genes, len(run.fitness.objectives))})
 
 
 def versions() -> dict[str, str]:
@@ -240,8 +234,7 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
     )
     appraiser, estimator = session.appraiser, run.fitness.estimator
     schedule = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)
-    observer: Observer = ShrinkingObserver(appraiser) if estimator.tell == "shrunken" else appraiser
-    study = Study(session, Parts(space, build, observer, schedule, start.seeds, start.outside))
+    study = Study(session, Parts(space, build, appraiser, schedule, start.seeds, start.outside))
     for note in study.notes:
         listener.say(note)
     return study

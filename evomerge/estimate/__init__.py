@@ -8,7 +8,6 @@ from evomerge.estimate.calibration import Calibration
 from evomerge.estimate.evidence import Estimate
 from evomerge.estimate.grade import Grader, Pair
 from evomerge.estimate.ledger import Ledger, Piece
-from evomerge.estimate.shrinking import ShrinkingObserver
 from evomerge.trial import Observation
 
 __all__ = [
@@ -20,7 +19,6 @@ __all__ = [
     "Observer",
     "Pair",
     "Piece",
-    "ShrinkingObserver",
 ]
 
 

@@ -17,6 +17,10 @@ class Schedule(Protocol):
         """The items that a new candidate of a draw is put to."""
         ...
 
+    def whole(self, generation: int) -> Draw:
+        """All items of a draw, for a model that nothing is decided about."""
+        ...
+
     def more(self, pending: Sequence[int], generation: int) -> Sequence[More]:
         """What else to score before the optimiser is told of the pending candidates; nothing: they are ready."""
         ...

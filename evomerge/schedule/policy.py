@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evomerge.estimate import Appraiser, Piece
 from evomerge.estimate.appraise import marked
-from evomerge.estimate.ranks import beaten
 from evomerge.fitness import Bounds, EstimatorSpec, bounds_of
 from evomerge.schedule.draws import Draws
 from evomerge.trial import Draw, Purpose
@@ -48,6 +48,10 @@ class Policy:
         """The items of the lowest rung."""
         draw = self._draws.draw(generation)
         return draw if draw.places is None or not self._spec.rungs else draw.piece(0, self._spec.rungs[0])
+
+    def whole(self, generation: int) -> Draw:
+        """The items of the highest rung."""
+        return self._draws.draw(generation)
 
     def more(self, pending: Sequence[int], generation: int) -> Sequence[More]:
         """The next rung for those who earned it; if nobody did, elites on the items of this draw."""
@@ -98,7 +102,7 @@ class Policy:
         labels = list(self._appraiser.grader.fitness.objectives)
         if len(labels) > 1:
             points = np.array([self._appraiser.utilities(ranked[n]) for n in numbers])
-            return [n for n, worse in zip(numbers, beaten(points), strict=True) if not worse]
+            return [n for n, worse in zip(numbers, _beaten(points), strict=True) if not worse]
         sign, first = self._appraiser.grader.sign(labels[0]), ranked[numbers[0]]
         gaps = {n: self._appraiser.difference(first, ranked[n], labels[0]) for n in numbers[1:MOST_ELITES]}
         return [numbers[0], *(n for n, gap in gaps.items() if (gap.low if sign > 0 else -gap.high) <= 0)]
@@ -110,8 +114,15 @@ class Policy:
             return []
         bounds = bounds_of(points)
         merits = [point[0] if len(point) == 1 else self._scalar(point, bounds) for point in points]
-        order = np.lexsort(np.array([list(known), np.negative(merits), beaten(points)]))
+        order = np.lexsort(np.array([list(known), np.negative(merits), _beaten(points)]))
         return [list(known)[place] for place in order]
+
+
+def _beaten(points: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many others are at least as good in everything and better in something (points,)."""
+    no_worse = (points[:, None, :] >= points[None, :, :]).all(axis=2)
+    better = (points[:, None, :] > points[None, :, :]).any(axis=2)
+    return np.asarray((no_worse & better).sum(axis=0))
 
 
 def _rests_on_others(piece: Piece, generation: int) -> bool:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from evomerge.confirm import confirm
 from evomerge.errors import SpecError
-from evomerge.estimate import Observer, ShrinkingObserver
 from evomerge.execute import Evaluate, Executor, InlineExecutor
 from evomerge.fitness import EstimatorSpec, Fitness, Objective
 from evomerge.items import ItemTable, Pool, TaskItems
@@ -177,8 +176,7 @@ def go_on(
     build = Build(run.optimizer, GROUPS, len(worlds), tuple(seeds), run.fitness.scalar, run.seed)
     estimator, appraiser = run.fitness.estimator, session.appraiser
     policy = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)
-    observer: Observer = ShrinkingObserver(appraiser) if estimator.tell == "shrunken" else appraiser
-    Study(session, Parts(space, build, observer, policy, seeds, {})).run()
+    Study(session, Parts(space, build, appraiser, policy, seeds, {})).run()
     confirm(session, FINALISTS)
     store.close()
     return Results(store)

@@ -38,7 +38,8 @@ def test_the_json_is_what_the_design_says(cli: Cli, finished: dict[str, Path]) -
             assert error >= 0
         for label, (low, high) in entry["interval"].items():
             value, error = entry["confirmed"][label]
-            assert low <= value - 1.96 * error <= value + 1.96 * error <= high
+            assert 0 <= low <= value <= high <= 1
+            assert high - low > 3 * error
 
 
 def test_search_and_confirm_items_share_nothing(finished: dict[str, Path]) -> None:
