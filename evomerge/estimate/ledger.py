@@ -1,7 +1,7 @@
 """The marks of a search, as estimators want them: by draw, by task, with the chances they were drawn with."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class Piece:
     marks: Marks | None
     again: bool = False
     """Whether it was scored once more, as an elite."""
+    arrays: dict[tuple[str, ...], Floats] = field(default_factory=dict, compare=False, repr=False)
+    """What was asked for as an array, kept: every draw's models look at all pieces before it."""
 
     def size(self) -> int:
         """How many drawn items it took; those of a whole pool are no sample."""
@@ -35,12 +37,16 @@ class Ledger:
         self.table = table
         self.pieces: list[Piece] = []
         self.parents: dict[str, Marks] = {}
+        self.drawn = {False: 0, True: 0}
+        """Drawn items that candidates were put to, and those that elites were put to again."""
         self._by_number: dict[int, list[Piece]] = {}
+        self._parents_marks: dict[tuple[str, str, int], Floats] = {}
         self._begun: dict[int, int] = {}
 
     def add(self, piece: Piece, parent: str | None = None) -> None:
         """Take a piece in; `parent` is the name of the parent that the candidate is, if it is one."""
         self.pieces.append(piece)
+        self.drawn[piece.again] += piece.size()
         self._by_number.setdefault(piece.number, []).append(piece)
         if parent is not None and piece.marks is not None and piece.draw.places is None:
             self.parents[parent] = piece.marks
@@ -74,8 +80,12 @@ class Ledger:
 
     def parents_marks(self, key: str, metric: str) -> Floats:
         """What parents got on all search items of a task (parents, items)."""
-        rows = [marks[key][metric] for marks in self.parents.values()]
-        return np.array(rows) if rows else np.empty((0, len(self.table.tasks[key].search.ids)))
+        name = key, metric, len(self.parents)
+        if name not in self._parents_marks:
+            rows = [marks[key][metric] for marks in self.parents.values()]
+            empty = np.empty((0, len(self.table.tasks[key].search.ids)))
+            self._parents_marks[name] = np.array(rows) if rows else empty
+        return self._parents_marks[name]
 
     def before(self, generation: int) -> list[Piece]:
         """Pieces of earlier draws, of candidates that the space holds, that have marks and came before a draw began."""
@@ -123,7 +133,9 @@ def evidence(pieces: Sequence[Piece], key: str, metric: str, weights: Floats) ->
 
 
 def _places(piece: Piece, key: str) -> Floats:
-    return np.asarray((piece.draw.places or {}).get(key, ()), dtype=float)
+    if (key,) not in piece.arrays:
+        piece.arrays[key,] = np.asarray((piece.draw.places or {}).get(key, ()), dtype=float)
+    return piece.arrays[key,]
 
 
 def _rows(rows: Mapping[str, Sequence[float]] | None, piece: Piece, key: str) -> Floats:
@@ -132,7 +144,9 @@ def _rows(rows: Mapping[str, Sequence[float]] | None, piece: Piece, key: str) ->
 
 
 def _marks(piece: Piece, key: str, metric: str) -> Floats:
-    return np.asarray((piece.marks or {}).get(key, {}).get(metric, ()), dtype=float)
+    if (key, metric) not in piece.arrays:
+        piece.arrays[key, metric] = np.asarray((piece.marks or {}).get(key, {}).get(metric, ()), dtype=float)
+    return piece.arrays[key, metric]
 
 
 def _joined(arrays: Sequence[Floats]) -> Floats:

@@ -97,10 +97,9 @@ class Ability:
     surfaces: tuple[Surface, ...]  # one a dimension
 
     def predict(self, genome: Genome) -> Floats:
-        """Chances at the ability expected at the genome."""
-        at = np.array([genome])
-        theta = np.array([float(surface(at)[0]) for surface in self.surfaces])
-        return self.items.probabilities(theta)
+        """Chances at the ability expected at the genome; without one, at everybody's mean."""
+        theta = [float(surface(np.array([genome]))[0]) if genome else surface.mean for surface in self.surfaces]
+        return self.items.probabilities(np.array(theta))
 
 
 def ability(history: History, items: ItemParameters) -> Ability | None:

@@ -40,7 +40,8 @@ def fit_surface(genomes: Floats, values: Floats, noise: Floats, *, mean: float |
     weights = 1 / (noise + max(float(np.var(values)), 1e-12))
     centre = float(weights @ values / weights.sum()) if mean is None else mean
     variance = max(float(np.average((values - centre) ** 2 - noise, weights=weights)), 1e-6)
-    fits = [_fitted(genomes, values - centre, noise, (variance, length)) for length in LENGTHS]
+    squares = cdist(genomes, genomes, "sqeuclidean") / genomes.shape[1]
+    fits = [_fitted(squares, values - centre, noise, (variance, length)) for length in LENGTHS]
     _, pulls, length = max(fits, key=lambda fit: fit[0])
     return Surface(genomes, pulls, centre, variance, length)
 
@@ -62,10 +63,10 @@ def shrunken(genomes: Floats, values: Floats, errors: Floats) -> tuple[Floats, F
     return means, deviations
 
 
-def _fitted(genomes: Floats, values: Floats, noise: Floats, shape: tuple[float, float]) -> tuple[float, Floats, float]:
-    """Log-likelihood up to a constant, the pulls, and the length scale again."""
+def _fitted(squares: Floats, values: Floats, noise: Floats, shape: tuple[float, float]) -> tuple[float, Floats, float]:
+    """Log-likelihood up to a constant, the pulls, and the length scale again; from squared distances a gene."""
     variance, length = shape
-    covariance = variance * _closeness(genomes, genomes, length)
+    covariance = variance * np.exp(-0.5 * squares / length**2)
     covariance[np.diag_indices_from(covariance)] += np.maximum(noise, 1e-9 + 1e-6 * variance)
     factor = cho_factor(covariance, lower=True, check_finite=False)
     pulls = cho_solve(factor, values, check_finite=False)
@@ -74,5 +75,4 @@ def _fitted(genomes: Floats, values: Floats, noise: Floats, shape: tuple[float, 
 
 
 def _closeness(one: Floats, other: Floats, length: float) -> Floats:
-    scale = length * np.sqrt(one.shape[1])
-    return np.asarray(np.exp(-0.5 * cdist(one, other, "sqeuclidean") / scale**2))
+    return np.asarray(np.exp(-0.5 * cdist(one, other, "sqeuclidean") / one.shape[1] / length**2))

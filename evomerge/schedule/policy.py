@@ -78,8 +78,8 @@ class Policy:
         draw = self._draws.draw(generation)
         if draw.places is None or not self._spec.rotates:
             return []
-        sizes = {again: sum(p.size() for p in self._ledger.pieces if p.again is again) for again in (True, False)}
-        count = int((self._spec.refresh * sizes[False] - sizes[True]) // self._spec.drawn(self._ledger.table))
+        paid = self._spec.refresh * self._ledger.drawn[False] - self._ledger.drawn[True]
+        count = int(paid // self._spec.drawn(self._ledger.table))
         if count < 1:
             return []
         return [More(number=n, draw=draw, purpose="refresh") for n in self._elites(generation)[:count]]
