@@ -104,6 +104,10 @@ class EstimatorSpec(Value):
             raise ValueError(f"{self.kind} needs items drawn by chance; give design random, stratified or active")
         if self.rungs and (list(self.rungs) != sorted(set(self.rungs)) or not self._below(self.rungs[-1])):
             raise ValueError(f"rungs {list(self.rungs)} must grow and end below items, which is {self.items}")
+        if self.rungs and self.chosen_design in BY_CHOICE:
+            raise ValueError(
+                f"rungs need items drawn by chance, which design {self.chosen_design} does not; leave them out"
+            )
         if self.design in ("anchors_irt", "information") and self.calibration is None:
             raise ValueError(f"design {self.design} needs item parameters; give calibration: FILE")
         return self

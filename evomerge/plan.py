@@ -163,7 +163,7 @@ def _climbed(spec: EstimatorSpec, drawn: int) -> float:
 def _held_out(run: RunSpec, table: ItemTable, fixed: int) -> int:
     """Confirm and report items put to models, at most; `fixed` recipes and parents get all of them."""
     finalists = FINALISTS + RECOMMENDED if len(run.fitness.objectives) == 1 else MOST_FINALISTS
-    return table.count("confirm") * (finalists + fixed) + table.count("report") * (finalists + fixed + 1)
+    return table.count("confirm") * (finalists + fixed) + table.count("report") * (fixed + 1)
 
 
 def _measure(evaluator: Evaluator, space: SearchSpace, sizes: _Sizes) -> tuple[float, float]:

@@ -150,13 +150,6 @@ class Session:
             self._watch(self, result)
         return found
 
-    def evaluation(self, evaluated: Evaluated) -> Evaluation:
-        """An evaluation as it came back, read from disk."""
-        marks = self.store.marks(evaluated)
-        outcome = evaluated.failure if marks is None else {task: dict(rows) for task, rows in marks.items()}
-        assert outcome is not None, "an evaluation has marks or a failure"
-        return Evaluation(work=evaluated.work, number=evaluated.number, outcome=outcome, seconds=evaluated.seconds)
-
     def check_interrupted(self) -> None:
         """Stop here if the user, or the system, asked for it.
 

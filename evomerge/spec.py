@@ -119,6 +119,8 @@ def anchored(run: RunSpec, where: Path) -> RunSpec:
     plain["models"] = _models(plain["models"], where / "run.yaml")  # As if it were written in a file there.
     plain["start"] = [str(_absolute(entry, where)) for entry in run.start]
     plain["fitness"]["include"] = [str(_absolute(entry, where)) for entry in run.fitness.include]
+    if run.fitness.estimator.calibration is not None:
+        plain["fitness"]["estimator"]["calibration"] = str(_absolute(run.fitness.estimator.calibration, where))
     return parse(RunSpec, plain, "the run")
 
 
@@ -181,8 +183,9 @@ def _section(key: str, value: Any, file: Path, nearby: Path) -> dict[str, Any]:
         source = str(file)
     if isinstance(value, dict) and isinstance(value.get("include"), list):
         value["include"] = [str(_absolute(entry, home)) for entry in value["include"]]
-    if isinstance(value, dict) and isinstance(value.get("estimator"), dict) and "calibration" in value["estimator"]:
-        value["estimator"]["calibration"] = str(_absolute(value["estimator"]["calibration"], home))
+    estimator = value.get("estimator") if isinstance(value, dict) else None
+    if isinstance(estimator, dict) and isinstance(estimator.get("calibration"), str):
+        estimator["calibration"] = str(_absolute(estimator["calibration"], home))
     kind: Any = Fitness if key == "fitness" else SpaceSpec
     checked: Value = parse(kind, value, source)
     return checked.to_plain()

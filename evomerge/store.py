@@ -94,7 +94,7 @@ class RunStore:
             (fresh / "responses").mkdir(parents=True)
             sync_text(fresh / ITEMS, json.dumps(table.to_plain()))
             if (source := file.spec.fitness.estimator.calibration) is not None:
-                shutil.copyfile(source, fresh / f"calibration{Path(source).suffix}")
+                sync_bytes(fresh / f"calibration{Path(source).suffix}", Path(source).read_bytes())
             sync_text(fresh / SPEC, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
             # Killed before this line there is no run, after it there is a whole one.
             fresh.replace(folder)
@@ -279,9 +279,14 @@ def _append(handle: int, block: bytes, path: Path) -> None:
 
 def sync_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
+    sync_bytes(path, text.encode())
+
+
+def sync_bytes(path: Path, content: bytes) -> None:
+    """The same of anything."""
     fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("w") as file:
-        file.write(text)
+    with fresh.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)

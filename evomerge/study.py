@@ -77,9 +77,8 @@ class Study:
                     self._optimizer.tell([self._completed(o) for o in event.observations])
         except ReplayMismatch as mismatch:
             self.notes.append(f"{mismatch}; going on from the recorded results")
-            self._optimizer = self.parts.optimizer(
-                [self._completed(o) for told in state.told for o in told.observations]
-            )
+            latest = {o.number: self._completed(o) for told in state.told for o in told.observations}
+            self._optimizer = self.parts.optimizer(list(latest.values()))
 
     def _ask_again(self, event: Asked) -> None:
         asked = self._optimizer.ask(1)

@@ -28,7 +28,8 @@ class Draw(Value):
 
     `probabilities` are those with which the places were drawn, None means certainty; `masses` are the weights of
     anchors, which no chance chose. `generation` counts a run's draws: candidates of one draw get the same items. Where
-    a piece of a draw is put to a model, `of` says how many items the whole of it has; the piece is a random part.
+    a piece of a draw is put to a model, `of` says how many items the whole of it has. Items drawn by chance are
+    in random order, so that a piece is a random part.
     """
 
     pool: Literal["search", "confirm", "report"]

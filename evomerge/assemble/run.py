@@ -233,7 +233,10 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
         seed=run.seed,
     )
     appraiser, estimator = session.appraiser, run.fitness.estimator
-    schedule = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)
+    draws = Draws(appraiser, estimator, run.seed)
+    for work in session.state.works.values():
+        draws.remember(work.draw)
+    schedule = Policy(appraiser, draws, estimator, run.fitness.scalar)
     study = Study(session, Parts(space, build, appraiser, schedule, start.seeds, start.outside))
     for note in study.notes:
         listener.say(note)

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from evomerge.errors import SpecError
 from evomerge.estimate.calibration import Calibration
-from evomerge.estimate.evidence import Estimate, Floats, averaged
+from evomerge.estimate.evidence import Estimate, Floats, Ints, averaged
 from evomerge.estimate.expect import Expectation
 from evomerge.estimate.grade import Grader, Pair
 from evomerge.estimate.irt import ItemParameters
@@ -15,7 +16,7 @@ from evomerge.estimate.judge import Judge
 from evomerge.estimate.ledger import Ledger, Piece
 from evomerge.estimate.mixture import parent_abilities
 from evomerge.estimate.smooth import shrunken
-from evomerge.fitness import EstimatorKind
+from evomerge.fitness import BY_CHOICE, EstimatorKind
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
@@ -89,8 +90,10 @@ class Appraiser:
         points = np.array([genomes[number] for number in found])
         rows: dict[int, dict[str, Pair]] = {number: {} for number in found}
         for label in self.grader.fitness.objectives:
-            means, errors = shrunken(points, *_columns([values[label] for values in found.values()]))
-            for number, mean, error in zip(found, means, errors, strict=True):
+            sign = self.grader.sign(label)  # The best count, where there are too many.
+            known, errors = _columns([values[label] for values in found.values()])
+            means, errors = shrunken(points, sign * known, errors)
+            for number, mean, error in zip(found, sign * means, errors, strict=True):
                 estimate = replace(found[number][label], value=float(mean), error=float(error))
                 rows[number][label] = self._about_benchmark(marked(self.ledger.of(number)), label, estimate)
         return rows
@@ -118,6 +121,16 @@ class Appraiser:
         assert items is not None, "the spec sees to it that such designs have a calibration"
         return items
 
+    def calibrated_anchors(self, key: str, count: int) -> tuple[Ints, Floats] | None:
+        """Places and masses of a calibration's anchors, if there are as many and all are among a task's items."""
+        if self._calibration is None:
+            return None
+        try:
+            places, masses = self._calibration.anchors_for(self.ledger.table.tasks[key].search.ids)
+        except SpecError:
+            return None
+        return (places, masses) if len(places) == count else None
+
     def information(self, key: str) -> Floats:
         """What every item tells of an ability like the parents' (items,): Fisher information, over all dimensions."""
         items, parents = self.parameters(key), self.ledger.parents_marks(key, self._metrics(key)[0])
@@ -138,7 +151,13 @@ class Appraiser:
     def expectation(self, key: str, metric: str) -> Expectation:
         """The response models of a metric."""
         if (key, metric) not in self._expected:
-            self._expected[key, metric] = Expectation(self.ledger, key, metric, self._calibration)
+            self._expected[key, metric] = Expectation(
+                self.ledger,
+                key,
+                metric,
+                calibration=self._calibration,
+                rotates=self.grader.fitness.estimator.rotates,
+            )
         return self._expected[key, metric]
 
     def _observation(self, number: int) -> Observation:
@@ -193,7 +212,8 @@ class Appraiser:
     def _judges_of(self, label: str, tie_break: str | None = None) -> list[Judge]:
         """Of every task of an objective, its metric or a tie-breaking one, which may have any range."""
         if (label, tie_break) not in self._judges:
-            plain: EstimatorKind = "mean" if self.kind in ("mean", "weighted") else "aipw"
+            chosen = self.grader.fitness.estimator.chosen_design in BY_CHOICE
+            plain: EstimatorKind = "mean" if chosen or self.kind in ("mean", "weighted") else "aipw"
             kind = self.kind if tie_break is None else plain
             metric = tie_break or self.grader.fitness.objectives[label].metric
             names = [(key, self.grader.metric_name(key, metric)) for key in self.grader.fitness.keys(label)]

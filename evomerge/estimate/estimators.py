@@ -26,7 +26,11 @@ def mean(evidence: Evidence) -> Estimate:
     shares = shares / shares.sum()
     value = float(shares @ evidence.marks)
     spread = shares * (evidence.marks - value)
-    return _estimate(evidence, value, _variance(spread, evidence.probabilities))
+    variance = _variance(spread, _chances(evidence))
+    if variance == 0 and in_unit(evidence.marks):  # Marks that are all alike do not prove that all are.
+        likely = (evidence.marks.sum() + 0.5) / (len(evidence.marks) + 1)
+        variance = float(likely * (1 - likely) * ((1 - _chances(evidence)) @ shares**2)) / (len(shares) + 1)
+    return _estimate(evidence, value, variance)
 
 
 def weighted(evidence: Evidence) -> Estimate:
@@ -38,8 +42,7 @@ def weighted(evidence: Evidence) -> Estimate:
         return mean(evidence)
     value = float(evidence.masses @ evidence.marks)
     spread = evidence.masses * (evidence.marks - value)
-    share = len(evidence.places) / len(evidence.weights)
-    return _estimate(evidence, value, _variance(spread, np.full(len(spread), share)))
+    return _estimate(evidence, value, _variance(spread, _chances(evidence)))
 
 
 def difference(evidence: Evidence) -> Estimate:
@@ -131,6 +134,13 @@ def logit(chances: Floats) -> Floats:
     """Log-odds, with chances kept off 0 and 1."""
     kept = np.clip(chances, 1e-3, 1 - 1e-3)
     return np.asarray(np.log(kept / (1 - kept)))
+
+
+def _chances(evidence: Evidence) -> Floats:
+    """The probabilities of the drawn items; of anchors, as if they had been drawn at random."""
+    if evidence.masses is None:
+        return evidence.probabilities
+    return np.full(len(evidence.places), len(evidence.places) / len(evidence.weights))
 
 
 def _variance(spread: Floats, chances: Floats) -> float:

@@ -18,13 +18,20 @@ LATEST = 4000
 
 
 class Expectation:
-    """Response models of one metric of one task. Those of a draw know earlier draws and the parents, nothing else."""
+    """Response models of one metric of one task. Those of a draw know earlier draws and the parents, nothing else.
 
-    def __init__(self, ledger: Ledger, key: str, metric: str, calibration: Calibration | None = None) -> None:
+    Where draws do not differ (`rotates` is off), what came of earlier ones came of the very same items: they know the
+    parents alone.
+    """
+
+    def __init__(
+        self, ledger: Ledger, key: str, metric: str, *, calibration: Calibration | None = None, rotates: bool = True
+    ) -> None:
         self.ledger = ledger
         self.key = key
         self.metric = metric
         self.calibration = calibration
+        self._rotates = rotates
         self._stacks: dict[int, Stack] = {}
         self._foretold: dict[int, tuple[Floats, Floats]] = {}
         self._latest: tuple[int, History] | None = None
@@ -47,6 +54,7 @@ class Expectation:
 
     def stack(self, generation: int) -> Stack:
         """The models before a draw."""
+        generation = generation if self._rotates else 0
         for draw in range(generation + 1):  # From the first on: each needs what its forerunners foretold.
             if draw not in self._stacks:
                 history = self._history(draw)
@@ -63,7 +71,7 @@ class Expectation:
 
     def sizes(self, generation: int, weights: Floats) -> Floats:
         """How much there is to learn from every item before a draw (items,): its weight times its mark's deviation."""
-        history = self._history(generation)
+        history = self._history(generation if self._rotates else 0)
         middle = self.siblings(generation)
         if history.unit:
             return uncertainty(weights, middle)

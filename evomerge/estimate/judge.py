@@ -25,7 +25,7 @@ from evomerge.estimate.irt import ItemParameters
 from evomerge.estimate.ledger import Piece, evidence
 from evomerge.estimate.mixture import parent_abilities
 from evomerge.estimate.published import gmp_irt, gp_irt, mp_irt, p_irt
-from evomerge.fitness import ANY_RANGE, EstimatorKind
+from evomerge.fitness import ANY_RANGE, WITHOUT_CHANCE, EstimatorKind
 
 
 class Judge:
@@ -108,7 +108,7 @@ class Judge:
     def _by_kind(self, each: Evidence, generation: int) -> Estimate:
         if each.whole:
             return mean(each)
-        self._check_range(each)
+        self._check(each)
         match self.kind:
             case "mean":
                 return mean(each)
@@ -126,13 +126,20 @@ class Judge:
     def _by_irt(self, each: Evidence, generation: int) -> Estimate:
         items = self._parameters(generation)
         if self.kind == "p_irt":
-            return p_irt(each, items, prior=1.0)
+            return p_irt(each, items, prior=1.0, bias=self._misfit())
         if self.kind == "gp_irt":
-            return gp_irt(each, items, raw=self._raw_share(each, generation), prior=1.0)
+            return gp_irt(each, items, raw=self._raw_share(each, generation), prior=1.0, bias=self._misfit())
         if not each.parents.size:
             raise SpecError(f"estimator {self.kind} needs parents, which have not been scored; use p_irt")
         parents = parent_abilities(items, each.parents)
-        return mp_irt(each, items, parents) if self.kind == "mp_irt" else gmp_irt(each, items, parents)
+        if self.kind == "mp_irt":
+            return mp_irt(each, items, parents, bias=self._misfit())
+        return gmp_irt(each, items, parents)
+
+    def _misfit(self) -> float:
+        """How far a calibration's predictions are off on average; without one that shows in the search alone."""
+        calibration = self.expectation.calibration
+        return calibration.fit_for(self.expectation.ids).bias if calibration is not None else 0.0
 
     def _parameters(self, generation: int) -> ItemParameters:
         """Calibrated ones, or else a Rasch model whose difficulties are what siblings found so far."""
@@ -166,7 +173,13 @@ class Judge:
         bias, variance = self._bias(generation), mean(each).error ** 2
         return bias / (bias + variance) if bias + variance > 0 else 0.5
 
-    def _check_range(self, each: Evidence) -> None:
+    def _check(self, each: Evidence) -> None:
+        """Refuse what the estimator cannot do."""
+        if each.masses is not None and self.kind not in WITHOUT_CHANCE:
+            raise SpecError(
+                f"estimator {self.kind} needs items drawn by chance, and those of this search were chosen; use"
+                f" {', '.join(WITHOUT_CHANCE)}"
+            )
         if self.kind not in ANY_RANGE and not (in_unit(each.marks) and in_unit(each.parents)):
             raise SpecError(
                 f"estimator {self.kind} needs marks in [0, 1], and those of {self.expectation.metric!r} of"

@@ -24,7 +24,7 @@ CELL_WEIGHT = 8.0
 """Answers that this table counts for, in each pattern of parents' answers."""
 SIBLING_WEIGHT = 2.0
 """Answers that the parents' pattern counts for, on each item."""
-SHIFT_VARIANCE = 1.0
+CANDIDATE_VARIANCE = 1.0
 """Of candidates' common shifts in log-odds: the merges of a search differ more than the siblings of a generation."""
 MOST_POINTS = 256
 """Candidates whose genomes are learned from, the latest ones."""
@@ -198,13 +198,13 @@ def _shifts(history: History, effects: Floats) -> tuple[Floats, Floats]:
     shifts = np.zeros(len(history.genomes))
     for _ in range(8):
         chances = expit(here + shifts[history.candidates])
-        precision = history.by_candidate(chances * (1 - chances)) + 1 / SHIFT_VARIANCE
-        steps = (history.by_candidate(history.marks - chances) - shifts / SHIFT_VARIANCE) / precision
+        precision = history.by_candidate(chances * (1 - chances)) + 1 / CANDIDATE_VARIANCE
+        steps = (history.by_candidate(history.marks - chances) - shifts / CANDIDATE_VARIANCE) / precision
         shifts = shifts + np.clip(steps, -2, 2)
     return _unshrunk(shifts, precision)
 
 
 def _unshrunk(shifts: Floats, precision: Floats) -> tuple[Floats, Floats]:
     """Shifts and variances as if nothing had been known before: the surface does the shrinking."""
-    own = np.maximum(precision - 1 / SHIFT_VARIANCE, 0.05)
+    own = np.maximum(precision - 1 / CANDIDATE_VARIANCE, 0.05)
     return shifts * precision / own, 1 / own

@@ -31,14 +31,14 @@ class Surface:
         return np.asarray(self.mean + kernel @ self.pulls)
 
 
-def fit_surface(genomes: Floats, values: Floats, noise: Floats, *, mean: float | None = None) -> Surface:
+def fit_surface(genomes: Floats, values: Floats, noise: Floats) -> Surface:
     """A process through `values` (points,) known up to the variance `noise` (points,).
 
-    The length scale is the likeliest of three, the variance what the values spread beyond their noise. `mean` is what
-    is expected far from all points; left out, the values' own mean by precision.
+    The length scale is the likeliest of three, the variance what the values spread beyond their noise. Far from all
+    points their mean by precision is expected.
     """
     weights = 1 / (noise + max(float(np.var(values)), 1e-12))
-    centre = float(weights @ values / weights.sum()) if mean is None else mean
+    centre = float(weights @ values / weights.sum())
     variance = max(float(np.average((values - centre) ** 2 - noise, weights=weights)), 1e-6)
     squares = cdist(genomes, genomes, "sqeuclidean") / genomes.shape[1]
     fits = [_fitted(squares, values - centre, noise, (variance, length)) for length in LENGTHS]

@@ -60,6 +60,7 @@ class Seeded:
         for observation in sorted(observations, key=lambda o: o.number or 0):
             if observation.genome in self._waiting:
                 self._waiting.remove(observation.genome)
+            self._told = [o for o in self._told if o.number is None or o.number != observation.number]
             self._told.append(observation)
         if self._waiting or self._queue:
             return

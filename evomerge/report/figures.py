@@ -120,7 +120,8 @@ def _points(name: str, rows: Sequence[Row], results: Results, x: str, y: str, co
 
 def beliefs(results: Results, label: str) -> go.Figure:
     """What search, neighbours and held-out items say of every finalist in one objective, with 95 % intervals."""
-    rows = sorted((results.rows[number] for number in results.finalists), key=results.scalar)
+    known_rows = [row for row in (results.rows[number] for number in results.finalists) if results.known(row)]
+    rows = sorted(known_rows, key=results.scalar)
     kinds: dict[Which, str] = {"search": SEARCH, "shrunken": FIXED, "confirmed": CONFIRMED}
     figure = go.Figure()
     for place, (which, colour) in enumerate(kinds.items()):

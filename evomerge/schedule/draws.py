@@ -29,12 +29,17 @@ class Draws:
     def draw(self, generation: int) -> Draw:
         """All items of a draw; where nothing is rotated, those of the first."""
         table = self._appraiser.ledger.table
-        if self._spec.drawn(table) == table.count("search"):
+        if self._spec.drawn(table) == table.count("search") and not self._spec.rungs:
             return WHOLE
         basis = generation if self._spec.rotates else 0
         if basis not in self._drawn:
             self._drawn[basis] = self._new(basis)
         return self._drawn[basis].model_copy(update={"generation": generation})
+
+    def remember(self, draw: Draw) -> None:
+        """Keep to a draw that was made before; pieces of one are passed over."""
+        if draw.generation is not None and draw.of is None:
+            self._drawn.setdefault(draw.generation if self._spec.rotates else 0, draw)
 
     def _new(self, generation: int) -> Draw:
         samples = {
@@ -55,7 +60,7 @@ class Draws:
             case "random":
                 return simple_random(items, count, rng)
             case "stratified":
-                return stratified(task.search.strata or task.search.ids, count, rng)
+                return stratified(task.search.strata or ("",) * items, count, rng)
             case "active":
                 return proportional(self._appraiser.sizes(key, generation), count, rng)
             case _:
@@ -70,7 +75,8 @@ class Draws:
             case "anchors_irt":
                 items = appraiser.parameters(key)
                 features = np.column_stack([items.slopes, items.offsets])
-                places, masses = anchors(features, count, weights, self._seed)
+                known = appraiser.calibrated_anchors(key, count)
+                places, masses = known or anchors(features, count, weights, self._seed)
             case _:
                 places = np.argsort(-appraiser.information(key))[:count]
                 masses = weights[places] / weights[places].sum()
