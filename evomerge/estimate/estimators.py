@@ -22,15 +22,7 @@ SHIFT_VARIANCE = 0.25
 
 def mean(evidence: Evidence) -> Estimate:
     """Mean of the drawn marks, each weighted by its item's weight over its probability (Hájek 1971)."""
-    shares = evidence.weights[evidence.places] / evidence.probabilities
-    shares = shares / shares.sum()
-    value = float(shares @ evidence.marks)
-    spread = shares * (evidence.marks - value)
-    variance = _variance(spread, _chances(evidence))
-    if variance == 0 and in_unit(evidence.marks):  # Marks that are all alike do not prove that all are.
-        likely = (evidence.marks.sum() + 0.5) / (len(evidence.marks) + 1)
-        variance = float(likely * (1 - likely) * ((1 - _chances(evidence)) @ shares**2)) / (len(shares) + 1)
-    return _estimate(evidence, value, variance)
+    return _mean(evidence, evidence.weights[evidence.places] / evidence.probabilities)
 
 
 def weighted(evidence: Evidence) -> Estimate:
@@ -38,11 +30,7 @@ def weighted(evidence: Evidence) -> Estimate:
 
     The error treats anchors as a random sample with these weights; of the choice itself it knows nothing.
     """
-    if evidence.masses is None or evidence.whole:
-        return mean(evidence)
-    value = float(evidence.masses @ evidence.marks)
-    spread = evidence.masses * (evidence.marks - value)
-    return _estimate(evidence, value, _variance(spread, _chances(evidence)))
+    return mean(evidence) if evidence.masses is None else _mean(evidence, evidence.masses)
 
 
 def difference(evidence: Evidence) -> Estimate:
@@ -134,6 +122,17 @@ def logit(chances: Floats) -> Floats:
     """Log-odds, with chances kept off 0 and 1."""
     kept = np.clip(chances, 1e-3, 1 - 1e-3)
     return np.asarray(np.log(kept / (1 - kept)))
+
+
+def _mean(evidence: Evidence, shares: Floats) -> Estimate:
+    """The mean of drawn marks in these shares (drawn,), whatever those sum to."""
+    shares, chances = shares / shares.sum(), _chances(evidence)
+    value = float(shares @ evidence.marks)
+    variance = _variance(shares * (evidence.marks - value), chances)
+    if variance == 0 and in_unit(evidence.marks):  # Marks that are all alike do not prove that all are.
+        likely = (evidence.marks.sum() + 0.5) / (len(evidence.marks) + 1)
+        variance = float(likely * (1 - likely) * ((1 - chances) @ shares**2))
+    return _estimate(evidence, value, variance)
 
 
 def _chances(evidence: Evidence) -> Floats:

@@ -1,5 +1,6 @@
 """Tables of what a run has found."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
@@ -29,6 +30,8 @@ def show(console: Console, results: Results) -> None:
     for table in results_tables(results, console.width):
         console.print(table)
         console.print()
+    for remark in _remarks(results):
+        console.print(f"note: {remark}")
     for failure in results.to_json()["failures"][:5]:
         line = f"failed: candidate {failure['number']} while {failure['stage']}: {failure['reason']}"
         console.print(line)
@@ -64,6 +67,13 @@ def _front_table(results: Results, width: int) -> Table:
         if Measurement.get(MEASURING, MEASURING.options, table).maximum <= width:
             break
     return table
+
+
+def _remarks(results: Results) -> list[str]:
+    """What the estimator found odd about finalists, each with how many estimates it is true of."""
+    estimates = [each for n in results.finalists for each in (results.appraiser.values(n) or {}).values()]
+    found = Counter(note for estimate in estimates for note in estimate.notes)
+    return [f"{count} of {len(estimates)} estimates of finalists: {note}" for note, count in found.items()]
 
 
 def _table(results: Results, cells: Sequence[Mapping[str, Mapping[str, str]]], heads: Sequence[str]) -> Table:

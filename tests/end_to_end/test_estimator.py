@@ -3,11 +3,13 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
 from conftest import Typed, small_fitness
 
 import evomerge
@@ -186,3 +188,55 @@ def test_a_plan_divides_a_budget_of_items_by_what_a_candidate_costs(run_file: Wr
         each = found.merge_seconds + found.score_seconds
         left = (found.search_seconds - found.parents_seconds) / each
         assert left == pytest.approx(10 - parents + outside)
+
+
+def test_chosen_items_are_no_sample(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    run = tmp_path / "RUN"
+    fitness = few_items("math_ja", kind="weighted", items=6)
+    assert cli("search", run_file(fitness=fitness), "--out", run).status == 0
+    refused = cli("show", run, "--estimator", "aipw")
+    assert refused.status == 2
+    assert "estimator aipw needs items drawn by chance" in refused.err
+    assert "weighted" in refused.err
+    for kind in ("weighted", "mean", "p_irt"):
+        results = evomerge.load(run, kind)
+        for row in results.rows.values():
+            values = results.appraiser.values(row.number)
+            assert values is None or row.name in results.parent_names or values["math_ja"].error > 1e-4
+
+
+def test_rungs_lead_up_to_all_items_too(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    run = tmp_path / "RUN"
+    fitness = few_items("math_ja", items="all", rungs=[6, 12])
+    assert cli("search", run_file(fitness=fitness), "--out", run).status == 0
+    results = evomerge.load(run)
+    sizes = {n: sum(piece.size() for piece in pieces) for n, pieces in results.appraiser.ledger.candidates()}
+    named = {row.number for row in results.rows.values() if row.name in results.parent_names}
+    assert {6, 12, 24} <= {size for number, size in sizes.items() if number not in named}
+    for place, size in sizes.items():
+        values = results.appraiser.values(place)
+        assert values is not None
+        assert (values["math_ja"].error == 0) == (size == 24 or place in named)
+
+
+def test_a_run_from_before_there_were_estimators_is_read(runs: dict[str, Path], cli: Cli, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(runs["one"], old)
+    plain = yaml.safe_load((old / "spec.yaml").read_text())
+    plain["format"] = 1
+    del plain["spec"]["fitness"]["estimator"]
+    (old / "spec.yaml").write_text(yaml.safe_dump(plain))
+    found = json.loads(cli("show", old, "--json").out)
+    assert found["estimator"] == "mean"
+    assert evomerge.load(old).fitness.estimator.items == "all"
+
+
+def test_nothing_can_be_written_for_a_calibration_left_out(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    fitness = few_items("math_ja", calibration=None)
+    assert cli("plan", run_file(fitness=fitness)).status == 0
+    missing = cli("plan", run_file(fitness=few_items("math_ja", calibration="there-is-none.npz")))
+    assert missing.status == 2
+    assert "there-is-none.npz" in missing.err
+    wrong = cli("plan", run_file(fitness=few_items("math_ja", kind="weighted", rungs=[4])))
+    assert wrong.status == 2
+    assert "rungs need items drawn by chance" in wrong.err

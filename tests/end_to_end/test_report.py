@@ -1,8 +1,10 @@
 """The report: one file that opens anywhere, looked at by a real browser."""
 
+import json
 import re
 import shutil
 import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import pytest
 from conftest import Typed
 
 from evomerge.assemble import load
+from evomerge.events import Evaluated
 from evomerge.results import number
+from evomerge.trial import Failure
 
 Cli = Callable[..., Typed]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -91,3 +95,20 @@ def test_names_cannot_break_out_of_the_page(cli: Cli, copy_of_run: Callable[[str
     bad = run.rename(run.with_name("<b>run"))
     assert cli("report", bad, "--out", tmp_path / "r.html").status == 0
     assert "<b>run" not in (tmp_path / "r.html").read_text()
+
+
+def test_a_finalist_that_failed_to_be_confirmed_is_left_out(copy_of_run: Callable[[str], Path], cli: Cli) -> None:
+    run = copy_of_run("two")
+    results = load(run)
+    lost = next(n for n in results.finalists if results.best is not None and n != results.best.number)
+    works = {w for w, each in results.state.works.items() if each.number == lost and each.draw.pool == "confirm"}
+    lines = []
+    for event in results.store.events():
+        if isinstance(event, Evaluated) and event.work in works:
+            event = event.model_copy(update={"marks": None, "failure": Failure(stage="score", reason="out of memory")})
+        text = json.dumps(event.to_plain(), separators=(",", ":"), ensure_ascii=False)
+        lines.append(f'{{"crc":{zlib.crc32(text.encode())},"event":{text}}}\n')
+    (run / "journal.jsonl").write_text("".join(lines))
+    assert load(run).rows[lost].confirmed is None
+    for command in (["show"], ["show", "--json"], ["show", "--csv"], ["report"]):
+        assert cli(command[0], run, *command[1:]).status == 0

@@ -184,6 +184,17 @@ def test_what_a_draw_showed_does_not_change_what_was_expected_of_it() -> None:
         assert not np.array_equal(predictions(after, 3), predictions(before, 3)), "the next one has learnt from it"
 
 
+def test_of_items_that_never_change_only_the_parents_are_known_before() -> None:
+    """What came of earlier draws came of the very same items: a prediction that knew it would be no prediction."""
+    ledger = filled_ledger(binary)
+    fixed = Expectation(ledger, "sums", "nll", rotates=False)
+    for generation in (1, 2, 5):
+        assert np.array_equal(fixed.predict((0.3,) * GENES, generation), fixed.predict((0.3,) * GENES, 0))
+        weights = np.full(40, 1 / 40)
+        assert np.array_equal(fixed.sizes(generation, weights), fixed.sizes(0, weights))
+    assert not np.array_equal(predictions(ledger, 2), predictions(ledger, 0))
+
+
 def test_what_is_expected_does_not_depend_on_when_it_is_asked() -> None:
     ledger = filled_ledger(binary)
     asked = Expectation(ledger, "sums", "nll")

@@ -8,6 +8,7 @@ from evomerge.fitness import Fitness, Objective
 from evomerge.optimize.build import Build
 from evomerge.results import hypervolume
 from evomerge.spec import CmaSpec, Nsga2Spec
+from evomerge.trial import Observation
 from evomerge.values import Genome
 
 
@@ -74,3 +75,19 @@ def test_cma_starts_again_with_twice_the_population_where_it_has_converged() -> 
     assert {6, 12, 24} <= sizes
     late = np.array(loop.asked[-300:])
     assert late.std(axis=0).max() > 0.02, "it is spread out anew, not stuck"
+
+
+def test_a_seed_that_was_only_lucky_is_not_where_the_search_starts() -> None:
+    lucky, sound = (0.1,) * 4, (0.7,) * 4
+    fitness = Fitness(objectives={"0": Objective(task="t")})
+    optimizer = Build(CmaSpec(population=6, sigma=0.05), 4, 1, (lucky, sound), fitness.scalar, 1)()
+    assert optimizer.ask(2) == [lucky, sound]
+    optimizer.tell([seen(0, lucky, 0.9), seen(1, sound, 0.6)])
+    around = optimizer.ask(10)
+    optimizer.tell([seen(2 + i, genome, 0.1) for i, genome in enumerate(around)] + [seen(0, lucky, 0.2)])
+    for genome in optimizer.ask(6):
+        assert np.abs(np.array(genome) - sound).max() < 0.3
+
+
+def seen(number: int, genome: Genome, utility: float) -> Observation:
+    return Observation(number=number, genome=genome, utilities=(utility,))
