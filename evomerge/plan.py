@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from evomerge.checkpoint import ParentFiles
 from evomerge.evaluate import Evaluator
@@ -105,9 +106,8 @@ def make_plan(
     files, table = evaluator.live.files, evaluator.scorer.table
     sizes = _sizes(run.fitness.estimator, table)
     merge, score = _measure(evaluator, space, sizes)
-    parents = len(files.parents.names) * (merge + score * sizes.pool / sizes.drawn)
-    each = merge + score * sizes.mean / sizes.drawn
-    evaluations = _evaluations(run.budget, sizes, each, len(files.parents.names)) + len(outside)
+    held_out = _held_out(run, table, sum(name is not None for name in (*seeds, *outside)))
+    search = _search(run.budget, sizes, (merge, score), parents=len(files.parents.names), outside=len(outside))
     return Plan(
         parents=_parents(files),
         layers=files.parents.layers,
@@ -122,17 +122,32 @@ def make_plan(
         compiled=evaluator.live.merger.compiled,
         merge_seconds=merge,
         score_seconds=score,
-        parents_seconds=parents,
-        confirm_seconds=score
-        / sizes.drawn
-        * _held_out(run, table, sum(name is not None for name in (*seeds, *outside))),
-        search_seconds=parents + max(0, evaluations - len(files.parents.names)) * each,
+        parents_seconds=search.parents,
+        confirm_seconds=score / sizes.drawn * held_out,
+        search_seconds=search.seconds,
         memory=_peak_memory(),
-        run_bytes=evaluations * _bytes_of_a_candidate(run.fitness.estimator, table, len(space.genes)),
+        run_bytes=search.evaluations * _bytes_of_a_candidate(run.fitness.estimator, table, len(space.genes)),
         export_bytes=files.size(),
         free_bytes=shutil.disk_usage(where).free,
         notes=(*table.caveats(), *evaluator.notes),
     )
+
+
+class _Search(NamedTuple):
+    """What a search will do, in evaluations and in seconds, those of the parents apart too."""
+
+    evaluations: int
+    seconds: float
+    parents: float
+
+
+def _search(budget: Budget, sizes: "_Sizes", price: tuple[float, float], *, parents: int, outside: int) -> _Search:
+    """`price` is what a candidate takes to be merged, and to be scored on a whole draw."""
+    merge, score = price
+    each = merge + score * sizes.mean / sizes.drawn
+    first = parents * (merge + score * sizes.pool / sizes.drawn)
+    evaluations = _evaluations(budget, sizes, each, parents) + outside
+    return _Search(evaluations, first + max(0, evaluations - parents) * each, first)
 
 
 @dataclass(frozen=True)
