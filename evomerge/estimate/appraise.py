@@ -192,12 +192,14 @@ class Appraiser:
         return self._kept[key]
 
     def _about_benchmark(self, pieces: Sequence[Piece], label: str, estimate: Estimate) -> Pair:
-        key = pieces[0].number, len(pieces), label
+        """What is reported; a mean of marks in [0, 1] lies there too, whatever corrections make of it."""
+        key, judges = (pieces[0].number, len(pieces), label), self._judges_of(label)
         if key not in self._pool_errors:
-            judges = self._judges_of(label)
             errors = [judge.pool_error(pieces, judge.estimate(pieces).value) for judge in judges]
             self._pool_errors[key] = math.hypot(*errors) / len(judges)
-        return estimate.value, math.hypot(estimate.error, self._pool_errors[key])
+        within = all(judge.within_unit(pieces) for judge in judges)
+        value = min(max(estimate.value, 0.0), 1.0) if within else estimate.value
+        return value, math.hypot(estimate.error, self._pool_errors[key])
 
     def _tie_break(self, pieces: Sequence[Piece], label: str) -> float:
         tie_break = self.grader.fitness.objectives[label].tie_break

@@ -70,6 +70,12 @@ class Judge:
         found = averaged([one, negative], [0.5, 0.5])
         return replace(found, value=2 * found.value, error=2 * found.error, low=2 * found.low, high=2 * found.high)
 
+    def within_unit(self, pieces: Sequence[Piece]) -> bool:
+        """Whether the parents' marks and those of these pieces all lie in [0, 1]."""
+        key, metric = self.expectation.key, self.expectation.metric
+        marks = [piece.marks[key][metric] for piece in pieces if piece.marks is not None and key in piece.marks]
+        return in_unit(self.expectation.ledger.parents_marks(key, metric)) and all(in_unit(np.array(m)) for m in marks)
+
     def pool_error(self, pieces: Sequence[Piece], value: float) -> float:
         """How far the pool itself, a sample of the benchmark's items, may be off: cluster-robust, over all its items.
 

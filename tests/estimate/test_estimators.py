@@ -5,14 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from contingency import estimate_published, expected, laid_out, published_pairs
-from estimating import GENES, a_draw, piece_on, table, whole_piece
+from estimating import GENES, SEARCH_ITEMS, a_draw, piece_on, table, whole_piece
 
-from evomerge.estimate import Ledger, Piece
+from evomerge.estimate import Appraiser, Grader, Ledger, Piece
 from evomerge.estimate.designs import proportional, simple_random, uncertainty
 from evomerge.estimate.estimators import aipw, blend, difference, mean, plug_in, squared_bias
 from evomerge.estimate.evidence import Evidence, Floats
 from evomerge.estimate.expect import Expectation
 from evomerge.estimate.judge import Judge
+from evomerge.fitness import Fitness, Objective
 from evomerge.trial import Draw
 
 PARENTS, MARKS = laid_out(published_pairs()[32])
@@ -182,3 +183,20 @@ def test_pieces_of_a_draw_are_right_on_average(kind: object) -> None:
 
 
 LATER = {"generation": 1}
+
+
+def test_what_is_reported_of_accuracies_is_an_accuracy() -> None:
+    """Corrections overshoot, so that they are right on average; nobody is shown an accuracy below 0."""
+    ledger = Ledger(table())
+    parents = np.repeat([1.0, 0.0], SEARCH_ITEMS // 2)
+    for number, name in enumerate(("one", "other")):
+        ledger.add(whole_piece(number, (float(number),) * GENES, parents), name)
+    places, chances = tuple(range(16)), (0.4,) * 16
+    easy = Draw(pool="search", places={"sums": places}, probabilities={"sums": chances}, generation=0)
+    ledger.add(piece_on(easy, 2, (0.5,) * GENES, np.zeros(SEARCH_ITEMS)))
+    appraiser = Appraiser(Grader(Fitness(objectives={"sums": Objective(task="sums")}), table()), ledger)
+    values, reported = appraiser.values(2), appraiser.reported(2)
+    assert values is not None
+    assert reported is not None
+    assert values["sums"].value < -0.3
+    assert reported["sums"][0] == 0
