@@ -135,3 +135,10 @@ def test_without_rotation_every_generation_has_the_first_draw() -> None:
 def test_a_pool_no_larger_than_the_draw_is_put_to_models_whole() -> None:
     assert draws(1, items=40).draw(3).places is None
     assert draws(1, items="all").draw(3).places is None
+
+
+def test_without_sub_tasks_any_items_may_come_together() -> None:
+    """One stratum is a simple random sample: not a few fixed combs along the order of the items."""
+    rng = np.random.default_rng(4)
+    drawn = {tuple(sorted(stratified([""] * 40, 10, rng).places)) for _ in range(200)}
+    assert len(drawn) > 190
