@@ -105,9 +105,7 @@ def make_plan(
     """
     files, table = evaluator.live.files, evaluator.scorer.table
     sizes = _sizes(run.fitness.estimator, table)
-    merge, score = _measure(evaluator, space, sizes)
-    held_out = _held_out(run, table, sum(name is not None for name in (*seeds, *outside)))
-    search = _search(run.budget, sizes, (merge, score), parents=len(files.parents.names), outside=len(outside))
+    costs = _costs(run, evaluator, space, sizes, seeds=seeds, outside=outside)
     return Plan(
         parents=_parents(files),
         layers=files.parents.layers,
@@ -120,34 +118,17 @@ def make_plan(
         device=str(evaluator.live.device),
         placement=f"{evaluator.live.placement.where} ({evaluator.live.placement.reason})",
         compiled=evaluator.live.merger.compiled,
-        merge_seconds=merge,
-        score_seconds=score,
-        parents_seconds=search.parents,
-        confirm_seconds=score / sizes.drawn * held_out,
-        search_seconds=search.seconds,
+        merge_seconds=costs.merge,
+        score_seconds=costs.score,
+        parents_seconds=costs.parents,
+        confirm_seconds=costs.confirm,
+        search_seconds=costs.search,
         memory=_peak_memory(),
-        run_bytes=search.evaluations * _bytes_of_a_candidate(run.fitness.estimator, table, len(space.genes)),
+        run_bytes=costs.evaluations * _bytes_of_a_candidate(run.fitness.estimator, table, len(space.genes)),
         export_bytes=files.size(),
         free_bytes=shutil.disk_usage(where).free,
         notes=(*table.caveats(), *evaluator.notes),
     )
-
-
-class _Search(NamedTuple):
-    """What a search will do, in evaluations and in seconds, those of the parents apart too."""
-
-    evaluations: int
-    seconds: float
-    parents: float
-
-
-def _search(budget: Budget, sizes: "_Sizes", price: tuple[float, float], *, parents: int, outside: int) -> _Search:
-    """`price` is what a candidate takes to be merged, and to be scored on a whole draw."""
-    merge, score = price
-    each = merge + score * sizes.mean / sizes.drawn
-    first = parents * (merge + score * sizes.pool / sizes.drawn)
-    evaluations = _evaluations(budget, sizes, each, parents) + outside
-    return _Search(evaluations, first + max(0, evaluations - parents) * each, first)
 
 
 @dataclass(frozen=True)
@@ -166,6 +147,36 @@ def _sizes(spec: EstimatorSpec, table: ItemTable) -> _Sizes:
     mean = sum(_climbed(spec, count) for count in by_task.values())
     again = spec.refresh if spec.rotates and drawn < pool else 0.0
     return _Sizes(pool, by_task, drawn, mean * (1 + again))
+
+
+class _Costs(NamedTuple):
+    """How many evaluations there will be, and seconds: of one candidate's two steps, and of a run's three phases."""
+
+    evaluations: int
+    merge: float
+    score: float
+    parents: float
+    search: float
+    confirm: float
+
+
+def _costs(
+    run: RunSpec,
+    evaluator: Evaluator,
+    space: SearchSpace,
+    sizes: _Sizes,
+    *,
+    seeds: Sequence[str | None],
+    outside: Sequence[str],
+) -> _Costs:
+    merge, score = _measure(evaluator, space, sizes)
+    item, parents = score / sizes.drawn, len(evaluator.live.files.parents.names)
+    each = merge + sizes.mean * item
+    first = parents * (merge + sizes.pool * item)
+    evaluations = _evaluations(run.budget, sizes, each, parents) + len(outside)
+    fixed = sum(name is not None for name in (*seeds, *outside))
+    confirm = item * _held_out(run, evaluator.scorer.table, fixed)
+    return _Costs(evaluations, merge, score, first, first + max(0, evaluations - parents) * each, confirm)
 
 
 def _climbed(spec: EstimatorSpec, drawn: int) -> float:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from evomerge.errors import RunError, SpecError
 from evomerge.estimate.calibration import Calibration, read_calibration
 from evomerge.events import EVENT, Evaluated, Event, MarksAt
+from evomerge.files import sync, write_whole
 from evomerge.items import ItemTable
 from evomerge.recipe import Parents
 from evomerge.spec import RunSpec, parse, read_yaml
@@ -73,8 +74,8 @@ class RunStore:
                 self._cut_back()
                 self._journal = os.open(folder / JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
                 self._marks = os.open(folder / MARKS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-                sync_folder(folder)
-                sync_folder((folder / MARKS).parent)
+                sync(folder)
+                sync((folder / MARKS).parent)
         except SpecError:
             if self._lock is not None:
                 os.close(self._lock)
@@ -92,13 +93,13 @@ class RunStore:
         plain = file.model_dump(mode="json")
         try:
             (fresh / "responses").mkdir(parents=True)
-            sync_text(fresh / ITEMS, json.dumps(table.to_plain()))
+            write_whole(fresh / ITEMS, json.dumps(table.to_plain()).encode())
             if (source := file.spec.fitness.estimator.calibration) is not None:
-                sync_bytes(fresh / f"calibration{Path(source).suffix}", Path(source).read_bytes())
-            sync_text(fresh / SPEC, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+                write_whole(fresh / f"calibration{Path(source).suffix}", Path(source).read_bytes())
+            write_whole(fresh / SPEC, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
             # Killed before this line there is no run, after it there is a whole one.
             fresh.replace(folder)
-            sync_folder(folder.parent)
+            sync(folder.parent)
         except OSError as error:
             shutil.rmtree(fresh, ignore_errors=True)
             raise RunError(f"{folder} cannot be written ({error.strerror}); make room, then start again") from None
@@ -275,26 +276,3 @@ def _append(handle: int, block: bytes, path: Path) -> None:
         raise RunError(
             f"{path} cannot be written ({error.strerror}); make room, then go on with: evomerge resume {folder}"
         ) from None
-
-
-def sync_text(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    sync_bytes(path, text.encode())
-
-
-def sync_bytes(path: Path, content: bytes) -> None:
-    """The same of anything."""
-    fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Have the names in a folder outlive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    os.fsync(handle)
-    os.close(handle)

@@ -77,8 +77,8 @@ class Study:
                     self._optimizer.tell([self._completed(o) for o in event.observations])
         except ReplayMismatch as mismatch:
             self.notes.append(f"{mismatch}; going on from the recorded results")
-            latest = {o.number: self._completed(o) for told in state.told for o in told.observations}
-            self._optimizer = self.parts.optimizer(list(latest.values()))
+            known = [self._completed(o) for told in state.told for o in told.observations]
+            self._optimizer = self.parts.optimizer(known)
 
     def _ask_again(self, event: Asked) -> None:
         asked = self._optimizer.ask(1)
@@ -108,9 +108,9 @@ class Study:
             if asked.origin != "baseline" or asked.name in self.parts.outside:
                 self._assign(number, self._draw_for(asked.origin, asked.name))  # Others are the confirmation's.
 
-    def _parents(self) -> list[str]:
+    def _parents(self) -> tuple[str, ...]:
         """Names of the parents as they are."""
-        return list(self.session.store.file.parents.names)
+        return self.session.store.file.parents.names
 
     def _draw_for(self, origin: Origin, name: str | None) -> Draw:
         """A parent is put to all items, so that its answers are known; everybody else to those of the draw."""
@@ -169,10 +169,11 @@ class Study:
         while self.session.executor.free and not self.session.stopping:
             if self._optimizer.generation is None and self._go_on():
                 continue  # Whatever came back before a kill is told before anything else is asked.
-            left = self.session.left(self._cost(WHOLE) if self._parents_to_ask() else None)
+            early = self._parents_to_ask()
+            left = self.session.left(self._cost(WHOLE) if early else None)
             if left <= RECOMMENDED:  # The last evaluations are kept back for what the optimiser recommends.
                 left -= len(self._optimizer.recommend())
-            if left < 1 or not self._parents_known() or not self._begin():
+            if left < 1 or not (early or self._parents_known()) or not self._begin():
                 return
 
     def _parents_known(self) -> bool:
@@ -180,9 +181,7 @@ class Study:
 
         Those in the space are the first that an optimiser asks for; the other fixed recipes come after them.
         """
-        if self._parents_to_ask():
-            return True
-        state, names = self.session.state, set(self._parents())
+        state, names = self.session.state, self._parents()
         if any(state.candidates[work.number].name in names for work in state.open_works()):
             return False
         self._ask_outside([name for name in self.parts.outside if name not in names])

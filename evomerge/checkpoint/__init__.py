@@ -3,7 +3,7 @@
 from evomerge.checkpoint.anatomy import Anatomy, Place, quiet
 from evomerge.checkpoint.folder import Checkpoint
 from evomerge.checkpoint.parents import ParentFiles, in_run_file, open_parents
-from evomerge.checkpoint.write import refuse_existing, sync, whole_folder, write_model, write_sums
+from evomerge.checkpoint.write import refuse_existing, whole_folder, write_model, write_sums
 
 __all__ = [
     "Anatomy",
@@ -14,7 +14,6 @@ __all__ = [
     "open_parents",
     "quiet",
     "refuse_existing",
-    "sync",
     "whole_folder",
     "write_model",
     "write_sums",

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from evomerge.checkpoint.folder import CONFIG, GENERATION, INDEX, SINGLE, TOKENIZER_FILES, Checkpoint
 from evomerge.errors import SpecError
+from evomerge.files import sync
 from evomerge.recipe import Dtype
 
 SUMS = "SHA256SUMS"
@@ -88,15 +89,6 @@ def _not_ours(out: Path) -> str | None:
     listed = {line.partition("  ")[2] for line in (out / SUMS).read_text(errors="replace").splitlines()}
     others = sorted(path.name for path in out.iterdir() if path.name not in {SUMS, *listed} or path.is_dir())
     return f"holds {others[0]}" if others else None
-
-
-def sync(path: Path) -> None:
-    """Make what was written to a file, or into a folder, survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_model(

@@ -1,10 +1,10 @@
 """What is known of items before a search: their parameters, anchors, and how far predictions from them are off."""
 
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from evomerge.errors import SpecError
 from evomerge.estimate.evidence import Floats, Ints
 from evomerge.estimate.irt import ItemParameters
+from evomerge.files import write_whole
 from evomerge.values import Value
 
 FORMAT = "evomerge calibration 1"
@@ -156,20 +157,16 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
         SpecError: the suffix is another, or the folder cannot be written to.
     """
     check_suffix(path)
-    arrays = _to_arrays(calibration)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    arrays, content = _to_arrays(calibration), BytesIO()
+    if path.suffix == ".npz":
+        np.savez_compressed(content, **arrays)
+    else:
+        plain = {name: array.tolist() for name, array in arrays.items()}
+        content.write(json.dumps(plain, ensure_ascii=False, indent=1).encode())
     try:
-        with temporary.open("wb") as file:
-            if path.suffix == ".npz":
-                np.savez_compressed(file, **arrays)
-            else:
-                plain = {name: array.tolist() for name, array in arrays.items()}
-                file.write(json.dumps(plain, ensure_ascii=False, indent=1).encode())
-        temporary.replace(path)
+        write_whole(path, content.getvalue())
     except OSError as error:
         raise SpecError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_calibration(path: Path) -> Calibration:

@@ -5,11 +5,12 @@ drawn item adds and `centre` its mean weighted by `1 - pi` (Hájek 1981; Deville
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from scipy.special import expit
 
-from evomerge.estimate.evidence import Estimate, Evidence, Floats, estimated, in_unit
+from evomerge.estimate.evidence import NO_DIAGNOSTICS, Estimate, Evidence, Floats, Ints, estimated, in_unit
 
 NOTHING_KNOWN = 0.5
 """The standard error of a single mark in [0, 1]."""
@@ -17,12 +18,14 @@ PSEUDO_ITEMS = 1.0
 """How many items the expected variance of marks counts for, beside the observed one: a sample of items that all came
 out as expected does not make an estimate certain."""
 SHIFT_VARIANCE = 0.25
-"""Of a model's common shift in log-odds against what was predicted (estimators.md: siblings of one search)."""
+"""Of a model's common shift in log-odds against what was predicted of it: what siblings of one search differ by."""
+STEPS = 20
+"""Newton's, at most; a few are enough."""
 
 
 def mean(evidence: Evidence) -> Estimate:
     """Mean of the drawn marks, each weighted by its item's weight over its probability (Hájek 1971)."""
-    return _mean(evidence, evidence.weights[evidence.places] / evidence.probabilities)
+    return _mean(evidence, evidence.shares)
 
 
 def weighted(evidence: Evidence) -> Estimate:
@@ -30,7 +33,7 @@ def weighted(evidence: Evidence) -> Estimate:
 
     The error treats anchors as a random sample with these weights; of the choice itself it knows nothing.
     """
-    return mean(evidence) if evidence.masses is None else _mean(evidence, evidence.masses)
+    return mean(evidence) if evidence.masses is None else _mean(evidence, evidence.masses / evidence.masses.sum())
 
 
 def difference(evidence: Evidence) -> Estimate:
@@ -60,7 +63,7 @@ def corrected(evidence: Evidence, predicted: Floats) -> Estimate:
         expected = predicted[drawn] * (1 - predicted[drawn])
         model = float(np.sum((1 - chances) * (evidence.weights[drawn] / chances) ** 2 * expected))
         variance = (len(drawn) * variance + PSEUDO_ITEMS * max(model, 0.0)) / (len(drawn) + PSEUDO_ITEMS)
-    return _estimate(evidence, value, variance, residual=float(residuals.mean()))
+    return _estimate(evidence, value, variance, {"residual": float(residuals.mean())})
 
 
 def plug_in(evidence: Evidence) -> Estimate:
@@ -71,7 +74,9 @@ def plug_in(evidence: Evidence) -> Estimate:
     """
     assert evidence.predicted is not None, "a plug-in estimate needs predictions"
     odds = logit(evidence.predicted)
-    shift, precision = fitted_shift(odds[evidence.places], evidence.marks)
+    nobody_else = np.zeros(len(evidence.places), dtype=np.int64)
+    shifts, precisions = fitted_shifts(odds[evidence.places], evidence.marks, nobody_else, 1, variance=SHIFT_VARIANCE)
+    shift, precision = float(shifts[0]), float(precisions[0])
     filled = expit(odds + shift)
     slopes = evidence.weights * filled * (1 - filled)
     unseen = np.ones(len(filled), dtype=bool)
@@ -79,7 +84,7 @@ def plug_in(evidence: Evidence) -> Estimate:
     filled[evidence.places] = evidence.marks
     value = float(evidence.weights @ filled)
     variance = slopes[unseen].sum() ** 2 / precision + float((evidence.weights * slopes)[unseen].sum())
-    return _estimate(evidence, value, float(variance), shift=shift)
+    return _estimate(evidence, value, float(variance), {"shift": shift})
 
 
 def blend(evidence: Evidence, bias: float) -> Estimate:
@@ -94,7 +99,7 @@ def blend(evidence: Evidence, bias: float) -> Estimate:
     share = bias / (bias + variance) if bias + variance > 0 else 1.0
     value = share * sure.value + (1 - share) * cheap.value
     squared = share**2 * variance + (1 - share) ** 2 * (cheap.error**2 + bias)
-    return _estimate(evidence, value, squared, share=share)
+    return _estimate(evidence, value, squared, {"share": share})
 
 
 def squared_bias(pairs: list[tuple[Estimate, Estimate]]) -> float:
@@ -105,17 +110,20 @@ def squared_bias(pairs: list[tuple[Estimate, Estimate]]) -> float:
     return max(0.0, sum(gaps) / len(gaps))
 
 
-def fitted_shift(odds: Floats, marks: Floats) -> tuple[float, float]:
-    """The mode of a common shift of log-odds (drawn,), and the precision there."""
-    shift = 0.0
-    for _ in range(20):
-        chances = expit(odds + shift)
-        precision = float((chances * (1 - chances)).sum()) + 1 / SHIFT_VARIANCE
-        step = (float((marks - chances).sum()) - shift / SHIFT_VARIANCE) / precision
-        shift += float(np.clip(step, -2, 2))
-        if abs(step) < 1e-8:
+def fitted_shifts(odds: Floats, marks: Floats, who: Ints, count: int, *, variance: float) -> tuple[Floats, Floats]:
+    """Modes of `count` candidates' common shifts of log-odds under N(0, variance), and the precisions there.
+
+    `odds`, `marks` and `who` (answers,) say what was expected of each answer, what came, and whose it is.
+    """
+    shifts, precisions = np.zeros(count), np.full(count, 1 / variance)
+    for _ in range(STEPS):
+        chances = expit(odds + shifts[who])
+        precisions = np.bincount(who, chances * (1 - chances), minlength=count) + 1 / variance
+        steps = (np.bincount(who, marks - chances, minlength=count) - shifts / variance) / precisions
+        shifts = shifts + np.clip(steps, -2, 2)
+        if np.abs(steps).max(initial=0.0) < 1e-8:
             break
-    return shift, precision
+    return shifts, precisions
 
 
 def logit(chances: Floats) -> Floats:
@@ -125,8 +133,8 @@ def logit(chances: Floats) -> Floats:
 
 
 def _mean(evidence: Evidence, shares: Floats) -> Estimate:
-    """The mean of drawn marks in these shares (drawn,), whatever those sum to."""
-    shares, chances = shares / shares.sum(), _chances(evidence)
+    """The mean of drawn marks in these shares (drawn,)."""
+    chances = _chances(evidence)
     value = float(shares @ evidence.marks)
     variance = _variance(shares * (evidence.marks - value), chances)
     if variance == 0 and in_unit(evidence.marks):  # Marks that are all alike do not prove that all are.
@@ -154,19 +162,20 @@ def _variance(spread: Floats, chances: Floats) -> float:
     return count / (count - 1) * float(shares @ (spread - centre) ** 2)
 
 
-def _estimate(evidence: Evidence, value: float, variance: float, **diagnostics: float) -> Estimate:
+def _estimate(
+    evidence: Evidence, value: float, variance: float, diagnostics: Mapping[str, float] = NO_DIAGNOSTICS
+) -> Estimate:
     """With nothing left to draw the exact value; of a single mark nothing is known."""
     count = len(evidence.places)
     if evidence.whole:
         value, variance = float(evidence.weights[evidence.places] @ evidence.marks), 0.0
     error = NOTHING_KNOWN if math.isnan(variance) else math.sqrt(max(variance, 0.0))
-    return estimated(value, error, count - 1, effective=_effective(evidence, error), **diagnostics)
+    return estimated(value, error, count - 1, effective=_effective(evidence, error), diagnostics=diagnostics)
 
 
 def _effective(evidence: Evidence, error: float) -> float:
     """How many items drawn at random, without replacement, would give this error."""
-    shares = evidence.weights[evidence.places] / evidence.probabilities
-    shares = shares / shares.sum()
+    shares = evidence.shares
     spread = float(shares @ (evidence.marks - shares @ evidence.marks) ** 2)
     items = len(evidence.weights)
     return len(evidence.places) if spread == 0 else spread / (error**2 + spread / items)

@@ -13,6 +13,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 LEVEL = 0.95
 """Of every interval."""
+NO_DIAGNOSTICS: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ class Evidence:
     masses: Floats | None = None  # (drawn,)
 
     @property
+    def shares(self) -> Floats:
+        """What each drawn mark counts in their mean (drawn,): its item's weight over its probability; they sum to 1."""
+        counts = self.weights[self.places] / self.probabilities
+        return np.asarray(counts / counts.sum())
+
+    @property
     def whole(self) -> bool:
         """Whether every item was drawn, so that nothing is left to estimate."""
         return len(self.places) == len(self.weights)
@@ -51,7 +58,9 @@ class Estimate:
     notes: tuple[str, ...] = ()
 
 
-def estimated(value: float, error: float, freedom: float, *, effective: float, **diagnostics: float) -> Estimate:
+def estimated(
+    value: float, error: float, freedom: float, *, effective: float, diagnostics: Mapping[str, float] = NO_DIAGNOSTICS
+) -> Estimate:
     """An estimate with the interval of Student's t; no freedom left means a normal one."""
     return Estimate(value, error, *interval(value, error, freedom), effective, diagnostics)
 

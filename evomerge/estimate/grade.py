@@ -47,10 +47,7 @@ class Grader:
 
         The error includes the sampling of items: it is about the benchmark, not about this draw.
         """
-        return {
-            label: self._combine([self._task(marks, draw, key, objective.metric) for key in self.fitness.keys(label)])
-            for label, objective in self.fitness.objectives.items()
-        }
+        return {label: self._value(marks, draw, label) for label in self.fitness.objectives}
 
     def joined(self, marks: Sequence[Marks]) -> dict[str, Pair]:
         """Values over all pools together, `marks` being those of each in turn."""
@@ -83,7 +80,7 @@ class Grader:
         keys, metric = self.fitness.keys(label), self.fitness.objectives[label].metric
         freedom = min(len(set(self.table.tasks[key].pool(pool).clusters)) for key in keys) - 1
         within = all(in_unit(np.asarray(marks[key][self.metric_name(key, metric)])) for key in keys)
-        return (share_interval if within else interval)(*self.values(marks, Draw(pool=pool))[label], freedom)
+        return (share_interval if within else interval)(*self._value(marks, Draw(pool=pool), label), freedom)
 
     def sign(self, label: str) -> int:
         """1 if higher is better for this objective, else -1."""
@@ -95,6 +92,10 @@ class Grader:
     def oriented(self, values: Mapping[str, Pair]) -> tuple[float, ...]:
         """Values of all objectives, signed so that higher is better."""
         return tuple(self.sign(label) * values[label][0] for label in self.fitness.objectives)
+
+    def _value(self, marks: Marks, draw: Draw, label: str) -> Pair:
+        metric = self.fitness.objectives[label].metric
+        return self._combine([self._task(marks, draw, key, metric) for key in self.fitness.keys(label)])
 
     def _task(self, marks: Marks, draw: Draw, key: str, metric: str | None, *, minus: Marks | None = None) -> Pair:
         name = self.metric_name(key, metric)

@@ -66,9 +66,11 @@ class Judge:
             sizes = [_precision(each) for each in common]
             return averaged([_residual(each) for each in common], [size / sum(sizes) for size in sizes])
         one, other = self.estimate(pieces), self.estimate(others)
-        negative = replace(other, value=-other.value, low=-other.high, high=-other.low)
-        found = averaged([one, negative], [0.5, 0.5])
-        return replace(found, value=2 * found.value, error=2 * found.error, low=2 * found.low, high=2 * found.high)
+        value = one.value - other.value
+        half = math.hypot(one.high - one.value, other.value - other.low)
+        error, effective = math.hypot(one.error, other.error), one.effective + other.effective
+        notes = tuple(dict.fromkeys((*one.notes, *other.notes)))
+        return Estimate(value, error, value - half, value + half, effective, notes=notes)
 
     def within_unit(self, pieces: Sequence[Piece]) -> bool:
         """Whether the parents' marks and those of these pieces all lie in [0, 1]."""
@@ -81,13 +83,13 @@ class Judge:
 
         Items that were not drawn count with the mark expected of them and its variance.
         """
-        each, generation = self._drawn(pieces)[-1]
+        each, _ = self._drawn(pieces)[-1]
         marks = np.zeros(len(self.weights))
         unseen = np.ones(len(self.weights), dtype=bool)
         unseen[each.places] = False
         noise = 0.0
-        if unseen.any():
-            expected = self.expectation.predict(pieces[-1].genome, generation)
+        if each.predicted is not None:  # As it is wherever an item was not drawn.
+            expected = each.predicted
             marks[unseen] = expected[unseen]
             left = np.clip(expected * (1 - expected), 0, None)[unseen] if in_unit(each.marks) else each.marks.var()
             noise = float(np.sum(self.weights[unseen] ** 2 * left))

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import nnls
 from scipy.special import expit
 
-from evomerge.estimate.estimators import logit
+from evomerge.estimate.estimators import fitted_shifts, logit
 from evomerge.estimate.evidence import Floats
 from evomerge.estimate.history import History
 from evomerge.estimate.irt import ItemParameters, abilities
@@ -195,13 +195,8 @@ def _shifts(history: History, effects: Floats) -> tuple[Floats, Floats]:
         means = history.by_candidate(gaps) / counts
         spread = max(float(np.var(gaps - means[history.candidates])), 1e-12)
         return means, spread / counts
-    shifts = np.zeros(len(history.genomes))
-    for _ in range(8):
-        chances = expit(here + shifts[history.candidates])
-        precision = history.by_candidate(chances * (1 - chances)) + 1 / CANDIDATE_VARIANCE
-        steps = (history.by_candidate(history.marks - chances) - shifts / CANDIDATE_VARIANCE) / precision
-        shifts = shifts + np.clip(steps, -2, 2)
-    return _unshrunk(shifts, precision)
+    count = len(history.genomes)
+    return _unshrunk(*fitted_shifts(here, history.marks, history.candidates, count, variance=CANDIDATE_VARIANCE))
 
 
 def _unshrunk(shifts: Floats, precision: Floats) -> tuple[Floats, Floats]:

@@ -190,11 +190,7 @@ def _merged(
 
 def _raw_shares(evidence: Evidence) -> Floats:
     """What each seen mark counts in the raw mean, (drawn,): masses, or weights over probabilities; they sum to 1."""
-    counts = evidence.masses
-    if counts is None:
-        counts = evidence.weights[evidence.places] / evidence.probabilities
-    shares: Floats = counts / counts.sum()
-    return shares
+    return evidence.shares if evidence.masses is None else evidence.masses / evidence.masses.sum()
 
 
 def _blended(
@@ -219,9 +215,7 @@ def _estimate(evidence: Evidence, value: float, error: float, model: _Prediction
         error,
         len(evidence.marks) - model.fitted,
         effective=float(effective),
-        extrapolation=model.residual,
-        dispersion=model.dispersion,
-        **fitted,
+        diagnostics={"extrapolation": model.residual, "dispersion": model.dispersion, **fitted},
     )
     notes = [note for note, holds in ((UNDETERMINED, model.undetermined), (ODD, abs(model.residual) > FAR)) if holds]
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0), notes=tuple(notes))

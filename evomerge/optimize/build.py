@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evomerge.optimize import Optimizer
+from evomerge.optimize.checks import latest
 from evomerge.optimize.scalarised import Scalar, Scalarised, known_bounds, reduced
 from evomerge.optimize.seeded import Seeded
 from evomerge.spec import CmaSpec, Nsga2Spec, OptimizerSpec, RandomSpec, TpeSpec
@@ -29,7 +30,8 @@ class Build:
     seed: int
 
     def __call__(self, known: Sequence[Observation] = ()) -> Optimizer:
-        """The optimiser."""
+        """The optimiser; of points told more than once the last observation counts."""
+        known = latest(known)
         if not isinstance(self.spec, CmaSpec) or self.objectives == 1:
             return self._seeded(known)
         bounds = known_bounds(known)

@@ -30,6 +30,12 @@ def checked(observations: Sequence[Observation], dimension: int, objectives: int
     return sorted(observations, key=lambda o: (o.number is None, o.number or 0))
 
 
+def latest(observations: Sequence[Observation]) -> list[Observation]:
+    """Of points told more than once the last observation, where the first one stood."""
+    found = {o.number if o.number is not None else (o.genome, i): o for i, o in enumerate(observations)}
+    return list(found.values())
+
+
 def losses_of(observation: Observation, objectives: int) -> list[float]:
     """Utilities turned over, for libraries that minimise; a failure ranks below every result, whenever it came."""
     if observation.utilities is None:

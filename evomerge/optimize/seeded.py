@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from evomerge.optimize import Optimizer
+from evomerge.optimize.checks import latest
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
@@ -60,10 +61,10 @@ class Seeded:
         for observation in sorted(observations, key=lambda o: o.number or 0):
             if observation.genome in self._waiting:
                 self._waiting.remove(observation.genome)
-            self._told = [o for o in self._told if o.number is None or o.number != observation.number]
             self._told.append(observation)
         if self._waiting or self._queue:
             return
+        self._told = latest(self._told)
         if self._around and self._rank(self._told):
             self._queue, self._around = self._neighbours(self._around), 0
         else:

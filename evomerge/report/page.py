@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from evomerge.errors import RunError
+from evomerge.files import write_whole
 from evomerge.report import figures
 from evomerge.results import RIVALS, Results, Row, number, with_error
-from evomerge.store import sync_text
 from evomerge.version import __version__
 
 STYLE = """
@@ -52,7 +52,7 @@ def write_report(results: Results, out: Path) -> Path:
         ]
     )
     try:
-        sync_text(out, page)
+        write_whole(out, page.encode())
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error.strerror})") from None
     return out

@@ -256,7 +256,7 @@ class Results:
         return {**row.plain(keys), "paired": paired}
 
     def _row(self, asked: Asked) -> Row:
-        search, confirmed = self.appraiser.reported(asked.number), self._graded(asked.number, "confirm")
+        search, marks = self.appraiser.reported(asked.number), self.marks(asked.number, "confirm")
         failed = [e.failure for e in self.state.scored.get((asked.number, "search"), ()) if e.failure is not None]
         return Row(
             number=asked.number,
@@ -265,19 +265,16 @@ class Results:
             recipe=asked.digest,
             items=self.appraiser.ledger.items(asked.number),
             search=search,
-            confirmed=confirmed,
-            interval=None if confirmed is None else self._intervals(asked.number),
-            report=self._graded(asked.number, "report"),
+            confirmed=self._graded(marks, "confirm"),
+            interval=None if marks is None else self._intervals(marks),
+            report=self._graded(self.marks(asked.number, "report"), "report"),
             failure=failed[0] if failed and search is None else None,
         )
 
-    def _intervals(self, number: int) -> dict[str, tuple[float, float]]:
-        marks = self.marks(number, "confirm")
-        assert marks is not None, "only confirmed rows have intervals"
+    def _intervals(self, marks: Marks) -> dict[str, tuple[float, float]]:
         return {label: self.grader.interval(marks, "confirm", label) for label in self.objectives}
 
-    def _graded(self, number: int, pool: PoolName) -> dict[str, Pair] | None:
-        marks = self.marks(number, pool)
+    def _graded(self, marks: Marks | None, pool: PoolName) -> dict[str, Pair] | None:
         return None if marks is None else self.grader.values(marks, Draw(pool=pool))
 
     @cached_property
