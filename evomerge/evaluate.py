@@ -174,7 +174,7 @@ def canary(live: LiveModel) -> None:
         RunError: merging has no effect, or what was loaded before shows through.
     """
     models = live.files.parents.models
-    names = {folder.digest: name for name, folder in models.items()}
+    names = {parent.content(): name for name, parent in models.items()}
     if len(names) < 2:
         return
     first, second = (unchanged(live.files.parents, name) for name in list(names.values())[:2])

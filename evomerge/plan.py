@@ -222,12 +222,12 @@ def _parents(files: ParentFiles) -> tuple[ParentPlan, ...]:
     return tuple(
         ParentPlan(
             name=name,
-            path=folder.hub or folder.path,
-            digest=folder.digest or "",
+            path=parent.shown(),
+            digest=parent.content() or "",
             parameters=files.anatomy.parameters,
             dtype=files.checkpoints[name].main_dtype,
         )
-        for name, folder in files.parents.models.items()
+        for name, parent in files.parents.models.items()
     )
 
 

@@ -198,9 +198,11 @@ def _reopened_evaluator(
     _check_scorer(store, scorer)
     run = file.spec if device is None else file.spec.model_copy(update={"device": device})
     evaluator = factory(run, scorer, listener).build()
-    for name, folder in file.parents.models.items():
-        if evaluator.live.files.parents.models[name].digest != folder.digest:
-            raise SpecError(f"{store.folder}: {name} at {folder.path} has changed since the run was opened; restore it")
+    for name, parent in file.parents.models.items():
+        if evaluator.live.files.parents.models[name].content() != parent.content():
+            raise SpecError(
+                f"{store.folder}: {name} at {parent.shown()} has changed since the run was opened; restore it"
+            )
     if not evaluator.scorer.table.same_items(store.table):
         raise SpecError(f"{store.folder}: the tasks have other items than when the run was opened; restore their data")
     return evaluator

@@ -82,9 +82,9 @@ def export(
     row = results.pick(pick)
     run = results.file.spec
     files = _open(run.models, run.seed, listener)
-    for name, folder in results.file.parents.models.items():
-        if files.parents.models[name].digest != folder.digest:
-            raise SpecError(f"{name} at {folder.path} has changed since the search; restore it, or search again")
+    for name, parent in results.file.parents.models.items():
+        if files.parents.models[name].content() != parent.content():
+            raise SpecError(f"{name} at {parent.shown()} has changed since the search; restore it, or search again")
     listener.say(f"writing candidate {row.number}")
     return [*_doubts(results, row), *export_run(results, row, files, out, formats, force=force)]
 
@@ -155,16 +155,16 @@ def _matched(recipe: Recipe, listener: Listener) -> tuple[Recipe, "ParentFiles"]
     """The recipe over its own models, opened and seen to be those it was written for."""
     base, names = _named(recipe)
     written = {new: f"parents.{old}" for old, new in names.items()}
-    sources = {new: recipe.parents[old].hub or recipe.parents[old].path for old, new in names.items()}
+    sources = {new: recipe.parents[old].shown() for old, new in names.items()}
     source = sources.pop(names[base]) if base is not None else None
     # Unchecked: a recipe's models may have any names, and it may be of the base alone.
     models = Models.model_construct(base=source, experts=sources, template=names[recipe.template])
     files = _open(models, recipe.seed, listener, called=written.__getitem__)
     for name, parent in recipe.parents.items():
-        now = files.parents.models[names[name]].digest
-        if parent.digest is not None and parent.digest != now:
+        now = files.parents.models[names[name]].content()
+        if parent.content() is not None and parent.content() != now:
             raise SpecError(
-                f"parents.{name}: {parent.path} is not the model this recipe was written for (digests differ)"
+                f"parents.{name}: {parent.shown()} is not the model this recipe was written for (digests differ)"
             )
     return recipe.over(files.parents, names), files
 

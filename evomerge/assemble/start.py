@@ -84,10 +84,10 @@ def _recipes(path: Path, parents: Parents) -> list[Recipe]:
 
 def _over(parents: Parents, recipe: Recipe) -> Recipe:
     """The recipe with this run's names for the same models."""
-    known = {folder.digest: name for name, folder in parents.models.items()}
+    known = {parent.content(): name for name, parent in parents.models.items()}
     names = {}
-    for name, folder in recipe.parents.items():
-        if folder.digest not in known:
-            raise SpecError(f"merges {name!r} ({folder.path}), which is not among this run's models; leave it out")
-        names[name] = known[folder.digest]
+    for name, parent in recipe.parents.items():
+        if parent.content() not in known:
+            raise SpecError(f"merges {name!r} ({parent.shown()}), which is not among this run's models; leave it out")
+        names[name] = known[parent.content()]
     return recipe.over(parents, names)

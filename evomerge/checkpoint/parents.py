@@ -10,7 +10,7 @@ from evomerge.checkpoint.fit import same_architecture, same_shapes, same_tokeniz
 from evomerge.checkpoint.folder import GENERATION, TOKENIZER_FILES, Checkpoint
 from evomerge.checkpoint.inspect import digest
 from evomerge.errors import SpecError
-from evomerge.recipe import BASE, Folder, Parents
+from evomerge.recipe import BASE, Folder, Parent, Parents
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 
@@ -64,7 +64,7 @@ def open_parents(
     folders = {name: _locate(source, called(name)) for name, source in sources.items()}
     checkpoints = {name: Checkpoint(Path(folder.path), called(name)) for name, folder in folders.items()}
     anatomy, disk = _fitted(list(checkpoints.values()))
-    models = {
+    models: dict[str, Parent] = {
         name: folder.model_copy(update={"digest": digest(checkpoints[name], progress)})
         for name, folder in folders.items()
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from evomerge.items import PoolName
-from evomerge.recipe import Blend, Recipe, Slerp
+from evomerge.recipe import Blend, Folder, Recipe, Slerp
 from evomerge.results import RIVALS, Results, Row, Which, number, with_error
 
 AGAIN = """\
@@ -33,7 +33,7 @@ def model_card(results: Results, row: Row, recipe: Recipe, out: Path) -> str:
 
 
 def _front_matter(recipe: Recipe) -> str:
-    hubs = sorted({parent.hub.partition("@")[0] for parent in recipe.parents.values() if parent.hub})
+    hubs = sorted({folder.hub.partition("@")[0] for folder in recipe.folders() if folder.hub})
     plain: dict[str, object] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     if hubs:
         plain |= {"base_model": hubs, "base_model_relation": "merge"}
@@ -55,8 +55,9 @@ def _summary(results: Results, row: Row, recipe: Recipe) -> str:
 def _parents(recipe: Recipe) -> str:
     lines = ["| name | model | content |", "|---|---|---|"]
     for name, parent in recipe.parents.items():
-        digest = (parent.digest or "")[: len("sha256:") + 12]
-        lines.append(f"| {name} | {parent.hub or Path(parent.path).name} | `{digest}` |")
+        digest = (parent.content() or "")[: len("sha256:") + 12]
+        shown = parent.hub or Path(parent.path).name if isinstance(parent, Folder) else parent.shown()
+        lines.append(f"| {name} | {shown} | `{digest}` |")
     return "\n".join(lines)
 
 

@@ -153,6 +153,8 @@ class _Writer:
 
     def _model(self, name: str) -> str:
         parent = self.recipe.parents[name]
+        if isinstance(parent, Recipe):
+            raise SpecError(f"{name} is a merge itself, and a mergekit configuration is over model folders")
         return parent.hub or parent.path
 
 

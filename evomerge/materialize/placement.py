@@ -91,7 +91,7 @@ class HeldParents:
 
     def mask_key(self, source: Source, name: str, seed: int) -> int:
         """Where an expert's mask begins: a function of the seed, the expert's content and the tensor alone."""
-        digest = self._files.parents.models[source.parent].digest
+        digest = self._files.parents.models[source.parent].content()
         moved = self._files.anatomy.in_layer(name, source.layer)
         text = f"{seed}/{digest}/{moved}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little", signed=True)

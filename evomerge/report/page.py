@@ -208,7 +208,7 @@ def _failures(results: Results) -> str:
 def _environment(results: Results) -> str:
     opened = results.state.opened
     facts = [("device", opened.device if opened else ""), *((opened.versions if opened else {}).items())]
-    facts += [(f"parent {name}", folder.digest or "") for name, folder in results.file.parents.models.items()]
+    facts += [(f"parent {name}", parent.content() or "") for name, parent in results.file.parents.models.items()]
     facts.append(("report made by", f"evomerge {__version__}"))
     commands = f"evomerge export {results.store.folder.name} --pick best --out MODEL"
     table = _table(["", ""], [([name, value], False) for name, value in facts], words=True)

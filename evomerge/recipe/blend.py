@@ -1,0 +1,73 @@
+"""The one thing that is merged anywhere, a blend of parents, and a layer made of blends."""
+
+from typing import Annotated, Literal, Self, TypeAlias
+
+from pydantic import Field, model_validator
+
+from evomerge.recipe.operators import NEEDS_BASE, Linear, Operator
+from evomerge.values import Value
+
+Component: TypeAlias = Literal["attention", "mlp", "norm"]
+COMPONENTS: tuple[Component, ...] = ("attention", "mlp", "norm")
+
+Density: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+DENSITY_LEVELS = 200
+"""Densities are searched in steps of one over this; so one sort of a task vector serves all of them."""
+
+
+class Source(Value):
+    """One parent's share in a blend; `layer` is None outside the stack of layers."""
+
+    parent: str
+    layer: int | None = Field(None, ge=0)
+    weight: float = 1.0
+    density: Density = 1.0
+
+
+class Blend(Value):
+    """The one thing that is merged anywhere: an operator over sources, and a base where it needs one."""
+
+    operator: Operator = Linear()
+    base: Source | None = None
+    sources: tuple[Source, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_operator(self) -> Self:
+        kind = self.operator.kind
+        if kind == "slerp" and len(self.sources) != 2:
+            raise ValueError(f"slerp takes exactly two sources, here are {len(self.sources)}")
+        if kind == "linear" and not self.sources:
+            raise ValueError("linear needs at least one source")
+        if (self.base is not None) != (kind in NEEDS_BASE):
+            raise ValueError(f"{kind} {'needs a' if kind in NEEDS_BASE else 'takes no'} base")
+        return self
+
+    def everything(self) -> tuple[Source, ...]:
+        """The sources and, if there is one, the base."""
+        return (*self.sources, *((self.base,) if self.base else ()))
+
+    def parents(self) -> set[str]:
+        """Names of the parents this blend reads."""
+        return {source.parent for source in self.everything()}
+
+
+class Layer(Value):
+    """One layer of the merged model: a blend, and other blends for the components that differ from it.
+
+    `scale` is what the residual stream is multiplied by before the layer (Akiba et al. 2024); see `Recipe.gains`.
+    """
+
+    blend: Blend
+    attention: Blend | None = None
+    mlp: Blend | None = None
+    norm: Blend | None = None
+    scale: float = Field(1.0, gt=0)
+
+    def part(self, component: Component) -> Blend:
+        """The blend of one component."""
+        override: Blend | None = getattr(self, component)
+        return self.blend if override is None else override
+
+    def sources(self) -> tuple[Source, ...]:
+        """All that it is made of, over its components."""
+        return tuple(source for component in COMPONENTS for source in self.part(component).everything())

@@ -1,0 +1,169 @@
+"""What to merge, in one normal form: a stack of layers, each a blend of parent layers.
+
+A coefficient search (the same layer index from every parent) and a data-flow search (one parent's layer
+each, any order) are the same type with other numbers.
+"""
+
+import json
+from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from evomerge.errors import SpecError
+from evomerge.recipe.blend import COMPONENTS, Blend, Layer
+from evomerge.recipe.operators import DareTies
+from evomerge.values import Value, digest_of
+
+if TYPE_CHECKING:
+    from evomerge.recipe.parents import Parents
+
+Dtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
+
+
+class Folder(Value):
+    """A parent: a Hugging Face model folder, named by what is in it.
+
+    `digest` is over its files, `path` only says where they are; `hub` is the id it was fetched by.
+    """
+
+    kind: Literal["folder"] = "folder"
+    path: str
+    digest: str | None = None
+    hub: str | None = None
+
+    def content(self) -> str | None:
+        """Content address, if its files were read."""
+        return self.digest
+
+    def shown(self) -> str:
+        """What a reader knows it by."""
+        return self.hub or self.path
+
+
+def _kind(value: Any) -> str:
+    return "recipe" if isinstance(value, Recipe) or (isinstance(value, dict) and "layers" in value) else "folder"
+
+
+Parent: TypeAlias = Annotated[
+    Union[Annotated[Folder, Tag("folder")], Annotated["Recipe", Tag("recipe")]],  # noqa: UP007  A name not there yet.
+    Discriminator(_kind),
+]
+"""A model to merge from: one on disk, or a recipe, which stands for the model that it makes."""
+
+
+class Recipe(Value):
+    """A merged model, complete: which parents, how each layer and each outer tensor group is blended.
+
+    `outer` holds the groups outside the stack (embeddings, norm, head, as the model class has them).
+    `template` names the parent that lends config, tokenizer and tensor names.
+    """
+
+    format: Literal[1] = 1
+    parents: dict[str, Parent]
+    template: str
+    dtype: Dtype
+    seed: int = 0
+    layers: tuple[Layer, ...] = Field(min_length=1)
+    outer: dict[str, Blend]
+
+    @model_validator(mode="after")
+    def _knows_its_parents(self) -> Self:
+        unknown = sorted((self.used() | {self.template}) - set(self.parents))
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is not among the parents ({', '.join(sorted(self.parents))})")
+        return self
+
+    def blends(self) -> list[Blend]:
+        """Every blend in it, layer by layer, then the outer groups."""
+        inner = [layer.part(component) for layer in self.layers for component in COMPONENTS]
+        return inner + list(self.outer.values())
+
+    def used(self) -> set[str]:
+        """Names of the parents whose weights it reads."""
+        return set().union(*(blend.parents() for blend in self.blends()))
+
+    def gains(self) -> tuple[float, ...]:
+        """What each layer's contribution to the residual stream is multiplied by (layers,), instead of scaling inputs.
+
+        A layer's norm divides out any scale of its input, so that multiplying the stream by s_1 ... s_t before layer t
+        is the same, up to the norms' epsilon and a factor that the final norm divides out, as leaving the stream and
+        dividing what layer t adds by that product. So an ordinary checkpoint can hold it, and it is what is scored.
+        """
+        return tuple(1.0 / product for product in accumulate((layer.scale for layer in self.layers), mul))
+
+    def origins(self) -> tuple[int, ...]:
+        """Which layer of the model folders each layer comes from (layers,): that one's conventions are its own."""
+        found = []
+        for layer in self.layers:
+            source = layer.blend.everything()[-1]
+            parent, index = self.parents[source.parent], source.layer or 0
+            found.append(parent.origins()[index] if isinstance(parent, Recipe) else index)
+        return tuple(found)
+
+    def content(self) -> str:
+        """Content address, as `Folder.content`."""
+        return self.digest()
+
+    def shown(self) -> str:
+        """What a reader knows it by: what it is made of."""
+        return f"a merge of {', '.join(sorted(self.used()))}"
+
+    def folders(self) -> list[Folder]:
+        """The model folders that it is made of in the end, each once."""
+        found: dict[str | None, Folder] = {}
+        for parent in self.parents.values():
+            for folder in parent.folders() if isinstance(parent, Recipe) else [parent]:
+                found.setdefault(folder.digest or folder.path, folder)
+        return list(found.values())
+
+    def digest(self) -> str:
+        """Content address: of the parents' files and what is done with them, never of paths or names."""
+        plain = self.to_plain()
+        names = {name: parent.content() or f"name:{name}" for name, parent in self.parents.items()}
+        plain["parents"] = sorted(names[name] for name in self.used() | {self.template})
+        plain["template"] = names[self.template]
+        if not any(isinstance(blend.operator, DareTies) for blend in self.blends()):
+            plain.pop("seed", None)  # Only DARE's masks depend on it.
+        return digest_of(_renamed(plain, names))
+
+    def over(self, parents: "Parents", names: dict[str, str]) -> "Recipe":
+        """The same recipe over `parents`, where its models have other `names` (by the names here).
+
+        Raises:
+            SpecError: it makes a model that these parents cannot: with other outer groups, or from layers that are
+                not there.
+        """
+        self._check_sources(parents, names)
+        plain = {key: value for key, value in self.to_plain().items() if key != "parents"}
+        plain = _renamed(plain, names)
+        plain["parents"] = {name: parent.to_plain() for name, parent in parents.models.items()}
+        plain["template"] = parents.template
+        return Recipe.model_validate_json(json.dumps(plain))
+
+    def _check_sources(self, parents: "Parents", names: dict[str, str]) -> None:
+        _check_groups(self.outer.keys(), parents.outer)
+        for place, source in ((f"layers.{i}", s) for i, layer in enumerate(self.layers) for s in layer.sources()):
+            depth = parents.depth_of(names[source.parent])
+            if source.layer is None or source.layer >= depth:
+                shown = "no layer" if source.layer is None else f"layer {source.layer}"
+                raise SpecError(f"{place}: {source.parent} gives {shown}; write a layer from 0 to {depth - 1}")
+        for group, blend in self.outer.items():
+            if any(source.layer is not None for source in blend.everything()):
+                raise SpecError(f"outer.{group}: a source has a layer, and is outside the layers; leave it out")
+
+
+def _check_groups(mine: Any, known: Sequence[str]) -> None:
+    for group in sorted(set(mine) ^ set(known)):
+        what = "is missing" if group in known else "is not there"
+        raise SpecError(f"outer.{group} {what}; the models have {', '.join(known)}")
+
+
+def _renamed(plain: Any, names: dict[str, str]) -> Any:
+    if isinstance(plain, dict):
+        return {k: names[v] if k == "parent" else _renamed(v, names) for k, v in plain.items()}
+    if isinstance(plain, list):
+        return [_renamed(item, names) for item in plain]
+    return plain
