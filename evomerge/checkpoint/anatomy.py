@@ -6,8 +6,9 @@ Read off the model class (built without memory), so a family that nobody here ha
 import contextlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -55,10 +56,35 @@ class Anatomy:
         """Number of weights, tied ones once."""
         return sum(torch.Size(shape).numel() for shape in self.shapes.values())
 
+    @cached_property
+    def outside(self) -> dict[str, Place]:
+        """Places of the tensors outside the stack, by name."""
+        return {name: place for name, place in self.places.items() if place.layer is None}
+
+    @cached_property
+    def inside(self) -> tuple[dict[str, Place], ...]:
+        """Places of each layer's tensors, by name."""
+        found: tuple[dict[str, Place], ...] = tuple({} for _ in range(self.layers))
+        for name, place in self.places.items():
+            if place.layer is not None:
+                found[place.layer][name] = place
+        return found
+
+    def of_depth(self, origins: Sequence[int]) -> Iterator[tuple[str, Place]]:
+        """The tensors of a model whose layers come from `origins`: each one's name there, and its place in the model."""
+        yield from self.outside.items()
+        for layer, origin in enumerate(origins):
+            for name, place in self.inside[origin].items():
+                yield name, Place(layer, place.part, place.name)
+
     def in_layer(self, name: str, layer: int | None) -> str:
         """The tensor that stands where `name` stands, but in another layer."""
         place = self.places[name]
-        return name if layer is None or place.layer is None else f"{self.stack}.{layer}.{place.name}"
+        return name if layer is None or place.layer is None else self.at(Place(layer, place.part, place.name))
+
+    def at(self, place: Place) -> str:
+        """Name in memory of the tensor at a place."""
+        return place.name if place.layer is None else f"{self.stack}.{place.layer}.{place.name}"
 
 
 def read_config(checkpoint: Checkpoint) -> PretrainedConfig:

@@ -33,7 +33,7 @@ class Job:
 
     @classmethod
     def of(cls, recipe: Recipe, place: Place, name: str, out: Tensor) -> "Job":
-        """The tensor `name` of a recipe, into `out`, whatever the dtype of that."""
+        """The tensor at `place` in a recipe, which is called `name` where it comes from, into `out` of any dtype."""
         component: Any = place.part
         blend = recipe.outer[place.part] if place.layer is None else recipe.layers[place.layer].part(component)
         return cls(blend, name, out.view(-1), getattr(torch, recipe.dtype), recipe.seed)
@@ -59,11 +59,19 @@ class Merger:
         self._mask_key = mask_key
         self._statistics = Statistics(read)
 
+    def stored(self, blend: Blend, name: str, dtype: torch.dtype, compute: torch.dtype) -> Tensor | None:
+        """The parent's own tensor (flat), where a blend copies one that is in these dtypes already; to be read only."""
+        single = unchanged_source(blend)
+        if single is None or dtype != compute:
+            return None
+        tensor = self._read(single.parent, single.layer, name)
+        return tensor if tensor.dtype == compute else None
+
     @torch.no_grad()
     def write(self, job: Job) -> None:
         """Make the tensor, rounded to the recipe's dtype."""
         blend = job.blend
-        single = _unchanged(blend)
+        single = unchanged_source(blend)
         if single is not None:
             job.out.copy_(self._read(single.parent, single.layer, job.name).to(job.dtype))
             return
@@ -144,7 +152,7 @@ class Merger:
             run(job.out[part], job.dtype, [x[part] for x in xs], tables, normalize)
 
 
-def _unchanged(blend: Blend) -> Source | None:
+def unchanged_source(blend: Blend) -> Source | None:
     """The one source that a blend copies, if that is all it does: exact whatever the dtype."""
     sources = [source for source in blend.sources if source.weight]
     operator = blend.operator

@@ -128,7 +128,7 @@ def test_the_canary_sings_and_dies(files: ParentFiles, monkeypatch: pytest.Monke
     def drifting(self: LiveModel, recipe: Recipe) -> int:
         calls["count"] += 1
         fresh = plain(self, recipe)
-        self._weights["model.norm.weight"].mul_(1 + 0.001 * calls["count"])
+        self._outer["model.norm.weight"].mul_(1 + 0.001 * calls["count"])
         return fresh
 
     with monkeypatch.context() as patch:

@@ -1,0 +1,103 @@
+"""The tensors of layers, each made once however many hops and candidates refer to it."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from evomerge.materialize.merger import Job, Merger, unchanged_source
+from evomerge.recipe import Blend
+
+
+class Key(NamedTuple):
+    """What a tensor is: how it is blended (as JSON), what stands in its place by name, its dtype, the masks' seed."""
+
+    blend: str
+    name: str
+    dtype: str
+    seed: int
+
+
+class Wanted(NamedTuple):
+    """How to make a tensor."""
+
+    blend: Blend
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Made:
+    tensor: nn.Parameter
+    copies: bool
+    """Whether it is a parent's, unchanged."""
+    own: bool
+    """Whether the memory is ours to write to again."""
+
+
+class LayerTensors:
+    """Tensors by what they are.
+
+    Those of the present candidate are all there. Beyond them copies of parents' tensors are kept, the latest used, as
+    far as `room` bytes go. Memory is written to again and again: a search over blends takes that of one model.
+    """
+
+    def __init__(self, merger: Merger, dtype: torch.dtype, room: int, free: Sequence[nn.Parameter] = ()) -> None:
+        """`free` is memory that nobody uses any more."""
+        self._merger = merger
+        self._dtype = dtype
+        self._made: OrderedDict[Key, _Made] = OrderedDict()
+        self._free: dict[tuple[int, ...], list[nn.Parameter]] = {}
+        self._bytes = 0
+        self._room = room
+        for tensor in free:
+            self._free.setdefault(tuple(tensor.shape), []).append(tensor)
+            self._bytes += tensor.nbytes
+
+    def __getitem__(self, key: Key) -> nn.Parameter:
+        """A tensor that was made ready."""
+        return self._made[key].tensor
+
+    def ready(self, wanted: Mapping[Key, Wanted]) -> int:
+        """Make what is missing of these; returns how many that were."""
+        for key in [key for key, made in self._made.items() if key not in wanted and not made.copies]:
+            self._release(key)
+        missing = [key for key in wanted if key not in self._made]
+        for key in wanted:
+            if key in self._made:
+                self._made.move_to_end(key)
+        for key in missing:
+            self._made[key] = self._new(key, wanted)
+        return len(missing)
+
+    def _new(self, key: Key, wanted: Mapping[Key, Wanted]) -> _Made:
+        blend, shape = wanted[key]
+        copies = unchanged_source(blend) is not None
+        stored = self._merger.stored(blend, key.name, getattr(torch, key.dtype), self._dtype)
+        if stored is not None:
+            return _Made(nn.Parameter(stored.view(shape), requires_grad=False), copies, own=False)
+        # Until it is whole nobody knows of it: a merge that fails half-way must not pass for the tensor.
+        buffer = self._buffer(shape, wanted)
+        self._merger.write(Job(blend, key.name, buffer.data.view(-1), getattr(torch, key.dtype), key.seed))
+        return _Made(buffer, copies, own=True)
+
+    def _buffer(self, shape: tuple[int, ...], wanted: Mapping[Key, Wanted]) -> nn.Parameter:
+        size = torch.Size(shape).numel() * self._dtype.itemsize
+        idle = (key for key in list(self._made) if key not in wanted)
+        while not self._free.get(shape) and self._bytes + size > self._room and (key := next(idle, None)):
+            self._release(key)
+        if self._free.get(shape):
+            return self._free[shape].pop()
+        if self._bytes + size > self._room:
+            self._bytes -= sum(tensor.nbytes for tensors in self._free.values() for tensor in tensors)
+            self._free.clear()
+        self._bytes += size
+        empty = torch.empty(shape, dtype=self._dtype, device=self._merger.device)
+        return nn.Parameter(empty, requires_grad=False)
+
+    def _release(self, key: Key) -> None:
+        made = self._made.pop(key)
+        if made.own:
+            self._free.setdefault(tuple(made.tensor.shape), []).append(made.tensor)
