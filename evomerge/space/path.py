@@ -10,7 +10,6 @@ from evomerge.errors import SpecError
 from evomerge.recipe import Parents, Recipe
 from evomerge.space.genes import TOLERANCE, Gene
 from evomerge.space.hops import (
-    SHORTEST,
     Hop,
     HopsSpec,
     anchor_of,
@@ -33,20 +32,21 @@ ON = 0.5
 class PathSpec(HopsSpec):
     """Layers of all parents in sequence, the list repeated, each slot in or out (Akiba et al. 2024, section 3.2).
 
-    `repeats` is how often the list of all layers is laid out. `scaling` says whether every slot has a scale of its own
-    or every pair of layers that may follow each other, which is the paper's matrix.
+    `repeats` is how often the list of all layers is laid out. `ends` says whether the anchor's first and last layer
+    begin and end every path, as in the paper, or any may. `scaling` says whether every slot has a scale of its own or
+    every pair of layers that may follow each other, which is the paper's matrix.
     """
 
     kind: Literal["path"] = "path"
     repeats: int = Field(2, ge=1)
+    ends: Literal["anchor", "free"] = "anchor"
     scaling: Literal["slot", "pair"] = "slot"
 
 
 class PathSpace:
     """A data-flow space bound to its parents; see `SearchSpace`.
 
-    The anchor's first layer begins every path and its last one ends it. Between them run those slots whose gene is
-    above one half; where there are too many or too few, those with the highest genes.
+    Those slots run whose gene is above one half; where there are too many or too few, those with the highest genes.
 
     Raises:
         SpecError: the parents cannot fill the space.
@@ -58,11 +58,12 @@ class PathSpace:
         self.anchor = anchor_of(spec, parents)
         givers = givers_of(spec, parents, self.anchor)
         once = [Hop(name, layer) for name in givers for layer in range(parents.depth_of(name))]
-        self._first, self._last = Hop(self.anchor, 0), Hop(self.anchor, parents.depth_of(self.anchor) - 1)
+        first, last = Hop(self.anchor, 0), Hop(self.anchor, parents.depth_of(self.anchor) - 1)
+        self._front, self._back = ([first], [last]) if spec.ends == "anchor" else ([], [])
         slots = [(turn, hop) for turn in range(spec.repeats) for hop in once]
         # Forced at the beginning, this one would be there twice.
-        self._slots = [slot for slot in slots if slot != (0, self._first)]
-        self._bounds = bounds_of(spec, parents, self.anchor, len(self._slots) + 2)
+        self._slots = [slot for slot in slots if slot != (0, first) or not self._front]
+        self._bounds = bounds_of(spec, parents, self.anchor, len(self._path(range(len(self._slots)))))
         self._names = [f"{hop.name}{f' #{turn + 1}' if turn else ''}" for turn, hop in self._slots]
         self._scales = {key: scale_axis(key, spec) for key in self._scale_keys()}
         included = (Gene(name=f"{name}.in", low=0, high=1, levels=1, kind="binary") for name in self._names)
@@ -100,21 +101,22 @@ class PathSpace:
 
     def _chosen(self, units: Genome) -> list[int]:
         """Places of the slots that run: those that are on, as far as the bounds of depth let them."""
-        low, high = (bound - SHORTEST for bound in self._bounds)
+        low, high = (bound - len(self._front) - len(self._back) for bound in self._bounds)
         ranked = sorted(range(len(units)), key=lambda place: (-units[place], place))
         on = sum(unit > ON for unit in units)
         return sorted(ranked[: min(max(on, low), high)])
 
     def _path(self, chosen: Sequence[int]) -> list[Hop]:
-        return [self._first, *(self._slots[place][1] for place in chosen), self._last]
+        return [*self._front, *(self._slots[place][1] for place in chosen), *self._back]
 
     def _places(self, hops: Sequence[Hop]) -> list[int]:
         """The slots that these hops take, each the first one possible."""
         path = [hop._replace(scale=1.0) for hop in hops]
-        if path[0] != self._first or path[-1] != self._last:
+        begin, end = len(self._front), len(path) - len(self._back)
+        if path[:begin] != self._front or path[end:] != self._back:
             raise SpecError(f"the recipe does not begin and end with the first and the last layer of {self.anchor}")
         chosen: list[int] = []
-        for hop in path[1:-1]:
+        for hop in path[begin:end]:
             later = range(chosen[-1] + 1 if chosen else 0, len(self._slots))
             place = next((place for place in later if self._slots[place][1] == hop), None)
             if place is None:
@@ -125,7 +127,7 @@ class PathSpace:
     def _scale_keys(self) -> list[str]:
         """Names of all scales there are."""
         if self.spec.scaling == "slot":
-            return ["first.scale", *(f"{name}.scale" for name in self._names), "last.scale"]
+            return self._slot_keys(self._names)
         path = self._path(range(len(self._slots)))
         known = dict.fromkeys(path)
         # What never comes after a layer needs no number behind it.
@@ -135,8 +137,12 @@ class PathSpace:
     def _keys(self, chosen: Sequence[int]) -> list[str]:
         """The scale of each hop by name."""
         if self.spec.scaling == "slot":
-            return ["first.scale", *(f"{self._names[place]}.scale" for place in chosen), "last.scale"]
+            return self._slot_keys([self._names[place] for place in chosen])
         return ["", *(_joint(one, other) for one, other in pairwise(self._path(chosen)))]
+
+    def _slot_keys(self, names: Sequence[str]) -> list[str]:
+        forced = [["first"] if self._front else [], ["last"] if self._back else []]
+        return [f"{name}.scale" for name in (*forced[0], *names, *forced[1])]
 
 
 def _joint(one: Hop, other: Hop) -> str:
