@@ -2,6 +2,7 @@
 
 from evomerge.fitness import Design
 from evomerge.plan import Plan
+from evomerge.results import amount
 from evomerge.terminal.units import duration, size
 
 DESIGNS: dict[Design, str] = {
@@ -28,6 +29,8 @@ def plan_text(plan: Plan) -> list[str]:
     ]
     for task in plan.tasks:
         lines.append(f"task       {task.name}: {task.counted}; {', '.join(task.metrics)}")
+    for label, (cost, parent) in plan.costs.items():
+        lines.append(f"size       {label}: {amount(parent, exact=True)} {cost} in an unchanged parent; lower is better")
     lines += _estimator_lines(plan)
     compiled = ", merging compiled" if plan.compiled else ""
     tokens = sum(task.drawn_tokens for task in plan.tasks)
