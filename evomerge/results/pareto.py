@@ -39,6 +39,15 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
     return float(moocore.hypervolume(np.asarray(points, dtype=float), ref=np.asarray(reference), maximise=True))
 
 
+def volumes(front: Sequence[Point], fixed: Sequence[Point], costs: Sequence[bool]) -> dict[str, float]:
+    """Hypervolumes of a front and of fixed points, from the worst fixed value of each coordinate.
+
+    With a cost from the worst of both: smaller models may be worse than all that is fixed, and still be wanted.
+    """
+    reference = worst([*fixed, *(front if any(costs) else ())], costs)
+    return {"front": hypervolume(front, reference), "fixed": hypervolume(fixed, reference)}
+
+
 def crowded_out(points: Sequence[Point], most: int) -> list[int]:
     """Places of at most `most` points of a front: those without which the least hypervolume is lost go first."""
     import moocore

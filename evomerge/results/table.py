@@ -11,7 +11,7 @@ from evomerge.events import Asked
 from evomerge.fitness import Bounds, EstimatorKind, Fitness, bounds_of
 from evomerge.items import PoolName
 from evomerge.recipe import Recipe
-from evomerge.results.pareto import best_fronts, hypervolume, knee, non_dominated, worst
+from evomerge.results.pareto import best_fronts, knee, non_dominated, volumes
 from evomerge.results.reading import read_into
 from evomerge.results.rivals import Rivals
 from evomerge.results.row import Row, Which, optimism
@@ -216,15 +216,12 @@ class Results:
         return optimism([self.rows[number] for number in self.finalists], which, signs)
 
     def hypervolumes(self) -> dict[str, float] | None:
-        """Hypervolume of the front and of the fixed recipes, from where `worst` puts the fixed ones' reference."""
+        """Hypervolume of the front and of the fixed recipes, by the best known values; see `volumes`."""
         fixed = [self._oriented(row) for row in self.baselines if self.known(row)]
         if len(self.objectives) < 2 or not fixed or not self.front:
             return None
-        reference = worst(fixed, [label in self.grader.costs for label in self.objectives])
-        return {
-            "front": hypervolume([self._oriented(row) for row in self.front], reference),
-            "fixed": hypervolume(fixed, reference),
-        }
+        costs = [label in self.grader.costs for label in self.objectives]
+        return volumes([self._oriented(row) for row in self.front], fixed, costs)
 
     def to_json(self) -> dict[str, Any]:
         """The object that `evomerge show --json` prints."""
