@@ -52,11 +52,16 @@ UNEVEN = Anatomy(
 )
 
 
-def test_every_hop_has_the_weights_of_the_layer_it_is_made_from() -> None:
+def test_every_hop_has_the_weights_of_the_layer_it_comes_from() -> None:
     """Layers of one class may differ, dense ones from those with experts, say."""
-    last = Layer(blend=copied(2))
-    mixed = Layer(blend=copied(0), mlp=copied(1))
-    vectors = Blend(operator=TaskArithmetic(), base=Source(parent="base", layer=2), sources=())
-    of_base_alone = Layer(blend=vectors)
-    found = costs_of(stacked([last, last, mixed, of_base_alone], ("embeddings",)), UNEVEN)
-    assert found == {"layers": 4, "parameters": 1000 + 2 * (100 + 400 + 7) + (100 + 300) + (100 + 400 + 7)}
+    first, last = Layer(blend=copied(0)), Layer(blend=copied(2))
+    of_base = Layer(blend=Blend(operator=TaskArithmetic(), base=Source(parent="base", layer=1), sources=()))
+    found = costs_of(stacked([last, last, first, of_base], ("embeddings",)), UNEVEN)
+    assert found == {"layers": 4, "parameters": 1000 + 2 * (100 + 400 + 7) + (100 + 200) + (100 + 300)}
+
+
+def test_a_merge_of_a_merge_has_the_weights_of_the_folders_layers() -> None:
+    stage = stacked([Layer(blend=copied(2)), Layer(blend=copied(0))], ("embeddings",))
+    hops = tuple(Layer(blend=copied(hop)) for hop in (0, 1, 0))
+    recipe = stage.model_copy(update={"parents": {"one": stage}, "layers": hops})
+    assert costs_of(recipe, UNEVEN) == {"layers": 3, "parameters": 1000 + 2 * (100 + 400 + 7) + (100 + 200)}

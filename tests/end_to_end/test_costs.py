@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import DEMO_MODELS, ROOT, Typed, story
+from safetensors.torch import load_file
 from simulated import EXPERTS, GROUPS, PARENTS, SPACE, UNIFORM, go_on, make_world
 
 import evomerge
@@ -106,6 +107,16 @@ def test_a_plan_and_a_score_show_costs(merged: Path, cli: Cli, run_file: Write, 
             assert found.status == 0, found.err
             values = json.loads(found.out)["objectives"]
             assert (values["depth"], values["size"]) == ([6.0, 0.0], [WEIGHTS, 0.0])
+    plain = yaml.safe_load((tmp_path / "M/recipe.yaml").read_text())
+    each = sum(t.numel() for name, t in load_file(DEMO_MODELS / "base/model.safetensors").items() if ".0." in name)
+    layers = plain["layers"]
+    for depth in (4, 8):
+        plain["layers"] = [layers[i % 6] for i in range(depth)]
+        (tmp_path / "deep.yaml").write_text(yaml.safe_dump(plain))
+        found = cli("score", tmp_path / "deep.yaml", "--fitness", fitness, "--json")
+        assert found.status == 0, found.err
+        values = json.loads(found.out)["objectives"]
+        assert (values["depth"], values["size"]) == ([depth, 0.0], [WEIGHTS + (depth - 6) * each, 0.0])
     text = cli("score", DEMO_MODELS / "maths", "--fitness", fitness).out
     assert f"{WEIGHTS:,}" in text
     assert f"{WEIGHTS:,} ±" not in text
