@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from evomerge.fitness import Design
 from evomerge.plan import Plan
+from evomerge.results import amount
 from evomerge.space import Gene
 from evomerge.terminal.units import duration, size
 
@@ -34,6 +35,8 @@ def plan_text(plan: Plan) -> list[str]:
     ]
     for task in plan.tasks:
         lines.append(f"task       {task.name}: {task.counted}; {', '.join(task.metrics)}")
+    for label, (cost, parent) in plan.costs.items():
+        lines.append(f"size       {label}: {amount(parent, exact=True)} {cost} in an unchanged parent; lower is better")
     lines += _estimator_lines(plan)
     compiled = ", merging compiled" if plan.compiled else ""
     tokens = sum(task.drawn_tokens for task in plan.tasks)

@@ -133,7 +133,7 @@ def test_budgets_are_hard(cli: Cli, run_file: Write, tmp_path: Path) -> None:
     assert cli("search", run_file("s.yaml", budget={"seconds": 2.0}), "--out", run).status == 0
     assert time.monotonic() - started < 30
     asked = [event for event in events(run) if event["kind"] == "asked"]
-    assert len(asked) > 20
+    assert len(asked) > 6, "more than the parents"
 
 
 def test_every_rival_is_confirmed_however_small_the_budget(cli: Cli, run_file: Write, tmp_path: Path) -> None:
