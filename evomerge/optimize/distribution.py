@@ -38,24 +38,11 @@ class Distribution:
         idle = [0.5] if len(self._coordinates.real) == 1 else []
         x0 = np.clip([*self._coordinates.start(start, sigma), *idle], 0.02, 0.98)
         self._real = np.array([*self._coordinates.real, *self._coordinates.real[: len(idle)]])
-        options: dict[str, Any] = {
-            "bounds": [0, 1],
-            "popsize": population,
-            "seed": math.nan,
-            "randn": lambda *shape: rng.standard_normal(shape),
-            "CMA_diagonal": len(self._coordinates.real) > DIAGONAL_FROM,
-            # From 300 dimensions pycma's default step-size rule draws from the global generator.
-            "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,
-            "verbose": -9,
-            "verb_log": 0,
-        }
         self._margin: Margin | None = None
         if not self._real.all():
-            # pycma's own integers would draw from the global generator.
             alpha = 1 / (len(genes) * population)
             self._margin = Margin(self._coordinates, alpha, cma.BoundTransform([0, 1]).inverse)
-            options["minstd"] = [*self._margin.least, *[0.0 for _ in idle]]
-        self._strategy = cma.CMAEvolutionStrategy(x0, sigma, options)
+        self._strategy = cma.CMAEvolutionStrategy(x0, sigma, self._options(rng, population))
 
     @property
     def spread(self) -> float:
@@ -84,3 +71,22 @@ class Distribution:
         if self._margin is not None:
             count = len(self._coordinates.real)
             self._strategy.mean[:count] = self._margin.kept(self._strategy.mean[:count], self._strategy.stds[:count])
+
+    def _options(self, rng: np.random.Generator, population: int) -> dict[str, Any]:
+        import cma
+
+        options: dict[str, Any] = {
+            "bounds": [0, 1],
+            "popsize": population,
+            "seed": math.nan,
+            "randn": lambda *shape: rng.standard_normal(shape),
+            "CMA_diagonal": len(self._coordinates.real) > DIAGONAL_FROM,
+            # From 300 dimensions pycma's default step-size rule draws from the global generator.
+            "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA,
+            "verbose": -9,
+            "verb_log": 0,
+        }
+        if self._margin is not None:
+            # pycma's own integers would draw from the global generator.
+            options["minstd"] = [*self._margin.least, *[0.0] * (len(self._real) - len(self._margin.least))]
+        return options

@@ -1,5 +1,6 @@
 """Genes that are no real numbers: planted optima are found, nothing freezes, neighbours are near."""
 
+import math
 from itertools import pairwise
 from statistics import NormalDist
 
@@ -197,3 +198,20 @@ def test_cma_pays_for_no_point_twice_where_points_can_be_counted() -> None:
     asked = loop.run(120)
     assert len(set(asked)) == 120
     assert (1.0,) * 10 in asked
+
+
+@pytest.mark.parametrize(("name", "share"), [("cma", 0.5), ("nsga2", 1), ("tpe", 0.3), ("random", 1)])
+@pytest.mark.parametrize("objectives", [1, 2])
+@pytest.mark.parametrize(
+    "genes",
+    [bits(1), categories(1, 2), bits(3), integers(1, 4) + bits(1) + categories(1, 2)],
+    ids=["1", "c", "3", "icb"],
+)
+def test_a_space_with_few_points_never_stops_it(
+    name: str, share: float, objectives: int, genes: tuple[Gene, ...]
+) -> None:
+    """At least this share of them is found, and once everything is known it goes on asking."""
+    fitness = Fitness(objectives={str(i): Objective(task="t") for i in range(objectives)})
+    build = Build(SPECS[name], genes, objectives, ((0.0,) * len(genes),), fitness.scalar, 3)
+    asked = Loop(build(), objectives).run(150, width=3)
+    assert len(set(asked)) >= share * math.prod((gene.levels or 0) + 1 for gene in genes)
