@@ -55,6 +55,8 @@ def search(
         Interrupted: after Ctrl-C or SIGTERM; `resume` goes on.
         RunError: the run cannot go on.
     """
+    from evomerge.plan import PROBE
+
     run = load_run(spec) if isinstance(spec, Path) else anchored(spec, Path.cwd())
     RunStore.refuse_existing(out)
     evaluator = factory(run, scorer, listener).build()
@@ -62,6 +64,8 @@ def search(
     resolved = with_defaults(run, parents)
     check_calibration(run, evaluator.table)
     space = bind(run.space, parents)
+    # Whether this model class can have such layers at all is known once one candidate is there.
+    evaluator.live.load(space.decode((PROBE,) * len(space.genes)))
     wanted = wanted_genomes(run, space, parents)
     start = starting_points(wanted, space, parents)
     file = RunFile(evomerge=__version__, spec=resolved, parents=parents, start=wanted, scorer=_name_of(scorer))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DEMO_MODELS, ROOT, Typed, small_fitness
+from conftest import DEMO_MODELS, ROOT, Typed
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
