@@ -27,7 +27,7 @@ def watched(work: "Callable[[Listener], Any]", *, quiet: bool = False) -> Any:
 
     ticker = Ticker(console(err=True))
     try:
-        return work(QUIET if quiet else Listener(ticker.say, ticker.watch))
+        return work(QUIET if quiet else Listener(ticker.say, ticker.watch, ticker.enter))
     finally:
         ticker.close()
 
@@ -35,17 +35,33 @@ def watched(work: "Callable[[Listener], Any]", *, quiet: bool = False) -> Any:
 def conduct(run: Path, work: "Callable[[Listener], Results]") -> None:
     """Search, resume or confirm, and show what came of it, also when it was stopped half-way."""
     try:
-        show_results(watched(work))
+        show_results(watched(work), run)
     except Interrupted:
         from evomerge.assemble import load
 
-        show_results(load(run))
+        show_results(load(run), run)
         raise
     typer.echo(f"next: evomerge report {run}; evomerge export {run} --pick best --out MODEL")
 
 
-def show_results(results: "Results") -> None:
-    """Print what a run has found."""
+def show_results(results: "Results", run: Path) -> None:
+    """Print what a run has found, and which of its stages that is."""
+    from evomerge.assemble import stage_of
     from evomerge.terminal import show
 
     show(console(), results)
+    keys = stage_keys(run, results)
+    if keys:
+        more = f"; go on with: evomerge resume {run}" if keys["state"] == "stopped" else ""
+        typer.echo(f"{run}: {stage_of(run)}{more}")
+
+
+def stage_keys(run: Path, results: "Results") -> dict[str, Any]:
+    """What `show --json` says otherwise, or besides, of a run in stages; nothing of another."""
+    from evomerge.assemble import stage_of
+
+    stage = stage_of(run)
+    if stage is None:
+        return {}
+    over = results.status != "finished" or stage.number == stage.of
+    return {"state": results.status if over else "stopped", "stage": stage._asdict()}

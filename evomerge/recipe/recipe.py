@@ -129,6 +129,11 @@ class Recipe(Value):
             plain.pop("seed", None)  # Only DARE's masks depend on it.
         return digest_of(_renamed(plain, names))
 
+    def only_used(self) -> "Recipe":
+        """The recipe without the parents that it takes nothing from."""
+        used = self.used() | {self.template}
+        return self.model_copy(update={"parents": {name: p for name, p in self.parents.items() if name in used}})
+
     def over(self, parents: "Parents", names: dict[str, str]) -> "Recipe":
         """The same recipe over `parents`, where its models have other `names` (by the names here).
 
