@@ -59,9 +59,12 @@ def show_results(results: "Results", run: Path) -> None:
 def stage_keys(run: Path, results: "Results") -> dict[str, Any]:
     """What `show --json` says otherwise, or besides, of a run in stages; nothing of another."""
     from evomerge.assemble import stage_of
+    from evomerge.store import RunStore
 
     stage = stage_of(run)
     if stage is None:
         return {}
-    over = results.status != "finished" or stage.number == stage.of
-    return {"state": results.status if over else "stopped", "stage": stage._asdict()}
+    state = results.status
+    if state == "finished" and stage.number < stage.of:
+        state = "running" if RunStore.in_use(run) else "stopped"
+    return {"state": state, "stage": stage._asdict()}

@@ -47,8 +47,8 @@ def _summary(results: Results, row: Row, recipe: Recipe) -> str:
     assert run.optimizer is not None, "resolved when the run was opened"
     kind = run.optimizer.kind
     return (
-        f"A merge of {len(recipe.folders())} models ({', '.join(kinds)}) in {recipe.dtype}, made without training. It is"
-        f" candidate {row.number} of a search over {len(results.state.finished())} candidates by evomerge ({kind})."
+        f"A merge of {len(recipe.folders())} models ({', '.join(kinds)}) in {recipe.dtype}, made without training. It"
+        f" is candidate {row.number} of a search over {len(results.state.finished())} candidates by evomerge ({kind})."
         " `recipe.yaml` says what goes where; `evomerge merge recipe.yaml --out DIR` gives these weights again."
     )
 
