@@ -233,7 +233,7 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
     assert run.optimizer is not None, "resolved when the run was opened"
     build = Build(
         spec=run.optimizer,
-        dimension=len(space.genes),
+        genes=space.genes,
         objectives=len(run.fitness.objectives),
         seeds=tuple(start.seeds),
         scalar=run.fitness.scalar,
