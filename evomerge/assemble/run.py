@@ -63,7 +63,7 @@ def prepare(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
     evaluator = factory(run, scorer, listener).build()
     parents = evaluator.live.files.parents
     resolved = with_defaults(run, parents)
-    check_calibration(run, evaluator.scorer.table)
+    check_calibration(run, evaluator.table)
     space = bind(run.space, parents)
     wanted = wanted_genomes(run, space, parents)
     start = starting_points(wanted, space, parents)
@@ -79,7 +79,7 @@ def begin(prepared: Prepared, out: Path, listener: Listener) -> Results:
         Interrupted: after Ctrl-C or SIGTERM; `resume` goes on.
         RunError: the run cannot go on.
     """
-    store = RunStore.create(out, prepared.file, prepared.evaluator.scorer.table)
+    store = RunStore.create(out, prepared.file, prepared.evaluator.table)
     try:
         session = _opened(store, prepared.evaluator, prepared.file.spec.budget, listener)
         return _finished(session, _study(session, prepared.start, listener))
@@ -208,7 +208,7 @@ def _reopened_evaluator(
             raise SpecError(
                 f"{store.folder}: {name} at {parent.shown()} has changed since the run was opened; restore it"
             )
-    if not evaluator.scorer.table.same_items(store.table):
+    if not evaluator.table.same_items(store.table):
         raise SpecError(f"{store.folder}: the tasks have other items than when the run was opened; restore their data")
     return evaluator
 
