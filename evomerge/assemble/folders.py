@@ -66,8 +66,8 @@ class StagedRun:
 
     @property
     def begun(self) -> int:
-        """How many stages have a run folder."""
-        return sum((self.stage(place) / SPEC).is_file() for place in range(self.count))
+        """How many stages have begun. Folders of those before the last one may have been deleted."""
+        return max((place + 1 for place in range(self.count) if (self.stage(place) / SPEC).is_file()), default=0)
 
     def stage(self, place: int) -> Path:
         """The run folder of a stage (from 0)."""

@@ -118,10 +118,10 @@ def load(out: Path, estimator: EstimatorKind | None = None) -> Results:
 
 
 def stage_of(out: Path) -> Stage | None:
-    """Where a run in stages stands; None if `out` is no such run."""
-    if not is_staged(out):
+    """Where a run in stages stands; None if `out` is no such run, or none of its stages has begun."""
+    staged = StagedRun.load(out) if is_staged(out) else None
+    if staged is None or not staged.begun:
         return None
-    staged = StagedRun.load(out)
     return Stage(staged.file.spec.names[staged.begun - 1], staged.begun, staged.count)
 
 

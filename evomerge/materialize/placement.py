@@ -90,6 +90,7 @@ class HeldParents:
         self._placement = placement
         self._device = device
         self._held: dict[tuple[str, str], Tensor] = {}
+        self._contents = {name: model.content() for name, model in files.models.items()}
         host = torch.device("cpu")
         source = self if device == host else HeldParents(files, MAPPED, host)
         self._merger = Merger(source.read, self.mask_key, host)
@@ -111,7 +112,7 @@ class HeldParents:
 
     def mask_key(self, source: Source, name: str, seed: int) -> int:
         """Where an expert's mask begins: a function of the seed, the expert's content and the tensor alone."""
-        digest = self._files.models[source.parent].content()
+        digest = self._contents[source.parent]
         moved = self._files.anatomy.in_layer(name, source.layer)
         text = f"{seed}/{digest}/{moved}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little", signed=True)

@@ -121,9 +121,10 @@ class Recipe(Value):
 
     def digest(self) -> str:
         """Content address: of the parents' files and what is done with them, never of paths or names."""
-        plain = self.to_plain()
-        names = {name: parent.content() or f"name:{name}" for name, parent in self.parents.items()}
-        plain["parents"] = sorted(names[name] for name in self.used() | {self.template})
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True, exclude={"parents"})
+        used = self.used() | {self.template}
+        names = {name: self.parents[name].content() or f"name:{name}" for name in used}
+        plain["parents"] = sorted(names.values())
         plain["template"] = names[self.template]
         if not any(isinstance(blend.operator, DareTies) for blend in self.blends()):
             plain.pop("seed", None)  # Only DARE's masks depend on it.
