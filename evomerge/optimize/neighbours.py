@@ -25,9 +25,9 @@ class Neighbours:
     Where all genes are discrete, `known` points and those given before are not given again.
     """
 
-    def __init__(self, genes: Sequence[Gene], *, seed: int, known: Collection[Genome] = ()) -> None:
+    def __init__(self, genes: Sequence[Gene], rng: np.random.Generator, known: Collection[Genome] = ()) -> None:
         self._genes = genes
-        self._rng = np.random.default_rng((seed, 1))
+        self._rng = rng
         self._points = qmc.Sobol(len(genes), scramble=True, rng=self._rng)
         self._chances = {
             "binary": min(0.5, FLIPS / max(1, len(of_kind(genes, "binary")))),

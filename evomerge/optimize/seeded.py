@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from evomerge.optimize import Optimizer
 from evomerge.optimize.checks import latest
 from evomerge.optimize.neighbours import Neighbours
@@ -83,5 +85,6 @@ class Seeded:
     def _neighbours(self, count: int) -> list[Genome]:
         """Points around the best seeds, in turn."""
         centres = [o.genome for o in self._rank(self._told)[:CENTRES] if o.genome is not None]
-        near = Neighbours(self._design.genes, seed=self._design.seed, known=[o.genome for o in self._told if o.genome])
+        rng = np.random.default_rng((self._design.seed, 1))
+        near = Neighbours(self._design.genes, rng, [o.genome for o in self._told if o.genome is not None])
         return [near.next_to(centres[index % len(centres)]) for index in range(count)]

@@ -24,7 +24,7 @@ __all__ = [
 
 
 def _kind(value: Any) -> Any:
-    return value.get("kind", "blend") if isinstance(value, dict) else value.kind
+    return value.get("kind", "blend") if isinstance(value, dict) else getattr(value, "kind", "blend")
 
 
 SpaceSpec: TypeAlias = Annotated[

@@ -1,7 +1,6 @@
 """What every optimiser keeps to, whatever it is: one suite, run on all of them."""
 
 import json
-import math
 import os
 import random
 import subprocess
@@ -45,14 +44,11 @@ def genes_of(name: str, dimension: int = 4) -> tuple[Gene, ...]:
     return tuple(KINDS[i % 4] if name.endswith("mixed") else REAL for i in range(dimension))
 
 
-def built(name: str, genes: tuple[Gene, ...], objectives: int, seeds: tuple[Genome, ...], seed: int = 3) -> Optimizer:
-    fitness = Fitness(objectives={str(i): Objective(task="t") for i in range(objectives)})
-    return Build(SPECS[name.split()[0]], genes, objectives, seeds, fitness.scalar, seed)()
-
-
 def build(name: str, objectives: int = 1, *, dimension: int = 4, seed: int = 3, seeded: bool = True) -> Optimizer:
+    fitness = Fitness(objectives={str(i): Objective(task="t") for i in range(objectives)})
     seeds = tuple(s[:dimension] for s in SEEDS) if seeded and dimension <= 4 else ()
-    return built(name, genes_of(name, dimension), objectives, seeds, seed)
+    genes = genes_of(name, dimension)
+    return Build(SPECS[name.split()[0]], genes, objectives, seeds, fitness.scalar, seed)()
 
 
 @pytest.mark.parametrize(("name", "objectives"), CASES)
@@ -292,13 +288,3 @@ def test_recommendations_are_genomes(name: str, objectives: int) -> None:
         assert loop.optimizer.recommend()
     if name.startswith("cma") and objectives == 1:
         assert len(loop.optimizer.recommend()) == 2
-
-
-@pytest.mark.parametrize(("name", "share"), [("cma", 0.5), ("nsga2", 1), ("tpe", 0.3), ("random", 1)])
-@pytest.mark.parametrize("objectives", [1, 2])
-@pytest.mark.parametrize("few", ["binary", "categorical", "binary binary binary", "integer binary categorical"])
-def test_a_space_with_few_points_never_stops_it(name: str, share: float, objectives: int, few: str) -> None:
-    """At least this share of them is found, and once everything is known it goes on asking."""
-    genes = tuple(gene for kind in few.split() for gene in KINDS if gene.kind == kind)
-    loop = Loop(built(name, genes, objectives, ((0.0,) * len(genes),)), objectives)
-    assert len(set(loop.run(150, width=3))) >= share * math.prod((gene.levels or 0) + 1 for gene in genes)

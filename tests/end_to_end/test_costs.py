@@ -145,6 +145,27 @@ def test_every_optimiser_bears_a_cost_that_never_changes(
         assert story(run) == whole, f"cut after {cut} of {len(lines)} lines"
 
 
+def test_a_front_of_quality_against_depth(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    """One model with layers left out: whatever came out is as deep, and as large, as its recipe says."""
+    objectives = {"lists": {"task": "lists", "metric": "acc"}, "depth": {"cost": "layers"}}
+    models = {"experts": {"lists": str(DEMO_MODELS / "lists")}, "base": str(DEMO_MODELS / "base")}
+    fitness = costly(objectives=objectives, search=24)
+    path = run_file(models=models, space="prune-layers", fitness=fitness, budget={"evaluations": 30})
+    found = cli("search", path, "--out", tmp_path / "RUN")
+    assert found.status == 0, found.err
+    results = load(tmp_path / "RUN")
+    depths = {row.number: row.confirmed["depth"][0] for row in results.front if row.confirmed}
+    assert len(set(depths.values())) == len(results.front) >= 2
+    assert all(depth == len(results.recipe(number).layers) for number, depth in depths.items())
+    smallest = results.pick("depth")
+    assert depths[smallest.number] == min(depths.values()) < 6
+    gaps = results.best_parent(smallest)
+    assert gaps["depth"][1] == (min(depths.values()) - 6, 0.0)
+    assert gaps["lists"][1][1] > 0
+    told = {o.number: o.utilities for event in results.state.told for o in event.observations}
+    assert (told[smallest.number] or ())[1] == -min(depths.values()) / 6
+
+
 class Norms:
     """A scorer of one's own."""
 
