@@ -15,6 +15,7 @@ from evomerge.evaluate import Evaluator
 from evomerge.fitness import EstimatorSpec
 from evomerge.items import POOLS, Cost, ItemTable, Split
 from evomerge.optimize import RECOMMENDED
+from evomerge.recipe import Recipe
 from evomerge.results import FINALISTS, MOST_FINALISTS
 from evomerge.space import Gene, SearchSpace
 from evomerge.spec import Budget, RunSpec
@@ -228,7 +229,7 @@ def _parents(files: ParentFiles) -> tuple[ParentPlan, ...]:
             path=parent.shown(),
             digest=parent.content() or "",
             parameters=files.anatomy.parameters,
-            dtype=files.checkpoints[name].main_dtype,
+            dtype=parent.dtype if isinstance(parent, Recipe) else files.checkpoints[name].main_dtype,
         )
         for name, parent in files.parents.models.items()
     )

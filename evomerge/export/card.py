@@ -1,12 +1,12 @@
 """The model card of an exported merge: parents, numbers, and how to make it again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
 from evomerge.items import PoolName
-from evomerge.recipe import Blend, Folder, Recipe, Slerp
+from evomerge.recipe import Blend, Folder, Parent, Recipe, Slerp
 from evomerge.results import RIVALS, Results, Row, Which, difference, number
 
 AGAIN = """\
@@ -41,24 +41,33 @@ def _front_matter(recipe: Recipe) -> str:
 
 
 def _summary(results: Results, row: Row, recipe: Recipe) -> str:
-    kinds = sorted({blend.operator.kind for blend in recipe.blends()})
+    merges = [recipe, *(parent for _, parent in _everything(recipe) if isinstance(parent, Recipe))]
+    kinds = sorted({blend.operator.kind for merge in merges for blend in merge.blends()})
     run = results.file.spec
     assert run.optimizer is not None, "resolved when the run was opened"
     kind = run.optimizer.kind
     return (
-        f"A merge of {len(recipe.parents)} models ({', '.join(kinds)}) in {recipe.dtype}, made without training. It is"
-        f" candidate {row.number} of a search over {len(results.state.finished())} candidates by evomerge ({kind})."
+        f"A merge of {len(recipe.folders())} models ({', '.join(kinds)}) in {recipe.dtype}, made without training. It"
+        f" is candidate {row.number} of a search over {len(results.state.finished())} candidates by evomerge ({kind})."
         " `recipe.yaml` says what goes where; `evomerge merge recipe.yaml --out DIR` gives these weights again."
     )
 
 
 def _parents(recipe: Recipe) -> str:
     lines = ["| name | model | content |", "|---|---|---|"]
-    for name, parent in recipe.parents.items():
+    for name, parent in _everything(recipe):
         digest = (parent.content() or "")[: len("sha256:") + 12]
         shown = parent.hub or Path(parent.path).name if isinstance(parent, Folder) else parent.shown()
         lines.append(f"| {name} | {shown} | `{digest}` |")
     return "\n".join(lines)
+
+
+def _everything(recipe: Recipe, owner: str = "") -> Iterator[tuple[str, Parent]]:
+    """The models that a recipe merges, each merge among them followed by what it is made of."""
+    for name, parent in recipe.parents.items():
+        yield owner + name, parent
+        if isinstance(parent, Recipe):
+            yield from _everything(parent, f"{owner}{name}: ")
 
 
 def _recipe(recipe: Recipe) -> str:

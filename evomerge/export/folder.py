@@ -35,7 +35,7 @@ def export_run(
         SpecError: `out` exists and `force` is not given; only `mergekit` is wanted and has no words for the recipe.
         RunError: the disk is full.
     """
-    recipe = only_used(results.recipe(row.number))
+    recipe = results.recipe(row.number).only_used()
     remarks: list[str] = []
     wanted = {*formats} | ({"model", "mergekit"} if "all" in formats else set())
     with _room(out), whole_folder(out, force=force, keep=[results.store.folder, *_folders(files)]) as folder:
@@ -76,7 +76,7 @@ def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
         merger.write(Job.of(recipe, files.anatomy.places[name], name, merged))
         return merged
 
-    write_model(folder, files.template, files.disk[files.parents.template], recipe.dtype, tensor)
+    write_model(folder, files.template, files.disk[files.lender], recipe.dtype, tensor)
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
@@ -89,12 +89,6 @@ def write_run(path: Path, results: Results) -> None:
     """The run file of a search, with every default written out, which `evomerge search` reads."""
     plain = results.file.spec.model_dump(mode="json", exclude_none=True)
     path.write_text(yaml.dump(plain, Dumper=_Compact, sort_keys=False, allow_unicode=True, width=120))
-
-
-def only_used(recipe: Recipe) -> Recipe:
-    """The recipe without the parents that it takes nothing from."""
-    used = recipe.used() | {recipe.template}
-    return recipe.model_copy(update={"parents": {name: p for name, p in recipe.parents.items() if name in used}})
 
 
 def _folders(files: ParentFiles) -> list[Path]:

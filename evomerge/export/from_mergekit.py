@@ -49,7 +49,7 @@ def mergekit_models(plain: Mapping[str, Any], where: Path) -> Models:
     models = dict.fromkeys(str(source["model"]) for source in sources)
     names = expert_names([model for model in models if model != base])
     found = {name: parent_source(model, where) for name, model in names.items()}
-    return Models(base=None if base is None else parent_source(str(base), where), experts=found)
+    return Models(base=None if base is None else parent_source(str(base), where), experts=dict(found))
 
 
 def from_mergekit(plain: Mapping[str, Any], where: Path, files: ParentFiles) -> Recipe:
@@ -80,7 +80,7 @@ class _Reader:
         self.files = files
         self.slices = _slices(plain, files.parents.layers)
         models = mergekit_models(plain, where)
-        by_path = {path: name for name, path in models.experts.items()}
+        by_path = {source: name for name, source in models.experts.items() if isinstance(source, str)}
         self.names = {}
         for source in (source for part in self.slices for source in part["sources"]):
             model = str(source["model"])
