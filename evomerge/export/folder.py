@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import torch
 import yaml
 
-from evomerge.checkpoint import ParentFiles, whole_folder, write_model, write_sums
+from evomerge.checkpoint import ParentFiles, whole_folder, write_sums
 from evomerge.errors import RunError, SpecError
 from evomerge.export.card import model_card
 from evomerge.export.to_mergekit import caveat, to_mergekit
-from evomerge.materialize import MAPPED, HeldParents, Job, Merger
+from evomerge.export.weights import write_weights
 from evomerge.recipe import Recipe
 from evomerge.results import Results, Row
 from evomerge.values import digest_of
@@ -62,21 +61,6 @@ def export_recipe(recipe: Recipe, files: ParentFiles, out: Path, *, force: bool 
         write_weights(folder, recipe, files)
         write_recipe(folder / RECIPE, recipe)
         write_sums(folder)
-
-
-def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
-    """Merge tensor by tensor into safetensors files, on the CPU: the same bytes on every machine."""
-    cpu = torch.device("cpu")
-    held = HeldParents(files, MAPPED, cpu)
-    merger = Merger(held.read, held.mask_key, cpu)
-    dtype = getattr(torch, recipe.dtype)
-
-    def tensor(name: str) -> torch.Tensor:
-        merged = torch.empty(files.anatomy.shapes[name], dtype=dtype)
-        merger.write(Job.of(recipe, files.anatomy.places[name], name, merged))
-        return merged
-
-    write_model(folder, files.template, files.disk[files.parents.template], recipe.dtype, tensor)
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
