@@ -43,7 +43,6 @@ MORE: dict[str, dict[str, object]] = {
     "qwen3_moe": GROUPED | {"num_experts": 4, "moe_intermediate_size": 16, "head_dim": 8, "num_experts_per_tok": 2},
     "olmo": GROUPED,
     "nemotron": GROUPED,
-    "gptj": {"vocab_size": 512, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128, "rotary_dim": 4},
     "gpt_bigcode": {"vocab_size": 512, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
     "smollm3": GROUPED,
     "glm4": GROUPED | {"head_dim": 8},

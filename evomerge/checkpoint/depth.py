@@ -50,6 +50,4 @@ def renumbered(name: str, layer: int) -> str:
 
 
 def _by_layer(key: str, values: object, depth: int) -> bool:
-    return (
-        isinstance(values, list | tuple) and len(values) == depth and key not in NOT_BY_LAYER and "token" not in key
-    )
+    return isinstance(values, list | tuple) and len(values) == depth and key not in NOT_BY_LAYER and "token" not in key

@@ -89,7 +89,9 @@ def _deviation(model: PreTrainedModel, layers: Sequence[nn.Module]) -> float:
 def _scaled_by(scale: float) -> Callable[..., Any]:
     """A hook that multiplies the residual stream before a layer."""
 
-    def hook(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def hook(
+        _: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if positional:
             return (positional[0] * scale, *positional[1:]), named
         return positional, {**named, "hidden_states": named["hidden_states"] * scale}
