@@ -11,6 +11,7 @@ import yaml
 from evomerge.checkpoint import ParentFiles, whole_folder, write_sums
 from evomerge.errors import RunError, SpecError
 from evomerge.export.card import model_card
+from evomerge.export.rounding import rounding_remark
 from evomerge.export.to_mergekit import caveat, to_mergekit
 from evomerge.export.weights import write_weights
 from evomerge.recipe import Recipe
@@ -31,11 +32,13 @@ def export_run(
     Returns remarks the user should read.
 
     Raises:
-        SpecError: `out` exists and `force` is not given; only `mergekit` is wanted and has no words for the recipe.
+        SpecError: `out` exists and `force` is not given; only `mergekit` is wanted and has no words for the recipe; the
+            models cannot have such layers or scales.
         RunError: the disk is full.
     """
     recipe = only_used(results.recipe(row.number))
     remarks: list[str] = []
+    note = None
     wanted = {*formats} | ({"model", "mergekit"} if "all" in formats else set())
     with _room(out), whole_folder(out, force=force, keep=[results.store.folder, *_folders(files)]) as folder:
         write_recipe(folder / RECIPE, recipe)
@@ -43,24 +46,26 @@ def export_run(
         if "mergekit" in wanted:
             remarks += _write_mergekit(folder / MERGEKIT, recipe, files, insist=wanted == {"mergekit"})
         if "model" in wanted:
-            write_weights(folder, recipe, files)
-        (folder / "README.md").write_text(model_card(results, row, recipe, out))
+            note = _write_model(folder, recipe, files)
+            remarks += [note] if note else []
+        (folder / "README.md").write_text(model_card(results, row, recipe, out, note=note))
         (folder / "reproduce.json").write_text(json.dumps(_how(results, row, out), indent=2, ensure_ascii=False) + "\n")
         write_sums(folder)
     return remarks
 
 
-def export_recipe(recipe: Recipe, files: ParentFiles, out: Path, *, force: bool = False) -> None:
-    """Merge a recipe to a model folder, without a search.
+def export_recipe(recipe: Recipe, files: ParentFiles, out: Path, *, force: bool = False) -> list[str]:
+    """Merge a recipe to a model folder, without a search; returns remarks the user should read.
 
     Raises:
-        SpecError: `out` exists and `force` is not given.
+        SpecError: `out` exists and `force` is not given, or the models cannot have such layers or scales.
         RunError: the disk is full.
     """
     with _room(out), whole_folder(out, force=force, keep=_folders(files)) as folder:
-        write_weights(folder, recipe, files)
+        note = _write_model(folder, recipe, files)
         write_recipe(folder / RECIPE, recipe)
         write_sums(folder)
+    return [note] if note else []
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
@@ -79,6 +84,12 @@ def only_used(recipe: Recipe) -> Recipe:
     """The recipe without the parents that it takes nothing from."""
     used = recipe.used() | {recipe.template}
     return recipe.model_copy(update={"parents": {name: p for name, p in recipe.parents.items() if name in used}})
+
+
+def _write_model(folder: Path, recipe: Recipe, files: ParentFiles) -> str | None:
+    """Write the weights; what rounding them does, if anything."""
+    write_weights(folder, recipe, files)
+    return rounding_remark(recipe, files, folder)
 
 
 def _folders(files: ParentFiles) -> list[Path]:
