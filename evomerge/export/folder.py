@@ -98,7 +98,7 @@ def _folders(files: ParentFiles) -> list[Path]:
 
 def _write_mergekit(path: Path, recipe: Recipe, files: ParentFiles, *, insist: bool) -> list[str]:
     try:
-        plain = to_mergekit(recipe, files.anatomy)
+        plain = to_mergekit(recipe, files)
     except SpecError as error:
         if insist:
             raise

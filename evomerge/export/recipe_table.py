@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from evomerge.recipe import COMPONENTS, Blend, Layer, Recipe, Slerp, Source
+from evomerge.export.passthrough import copied
+from evomerge.recipe import Blend, Recipe, Slerp, Source
 
 
 class _Place(NamedTuple):
@@ -14,7 +15,7 @@ class _Place(NamedTuple):
 
 def recipe_table(recipe: Recipe) -> str:
     """Weights by place, parents across (a density below one in brackets); for a path of copies, runs of layers."""
-    single = [_single(layer) for layer in recipe.layers]
+    single = [copied(layer) for layer in recipe.layers]
     moved = any(source is None or source.layer != place for place, source in enumerate(single))
     steps = [source for source in single if source is not None]
     if len(steps) == len(single) and (moved or _scaled(recipe)):
@@ -40,14 +41,6 @@ def _inner(recipe: Recipe) -> list[_Place]:
 
 def _scaled(recipe: Recipe) -> bool:
     return any(layer.scale != 1.0 for layer in recipe.layers)
-
-
-def _single(layer: Layer) -> Source | None:
-    """The one source that all of a layer is a plain copy of, if there is one."""
-    blends = [layer.part(component) for component in COMPONENTS]
-    first = blends[0].sources[0] if blends[0].sources else None
-    plain = all(blend.operator.kind == "linear" and blend.sources == (first,) for blend in blends)
-    return first if plain and first is not None and first.weight == 1.0 else None
 
 
 def _path(recipe: Recipe, steps: Sequence[Source]) -> str:

@@ -24,7 +24,7 @@ class Weights:
         self._merger = merger
         self._origins = recipe.origins()
         self._gains = recipe.gains()
-        self._lasts = _lasts(files) if self.folded else ()
+        self._lasts = lasts_of(files) if self.folded else ()
 
     @property
     def folded(self) -> bool:
@@ -59,7 +59,7 @@ class Weights:
         return None if self._gains[layer] == 1.0 else self._lasts[self._origins[layer]].get(name)
 
 
-def _lasts(files: ParentFiles) -> tuple[dict[str, Last], ...]:
+def lasts_of(files: ParentFiles) -> tuple[dict[str, Last], ...]:
     """For each layer of a model folder the tensors that its contribution is proportional to, by name in the layer."""
     layers = blank_model(read_config(files.template)).get_submodule(files.anatomy.stack).children()
     return tuple({last.name: last for last in last_of(layer)} for layer in layers)
