@@ -12,7 +12,7 @@ from evomerge.checkpoint import ParentFiles, whole_folder, write_sums
 from evomerge.errors import RunError, SpecError
 from evomerge.export.card import model_card
 from evomerge.export.rounding import rounding_remark
-from evomerge.export.to_mergekit import caveat, to_mergekit
+from evomerge.export.to_mergekit import caveats, to_mergekit
 from evomerge.export.weights import write_weights
 from evomerge.recipe import Recipe
 from evomerge.results import Results, Row
@@ -103,10 +103,10 @@ def _write_mergekit(path: Path, recipe: Recipe, files: ParentFiles, *, insist: b
         if insist:
             raise
         return [f"no {path.name}: {error}"]
-    note = caveat(recipe)
-    head = f"# {note}.\n" if note else ""
+    notes = caveats(recipe, files)
+    head = "".join(f"# {note}.\n" for note in notes)
     path.write_text(head + yaml.dump(plain, Dumper=_Compact, sort_keys=False, width=120))
-    return [f"{path.name}: {note}"] if note else []
+    return [f"{path.name}: {note}" for note in notes]
 
 
 def _how(results: Results, row: Row, out: Path) -> dict[str, Any]:

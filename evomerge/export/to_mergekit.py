@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, TypeAlias
 
-from evomerge.checkpoint import Anatomy, ParentFiles
+from evomerge.checkpoint import Anatomy, ParentFiles, read_config
 from evomerge.errors import SpecError
 from evomerge.export.passthrough import copied, passthrough_slices
 from evomerge.recipe import COMPONENTS, NEEDS_BASE, Blend, DareTies, Linear, Operator, Recipe, Slerp, Ties
@@ -28,19 +28,26 @@ def to_mergekit(recipe: Recipe, files: ParentFiles) -> dict[str, Any]:
     return _Writer(recipe, files.anatomy).configuration()
 
 
-def caveat(recipe: Recipe) -> str | None:
-    """What mergekit will do otherwise with this recipe, in a sentence."""
+def caveats(recipe: Recipe, files: ParentFiles) -> list[str]:
+    """What mergekit will do otherwise with this recipe, in sentences."""
     blends = recipe.blends()
+    found = []
     dare = next((b.operator for b in blends if isinstance(b.operator, DareTies)), None)
     if dare is not None:
         rule = "" if dare.rescale == "l1" else " and rescales by L1 norm instead of 1/density"
-        return f"mergekit draws other random masks for dare_ties{rule}, so its model will differ from this one"
-    if any(isinstance(b.operator, Ties) and any(0 < s.density < 1 for s in b.sources) for b in blends):
-        return (
+        found.append(f"mergekit draws other random masks for dare_ties{rule}, so its model will differ from this one")
+    elif any(isinstance(b.operator, Ties) and any(0 < s.density < 1 for s in b.sources) for b in blends):
+        found.append(
             "where changes of equal size meet at the trimming threshold of ties, mergekit keeps some of them and"
             " evomerge all, so a few weights will differ"
         )
-    return None
+    types = getattr(read_config(files.template).get_text_config(), "layer_types", None)
+    if types is not None and [types[origin] for origin in recipe.origins()] != types:
+        found.append(
+            "mergekit leaves layer_types in config.json as it is (and may stop when saving another number of layers,"
+            " the weights being written); put the config.json of the model that evomerge exports into its folder"
+        )
+    return found
 
 
 def _fits_passthrough(recipe: Recipe, files: ParentFiles) -> bool:
