@@ -169,8 +169,7 @@ class _Reader:
 
         method = str(self.plain["merge_method"])
         operator = _operator(method, {key: setting(key, value) for key, value in _shared(method).items()})
-        sources = []
-        base = None
+        sources, base = [], None
         for source in at.part["sources"]:
             layer = None if at.layer is None else source["layer_range"][0] + at.offset
             parent = self.names[str(source["model"])]

@@ -17,7 +17,10 @@ from evomerge.recipe import Recipe
 
 CPU = torch.device("cpu")
 TOKENS = torch.arange(3, 35).view(2, 16)
-PRE_NORM = sorted({*FAMILIES, "gemma", "phi", "starcoder2", "stablelm", "cohere2", "granite", "qwen2_moe"} - {"olmo2"})
+PRE_NORM = sorted(
+    {*FAMILIES, "gemma", "phi", "starcoder2", "stablelm", "cohere2", "granite", "glm4", "mixtral", "qwen2_moe"}
+    - {"olmo2"}
+)
 
 
 def opened(family: str, folder: Path, *, dtype: str = "float32", **changes: object) -> ParentFiles:
@@ -166,7 +169,7 @@ def test_the_config_says_the_depth_in_the_words_of_its_class(tmp_path: Path) -> 
     assert "num_hidden_layers" not in config
 
 
-@pytest.mark.parametrize("family", sorted({*FAMILIES, *MORE} - {"mixtral", "qwen3_moe"}))
+@pytest.mark.parametrize("family", sorted({*FAMILIES, *MORE}))
 def test_whether_a_class_can_have_scales_is_found_out(family: str, tmp_path: Path) -> None:
     files = opened(family, tmp_path)
     recipe = path(files, [("base", 0), ("one", 1)], [0.8, 1.2])
