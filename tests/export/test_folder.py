@@ -17,11 +17,12 @@ from transformers import AutoModelForCausalLM
 from evomerge.assemble import load
 from evomerge.checkpoint import ParentFiles, open_parents
 from evomerge.checkpoint import write as writing
-from evomerge.export import export_recipe, rounding
+from evomerge.export import export_recipe, export_run, rounding
 from evomerge.export.card import model_card
 from evomerge.export.recipe_table import recipe_table
 from evomerge.export.to_mergekit import caveats
 from evomerge.recipe import Blend, Layer, Source
+from evomerge.results import Results
 
 Cli = Callable[..., Typed]
 STEPS = [("maths", 0), ("maths", 1), ("maths", 2), ("japanese", 2), ("japanese", 3), ("maths", 2), ("japanese", 5)]
@@ -124,3 +125,18 @@ def test_a_frankenmerge_is_scored_and_merged(cli: Cli, tmp_path: Path) -> None:
         assert found.status == 0, found.err
         scores.append(json.loads(found.out)["objectives"])
     assert scores[0] == scores[1]
+
+
+def test_a_path_of_a_run_is_exported_with_card_and_configuration(
+    files: ParentFiles, finished: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = load(finished["one"])
+    recipe = path(files, STEPS, SCALES, ("maths", "japanese"))
+    monkeypatch.setattr(Results, "recipe", lambda self, number: recipe)
+    (remark,) = export_run(results, results.pick("best"), files, tmp_path / "M", ["all"])
+    assert remark.startswith("scales are folded into float16 weights")
+    card = (tmp_path / "M/README.md").read_text()
+    assert f"S{remark[1:]}." in card
+    assert "| 0-2 | maths | 0-2 | 1, 0.85, 1 |" in card
+    assert yaml.safe_load((tmp_path / "M/mergekit.yml").read_text())["merge_method"] == "passthrough"
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "M").config.num_hidden_layers == len(STEPS)
