@@ -24,8 +24,9 @@ def moved_config(plain: Mapping[str, Any], config: PretrainedConfig, origins: Se
         return moved
     inner = text_part(moved, config)
     depth = text.num_hidden_layers
-    # Read first as it stands in the file: a class may know a list under another name.
-    for key, values in {**text.to_dict(), **inner}.items():
+    # Where the file says it, in the file's words: a class may know a list under another name.
+    said = {key: value for key, value in inner.items() if value is not None}
+    for key, values in {**text.to_dict(), **said}.items():
         if _by_layer(key, values, depth):
             inner[key] = [values[origin] for origin in origins]
         elif key in NUMBERS and values:

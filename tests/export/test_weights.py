@@ -101,17 +101,17 @@ def test_tied_embeddings_are_written_once(family: str, tied: bool, tmp_path: Pat
         ),
     ],
 )
-@pytest.mark.parametrize("silent", [True, False])
+@pytest.mark.parametrize("said", ["layer by layer", "as null", "not at all"])
 def test_the_kind_of_attention_goes_with_a_layer(
-    family: str, changes: dict[str, object], kinds: list[str], silent: bool, tmp_path: Path
+    family: str, changes: dict[str, object], kinds: list[str], said: str, tmp_path: Path
 ) -> None:
     """Also where the folder's config leaves the kinds to a rule of the class."""
     paths = make_family(family, tmp_path, ("base", "one"), num_hidden_layers=len(kinds), **changes)
-    if silent:
-        for folder in paths.values():
-            config = json.loads((folder / "config.json").read_text())
+    for folder in paths.values() if said != "layer by layer" else ():
+        config = json.loads((folder / "config.json").read_text()) | {"layer_types": None}
+        if said == "not at all":
             del config["layer_types"]
-            (folder / "config.json").write_text(json.dumps(config))
+        (folder / "config.json").write_text(json.dumps(config))
     files = open_parents(str(paths["base"]), {"one": str(paths["one"])}, 0)
     last = len(kinds) - 1
     order = [last, 0, last, 1, 0]
