@@ -60,7 +60,8 @@ def merge(recipe: Path | Recipe, out: Path, *, force: bool = False, listener: Li
     refuse_existing(out, force=force)
     found, files = open_recipe(recipe, listener)
     listener.say(f"merging {files.anatomy.parameters:,} weights")
-    export_recipe(found, files, out, force=force)
+    for remark in export_recipe(found, files, out, force=force):
+        listener.say(remark)
     return found
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import yaml
 
+from evomerge.export.recipe_table import recipe_table
 from evomerge.items import PoolName
-from evomerge.recipe import Blend, Folder, Parent, Recipe, Slerp
+from evomerge.recipe import Folder, Parent, Recipe
 from evomerge.results import RIVALS, Results, Row, Which, difference, number
 
 AGAIN = """\
@@ -19,13 +20,13 @@ sha256sum -c SHA256SUMS                   # these files are whole
 ```"""
 
 
-def model_card(results: Results, row: Row, recipe: Recipe, out: Path) -> str:
-    """README.md of an export, with the metadata that the Hugging Face hub reads."""
+def model_card(results: Results, row: Row, recipe: Recipe, out: Path, *, note: str | None = None) -> str:
+    """README.md of an export, with the metadata that the Hugging Face hub reads; `note` is on how it was made."""
     sections = [
         f"# {out.absolute().name}",
         _summary(results, row, recipe),
         "## Parents\n\n" + _parents(recipe),
-        "## Recipe\n\n" + _recipe(recipe),
+        "## Recipe\n\n" + "\n\n".join([recipe_table(recipe), *([f"{note[0].upper()}{note[1:]}."] if note else [])]),
         "## Results\n\n" + _results(results, row),
         "## Make it again\n\n" + AGAIN,
     ]
@@ -68,31 +69,6 @@ def _everything(recipe: Recipe, owner: str = "") -> Iterator[tuple[str, Parent]]
         yield owner + name, parent
         if isinstance(parent, Recipe):
             yield from _everything(parent, f"{owner}{name}: ")
-
-
-def _recipe(recipe: Recipe) -> str:
-    """Weights by place, parents across; a density below one in brackets."""
-    places = [(name, blend) for name, blend in recipe.outer.items() if name == "embeddings"]
-    for index, layer in enumerate(recipe.layers):
-        places.append((f"layer {index}", layer.blend))
-        overrides = {"attention": layer.attention, "mlp": layer.mlp, "norm": layer.norm}
-        places += [(f"layer {index}, {name}", blend) for name, blend in overrides.items() if blend is not None]
-    places += [(name, blend) for name, blend in recipe.outer.items() if name != "embeddings"]
-    names = [name for name in recipe.parents if any(s.parent == name for _, b in places for s in b.sources)]
-    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for label, blend in places:
-        lines.append(f"| {label} | {' | '.join(_share(blend, name) for name in names)} |")
-    return "\n".join(lines)
-
-
-def _share(blend: Blend, parent: str) -> str:
-    source = next((source for source in blend.sources if source.parent == parent), None)
-    if source is None:
-        return ""
-    if isinstance(blend.operator, Slerp):
-        t = blend.operator.t
-        return f"{t if source == blend.sources[1] else 1 - t:.4g}"
-    return f"{source.weight:.4g}" + (f" ({source.density:.3g})" if source.density < 1 else "")
 
 
 def _results(results: Results, row: Row) -> str:

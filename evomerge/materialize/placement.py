@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoint import Anatomy, ParentFiles, Place
-from evomerge.errors import SpecError
-from evomerge.materialize.merger import Job, Merger
+from evomerge.materialize.merger import Merger
+from evomerge.materialize.probe import check_scales
+from evomerge.materialize.weights import Weights
 from evomerge.recipe import Recipe, Source
 from evomerge.values import Value
 
@@ -90,6 +91,7 @@ class HeldParents:
         self._placement = placement
         self._device = device
         self._held: dict[tuple[str, str], Tensor] = {}
+        self._weights: dict[str, Weights] = {}
         self._contents = {name: model.content() for name, model in files.models.items()}
         host = torch.device("cpu")
         source = self if device == host else HeldParents(files, MAPPED, host)
@@ -121,21 +123,15 @@ class HeldParents:
         return self._files.checkpoints[parent].tensor(self._files.disk[parent][name]).view(-1)
 
     def _merged(self, parent: str, layer: int | None, name: str) -> Tensor:
-        """A tensor (flat) of the model that a recipe among the parents makes, where `name` stands in this layer."""
-        recipe, place = self._files.recipes[parent], self._files.anatomy.places[name]
+        """A tensor (flat) of the model that a recipe among the parents makes, where `name` stands in this layer.
+
+        Raises:
+            SpecError: the recipe has scales, which this class of models cannot have.
+        """
+        if parent not in self._weights:
+            weights = self._weights[parent] = Weights(self._files.recipes[parent], self._files, self._merger)
+            if weights.folded:
+                check_scales(self._files.template, self._files.anatomy)
+        place = self._files.anatomy.places[name]
         here = place if layer is None or place.layer is None else Place(layer, place.part, place.name)
-        shape = self._files.anatomy.shapes[name]
-        merged = torch.empty(shape, dtype=getattr(torch, recipe.dtype)).view(-1)
-        self._merger.write(Job.of(recipe, here, name, merged))
-        return _gained(recipe, here, merged, self._files.models[parent].shown())
-
-
-def _gained(recipe: Recipe, place: Place, tensor: Tensor, shown: str) -> Tensor:
-    """What a layer's scale makes of its tensors in the model that a recipe is exported as.
-
-    Raises:
-        SpecError: the layer has a scale.
-    """
-    if place.layer is not None and recipe.gains()[place.layer] != 1.0:
-        raise SpecError(f"{shown} scales layer {place.layer}, which a parent cannot do yet; export it, and merge that")
-    return tensor
+        return self._weights[parent].tensor(here).view(-1)

@@ -92,6 +92,15 @@ def test_run_files_spaces_and_fitnesses_of_the_documents_are_understood(workplac
             parse(kinds[head], yaml.safe_load(text), head)
 
 
+def test_the_recipe_of_the_documents_is_merged(workplace: Path, cli: Cli) -> None:
+    (text,) = blocks("yaml", "docs/recipe.md")
+    Path("recipe.yaml").write_text(text.replace("path: models/", f"path: {DEMO_MODELS}/"))
+    found = cli("merge", "recipe.yaml", "--out", "OF-RECIPE")
+    assert found.status == 0, found.err
+    assert "scales are folded into float16 weights: logits differ from the searched model's by at most" in found.err
+    assert json.loads(Path("OF-RECIPE/config.json").read_text())["num_hidden_layers"] == 4
+
+
 def test_the_python_of_the_documents_runs(workplace: Path, run_file: Callable[..., Path]) -> None:
     """All blocks of the page, one after another, as one module."""
     run_file("run.yaml", budget={"evaluations": 14})
