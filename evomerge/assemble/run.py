@@ -185,8 +185,8 @@ def check_calibration(run: RunSpec, table: ItemTable) -> None:
 
 def with_defaults(run: RunSpec, parents: Parents) -> RunSpec:
     """The run with its optimiser written out."""
-    genes = len(bind(run.space, parents).genes)
-    if genes == 0:
+    genes = bind(run.space, parents).genes
+    if not genes:
         raise SpecError("space: nothing is searched, every number is fixed; give weight or density a range")
     return run.model_copy(update={"optimizer": resolve(run.optimizer, genes, len(run.fitness.objectives))})
 
