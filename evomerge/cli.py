@@ -114,7 +114,7 @@ def search(
         raise SpecError("--address: there are no clusters yet; leave it out to search in this process")
     spec = load_run(run)
     if executor is Where.inline:
-        spec = spec.model_copy(update={"executor": ExecutorSpec()})
+        spec = spec.model_copy(update={"executor": ExecutorSpec(reuse=spec.executor.reuse)})
     if budget is not None:
         spec = spec.model_copy(update={"budget": Budget(evaluations=budget)})
     conduct(out, lambda listener: go(spec, out, listener=listener))

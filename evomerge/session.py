@@ -118,8 +118,9 @@ class Session:
         """Hand out a work item that is written down; if the same model was scored on the same draw, answer it."""
         number, twin = assigned.number, self.state.twin(assigned)
         if twin is not None:
-            known = {"work": assigned.work, "number": number, "worker": "as before", "seconds": Seconds()}
-            self.record(twin.model_copy(update={**known, "at": time.time()}))
+            known = {"work": assigned.work, "number": number, "worker": "as before"}
+            spent = {"seconds": Seconds(), "layer_evaluations": None, "at": time.time()}
+            self.record(twin.model_copy(update={**known, **spent}))
             return
         self._in_flight.add(assigned.work)
         self.executor.submit(
@@ -141,6 +142,7 @@ class Session:
                     marks=None if isinstance(result.outcome, Failure) else self.store.keep_marks(result.outcome),
                     failure=result.outcome if isinstance(result.outcome, Failure) else None,
                     seconds=result.seconds,
+                    layer_evaluations=result.layer_evaluations,
                     worker=result.worker,
                     at=time.time(),
                 )

@@ -155,7 +155,13 @@ def factory(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
     if run.executor.kind == "ray":
         raise SpecError("executor: ray is not there yet; write executor: {kind: inline}, or leave the key out")
     return EvaluatorFactory(
-        models=run.models, fitness=run.fitness, seed=run.seed, device=run.device, scorer=scorer, progress=listener.say
+        models=run.models,
+        fitness=run.fitness,
+        seed=run.seed,
+        device=run.device,
+        scorer=scorer,
+        reuse=run.executor.reuse,
+        progress=listener.say,
     )
 
 

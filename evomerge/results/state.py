@@ -15,6 +15,7 @@ from evomerge.events import (
 )
 from evomerge.items import ItemTable
 from evomerge.spec import Budget
+from evomerge.trial import LayerEvaluations
 
 
 @dataclass
@@ -116,6 +117,11 @@ class RunState:
         return sum(
             table.count("search", work.draw.places) for work in self.works.values() if work.draw.pool == "search"
         )
+
+    def layer_evaluations(self) -> LayerEvaluations:
+        """Those of the whole run."""
+        counted = [e.layer_evaluations for e in self.outcomes.values() if e.layer_evaluations is not None]
+        return LayerEvaluations(run=sum(each.run for each in counted), reused=sum(each.reused for each in counted))
 
     def seconds(self) -> float:
         """Wall-clock seconds of all sessions together."""
