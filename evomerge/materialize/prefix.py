@@ -121,6 +121,7 @@ class PrefixReuse:
             return "layers write into each other's states"
         some = sorted({1, len(hops) // 2, len(hops) - 1} - {0})
         for depth in some:
+            self._probe(begin=2)  # What layers leave for others anywhere but in a state is now another's.
             with passed_over(hops[:depth], states[depth - 1]):
                 if not torch.equal(self._probe(), logits):
                     return "layers hand on more than hidden states"
@@ -142,9 +143,9 @@ class PrefixReuse:
                 hooks.callback(hop.register_forward_hook(take).remove)
             return self._probe(), states, copies
 
-    def _probe(self) -> Tensor:
+    def _probe(self, begin: int = 1) -> Tensor:
         vocabulary = self._model.config.get_text_config().vocab_size
-        tokens = torch.arange(1, min(TOKENS + 1, vocabulary), device=self._model.device)[None]
+        tokens = torch.arange(begin, begin + TOKENS, device=self._model.device)[None] % vocabulary
         logits: Tensor = self._model(input_ids=tokens, use_cache=False).logits
         return logits
 
