@@ -60,7 +60,7 @@ Top = Annotated[
     typer.Option(
         min=1,
         help="How many of the search's best; with several objectives it is their whole front,"
-        " cut to 24, or to this if it is more.",
+        " cut to 24, or to this if it is more; with a cost it is at least this many.",
     ),
 ]
 Models = Annotated[

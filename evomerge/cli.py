@@ -249,7 +249,7 @@ def score(
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))
     else:
-        console().print(scores_table(found["objectives"], found["items"]))
+        console().print(scores_table(found["objectives"], found["items"], wanted.costs()))
 
 
 @app.command()

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from transformers import AutoTokenizer
 
-from evomerge.checkpoint import ParentFiles, open_parents
+from evomerge.checkpoint import ParentFiles, costs_of, open_parents
 from evomerge.errors import EvomergeError, RunError, SpecError
 from evomerge.fitness import Fitness
+from evomerge.items import COST
 from evomerge.materialize import LiveModel
 from evomerge.recipe import Recipe
 from evomerge.score import FunctionScorer, ScoreFailure, Scorer, ScorerFunction, TaskScorer, open_banks
@@ -26,12 +27,22 @@ LOST_DEVICE: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(
 
 
 class Evaluator:
-    """Holds parents, live model and items, and serves one work after another."""
+    """Holds parents, live model and items, and serves one work after another.
 
-    def __init__(self, live: LiveModel, scorer: Scorer, name: str) -> None:
+    With `costs` it says of every model what it costs, beside its marks. `table` holds the items, and then also what an
+    unchanged parent costs.
+    """
+
+    def __init__(self, live: LiveModel, scorer: Scorer, name: str, *, costs: bool = False) -> None:
         self.live = live
         self.scorer = scorer
         self.name = name
+        self.table = scorer.table
+        self._costs = costs
+        if costs:
+            parents = live.files.parents
+            parent = costs_of(unchanged(parents, parents.template), live.files.anatomy)
+            self.table = scorer.table.model_copy(update={"costs": parent})
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -47,7 +58,7 @@ class Evaluator:
         try:
             self.live.load(work.recipe)
             merged = time.perf_counter()
-            outcome = self.scorer.marks(work.draw)
+            outcome = self._marks(work.recipe, work.draw)
         except EvomergeError:
             raise
         except Exception as error:  # noqa: BLE001  The one place where a candidate's trouble is caught.
@@ -75,9 +86,17 @@ class Evaluator:
         """
         self.live.load(recipe)
         try:
-            return self.scorer.marks(draw)
+            return self._marks(recipe, draw)
         except ScoreFailure as failure:
             raise RunError(str(failure)) from None
+
+    def _marks(self, recipe: Recipe, draw: Draw) -> Marks:
+        """Marks of the live model, which is what the recipe makes, and its costs."""
+        marks = self.scorer.marks(draw)
+        if not self._costs:
+            return marks
+        costs = costs_of(recipe, self.live.files.anatomy)
+        return {**marks, COST: {name: (value,) for name, value in costs.items()}}
 
 
 def _stop_if_not_its_fault(error: Exception) -> None:
@@ -148,7 +167,8 @@ class EvaluatorFactory:
             except ScoreFailure as failure:
                 raise RunError(f"{folder} cannot be scored: {failure}") from None
         canary(live)
-        return Evaluator(live, scorer, f"{socket.gethostname()}:{os.getpid()}")
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        return Evaluator(live, scorer, name, costs=bool(self.fitness.costs()))
 
     def _say(self, what: str) -> None:
         if self.progress is not None:

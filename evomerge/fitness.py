@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from evomerge.items import ItemTable, Split, TaskItems
+from evomerge.items import COST, Cost, ItemTable, Split, TaskItems
 from evomerge.values import Value, by_name
 
 Direction: TypeAlias = Literal["max", "min"]
@@ -24,11 +24,12 @@ class TieBreak(Value):
 
 
 class Objective(Value):
-    """One thing to be good at: a metric of a task, or its mean over several tasks.
+    """One thing to be good at: a metric of a task, or its mean over several tasks; or a cost to be kept low.
 
     `metric` is written as lm-eval prints it, with a filter after a comma where a task has several
     (`exact_match,strict-match`); left out, it is the task's first. `direction` defaults to the metric's own,
-    `split` to what lm-eval evaluates on: test documents, or validation documents where there are none.
+    `split` to what lm-eval evaluates on: test documents, or validation documents where there are none. A `cost` is
+    how many layers or weights the merged model has: exact, known without any items, lower is better.
     """
 
     task: str | None = None
@@ -42,16 +43,26 @@ class Objective(Value):
     system: str | None = None
     generation: dict[str, Any] | None = None
     tie_break: TieBreak | None = None
+    cost: Cost | None = None
 
     @model_validator(mode="after")
-    def _names_tasks(self) -> Self:
-        if (self.task is None) == (not self.tasks):
-            raise ValueError("needs either task: NAME or tasks: [NAME, ...]")
+    def _is_one_thing(self) -> Self:
+        if sum((self.task is not None, bool(self.tasks), self.cost is not None)) != 1:
+            raise ValueError("needs one of task: NAME, tasks: [NAME, ...], cost: layers and cost: parameters")
+        if COST in self.task_names():
+            raise ValueError(f"needs a task of another name, {COST} is what a model's costs are kept under")
+        if self.cost is not None:
+            self._check_cost()
         return self
 
+    def _check_cost(self) -> None:
+        for name, field in type(self).model_fields.items():
+            if name not in ("cost", "weight") and getattr(self, name) != field.default:
+                raise ValueError(f"{name} has no meaning for a cost, which no items measure; leave it out")
+
     def task_names(self) -> tuple[str, ...]:
-        """The tasks whose mean this is."""
-        return self.tasks or (str(self.task),)
+        """The tasks whose mean this is; none of a cost."""
+        return self.tasks or ((self.task,) if self.task is not None else ())
 
 
 class Items(Value):
@@ -153,6 +164,16 @@ class Fitness(Value):
     estimator: Annotated[EstimatorSpec, BeforeValidator(by_name)] = EstimatorSpec()
     scalarisation: Literal["weighted_sum", "chebyshev"] = "weighted_sum"
 
+    @model_validator(mode="after")
+    def _measures_something(self) -> Self:
+        if len(self.costs()) == len(self.objectives):
+            raise ValueError("objectives are costs alone, which say nothing of quality; add one with a task")
+        return self
+
+    def costs(self) -> dict[str, Cost]:
+        """Which cost it is, of every objective that is one."""
+        return {label: each.cost for label, each in self.objectives.items() if each.cost is not None}
+
     def uses(self) -> dict[str, "TaskUse"]:
         """Every task as it is put to a model, under a name of its own, each once."""
         named: dict[str, TaskUse] = {}
@@ -178,7 +199,7 @@ class Fitness(Value):
         return -max(gaps) - 0.05 * sum(gaps)
 
     def keys(self, objective: str) -> tuple[str, ...]:
-        """Names, in `uses`, of the tasks of one objective."""
+        """Names, in `uses`, of the tasks of one objective; none of a cost."""
         named = self.uses()
         wanted = [TaskUse.of(self.objectives[objective], task) for task in self.objectives[objective].task_names()]
         return tuple(name for use in wanted for name, other in named.items() if other == use)

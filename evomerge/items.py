@@ -12,6 +12,9 @@ from evomerge.values import Value
 Split: TypeAlias = Literal["train", "validation", "test"]
 PoolName: TypeAlias = Literal["search", "confirm", "report"]
 POOLS: tuple[PoolName, ...] = ("search", "confirm", "report")
+Cost: TypeAlias = Literal["layers", "parameters"]
+COST = "(cost)"
+"""What stands in marks where a task's name would, for what a model costs: one mark for each `Cost`."""
 
 
 class Pool(Value):
@@ -79,9 +82,14 @@ class TaskItems(Value):
 
 
 class ItemTable(Value):
-    """All items of a fitness, by the names of `Fitness.uses`: fixed when a run is opened, kept with it."""
+    """All items of a fitness, by the names of `Fitness.uses`: fixed when a run is opened, kept with it.
+
+    `costs` are those of one unchanged parent, there if the fitness asks for any: what a model's own are told in shares
+    of.
+    """
 
     tasks: dict[str, TaskItems]
+    costs: dict[Cost, float] = Field(default_factory=dict)
 
     def count(self, pool: PoolName, places: Mapping[str, Sequence[int]] | None = None) -> int:
         """How many items there are at these places, or in the whole pool, over all tasks."""

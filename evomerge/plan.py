@@ -13,7 +13,7 @@ from typing import NamedTuple
 from evomerge.checkpoint import ParentFiles
 from evomerge.evaluate import Evaluator
 from evomerge.fitness import EstimatorSpec
-from evomerge.items import POOLS, ItemTable, Split
+from evomerge.items import POOLS, Cost, ItemTable, Split
 from evomerge.optimize import RECOMMENDED
 from evomerge.results import FINALISTS, MOST_FINALISTS
 from evomerge.space import Gene, SearchSpace
@@ -63,7 +63,8 @@ class TaskPlan(Value):
 class Plan(Value):
     """Everything that `evomerge plan` says; seconds are wall-clock, those to confirm at most; bytes are bytes.
 
-    `score_seconds` are those of one draw, `parents_seconds` those of all parents on all search items.
+    `score_seconds` are those of one draw, `parents_seconds` those of all parents on all search items. `costs` says of
+    every objective that is a cost which one it is, and what it is of an unchanged parent.
     """
 
     parents: tuple[ParentPlan, ...]
@@ -73,6 +74,7 @@ class Plan(Value):
     seeds: int
     outside: tuple[str, ...]
     tasks: tuple[TaskPlan, ...]
+    costs: dict[str, tuple[Cost, float]]
     estimator: EstimatorSpec
     device: str
     placement: str
@@ -103,7 +105,7 @@ def make_plan(
     `seeds` are the points of the prior design, by name where they are fixed recipes; `outside` are fixed recipes that
     the space does not hold; `where` is the folder whose disk the run will fill.
     """
-    files, table = evaluator.live.files, evaluator.scorer.table
+    files, table = evaluator.live.files, evaluator.table
     sizes = _sizes(run.fitness.estimator, table)
     costs = _costs(run, evaluator, space, sizes, seeds=seeds, outside=outside)
     return Plan(
@@ -114,6 +116,7 @@ def make_plan(
         seeds=len(seeds),
         outside=tuple(outside),
         tasks=_tasks(run.fitness.estimator, table),
+        costs={label: (cost, table.costs[cost]) for label, cost in run.fitness.costs().items()},
         estimator=run.fitness.estimator,
         device=str(evaluator.live.device),
         placement=f"{evaluator.live.placement.where} ({evaluator.live.placement.reason})",
@@ -175,7 +178,7 @@ def _costs(
     first = parents * (merge + sizes.pool * item)
     evaluations = _evaluations(run.budget, sizes, each, parents) + len(outside)
     fixed = sum(name is not None for name in (*seeds, *outside))
-    confirm = item * _held_out(run, evaluator.scorer.table, fixed)
+    confirm = item * _held_out(run, evaluator.table, fixed)
     return _Costs(evaluations, merge, score, first, first + max(0, evaluations - parents) * each, confirm)
 
 

@@ -60,12 +60,12 @@ def search(
     evaluator = factory(run, scorer, listener).build()
     parents = evaluator.live.files.parents
     resolved = with_defaults(run, parents)
-    check_calibration(run, evaluator.scorer.table)
+    check_calibration(run, evaluator.table)
     space = bind(run.space, parents)
     wanted = wanted_genomes(run, space, parents)
     start = starting_points(wanted, space, parents)
     file = RunFile(evomerge=__version__, spec=resolved, parents=parents, start=wanted, scorer=_name_of(scorer))
-    store = RunStore.create(out, file, evaluator.scorer.table)
+    store = RunStore.create(out, file, evaluator.table)
     try:
         session = _opened(store, evaluator, run.budget, listener)
         return _finished(session, _study(session, start, listener))
@@ -209,7 +209,7 @@ def _reopened_evaluator(
             raise SpecError(
                 f"{store.folder}: {name} at {parent.shown()} has changed since the run was opened; restore it"
             )
-    if not evaluator.scorer.table.same_items(store.table):
+    if not evaluator.table.same_items(store.table):
         raise SpecError(f"{store.folder}: the tasks have other items than when the run was opened; restore their data")
     return evaluator
 
@@ -234,7 +234,7 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
     assert run.optimizer is not None, "resolved when the run was opened"
     build = Build(
         spec=run.optimizer,
-        dimension=len(space.genes),
+        genes=space.genes,
         objectives=len(run.fitness.objectives),
         seeds=tuple(start.seeds),
         scalar=run.fitness.scalar,

@@ -35,7 +35,7 @@ def plan(spec: Path, *, listener: Listener = QUIET) -> "Plan":
     evaluator = factory(run, None, listener).build()
     parents = evaluator.live.files.parents
     run = with_defaults(run, parents)
-    check_calibration(run, evaluator.scorer.table)
+    check_calibration(run, evaluator.table)
     space = bind(run.space, parents)
     start = starting_points(wanted_genomes(run, space, parents), space, parents)
     listener.say("measuring one candidate")
@@ -122,7 +122,7 @@ def score(
     models = Models(base=None, experts={"model": str(model)})
     evaluator = EvaluatorFactory(models, fitness, 0, progress=listener.say).over(files, choose_device("auto"))
     listener.say("scoring")
-    table = evaluator.scorer.table
+    table = evaluator.table
     grader = Grader(fitness, table)
     marks = {pool: evaluator.marks(recipe, Draw(pool=pool)) for pool in pools}
     values = (

@@ -71,7 +71,7 @@ class Anatomy:
         return found
 
     def of_depth(self, origins: Sequence[int]) -> Iterator[tuple[str, Place]]:
-        """The tensors of a model whose layers come from `origins`: each one's name there, and its place in the model."""
+        """The tensors of a model whose layers come from `origins`: their names there, their places in the model."""
         yield from self.outside.items()
         for layer, origin in enumerate(origins):
             for name, place in self.inside[origin].items():

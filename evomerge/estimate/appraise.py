@@ -8,7 +8,7 @@ import numpy as np
 
 from evomerge.errors import SpecError
 from evomerge.estimate.calibration import Calibration
-from evomerge.estimate.evidence import Estimate, Floats, Ints, averaged
+from evomerge.estimate.evidence import Estimate, Floats, Ints, averaged, exact
 from evomerge.estimate.expect import Expectation
 from evomerge.estimate.grade import Grader, Pair
 from evomerge.estimate.irt import ItemParameters
@@ -54,11 +54,11 @@ class Appraiser:
         return self._values(pieces) if pieces else None
 
     def utilities(self, pieces: Sequence[Piece]) -> tuple[float, ...]:
-        """What these pieces of a candidate are worth: values signed so that higher is better, with tie breaks."""
+        """What these pieces of a candidate are worth: values as utilities, higher is better, with tie breaks."""
         key = pieces[0].number, len(pieces)
         if key not in self._utilities:
             self._utilities[key] = tuple(
-                self.grader.sign(label) * estimate.value + self._tie_break(pieces, label)
+                self.grader.utility(label, estimate.value) + self._tie_break(pieces, label)
                 for label, estimate in self._values(pieces).items()
             )
         return self._utilities[key]
@@ -90,6 +90,9 @@ class Appraiser:
         points = np.array([genomes[number] for number in found])
         rows: dict[int, dict[str, Pair]] = {number: {} for number in found}
         for label in self.grader.fitness.objectives:
+            if label in self.grader.costs:
+                rows = {number: {**row, label: (found[number][label].value, 0.0)} for number, row in rows.items()}
+                continue
             sign = self.grader.sign(label)  # The best count, where there are too many.
             known, errors = _columns([values[label] for values in found.values()])
             means, errors = shrunken(points, sign * known, errors)
@@ -100,6 +103,8 @@ class Appraiser:
 
     def difference(self, pieces: Sequence[Piece], others: Sequence[Piece], label: str) -> Estimate:
         """One candidate minus another in an objective, paired on common items."""
+        if label in self.grader.costs:
+            return exact(self._cost(pieces, label) - self._cost(others, label))
         return _mean([judge.difference(pieces, others) for judge in self._judges_of(label)])
 
     def sizes(self, key: str, generation: int) -> Floats:
@@ -185,14 +190,24 @@ class Appraiser:
     def _values(self, pieces: Sequence[Piece]) -> dict[str, Estimate]:
         key = pieces[0].number, len(pieces)  # Pieces are only ever added, and left out from the end.
         if key not in self._kept:
-            self._kept[key] = {
-                label: _mean([judge.estimate(pieces) for judge in self._judges_of(label)])
-                for label in self.grader.fitness.objectives
-            }
+            self._kept[key] = {label: self._estimate(pieces, label) for label in self.grader.fitness.objectives}
         return self._kept[key]
+
+    def _estimate(self, pieces: Sequence[Piece], label: str) -> Estimate:
+        """One objective: a cost needs no estimating."""
+        if label in self.grader.costs:
+            return exact(self._cost(pieces, label))
+        return _mean([judge.estimate(pieces) for judge in self._judges_of(label)])
+
+    def _cost(self, pieces: Sequence[Piece], label: str) -> float:
+        marks = pieces[0].marks
+        assert marks is not None, "estimates are asked for of pieces with marks"
+        return self.grader.cost(marks, label)
 
     def _about_benchmark(self, pieces: Sequence[Piece], label: str, estimate: Estimate) -> Pair:
         """What is reported; a mean of marks in [0, 1] lies there too, whatever corrections make of it."""
+        if label in self.grader.costs:
+            return estimate.value, 0.0
         key, judges = (pieces[0].number, len(pieces), label), self._judges_of(label)
         if key not in self._pool_errors:
             errors = [judge.pool_error(pieces, judge.estimate(pieces).value) for judge in judges]

@@ -65,6 +65,11 @@ def estimated(
     return Estimate(value, error, *interval(value, error, freedom), effective, diagnostics)
 
 
+def exact(value: float) -> Estimate:
+    """What is known without measuring any items, as a model's size is."""
+    return Estimate(value, 0.0, value, value, math.inf)
+
+
 def interval(value: float, error: float, freedom: float) -> tuple[float, float]:
     """The 95 % interval of Student's t; no freedom left means a normal one."""
     half = error * quantile(freedom)

@@ -1,4 +1,4 @@
-"""Means of marks with standard errors clustered by item group, objective by objective."""
+"""Means of marks with standard errors clustered by item group, and exact costs, objective by objective."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from evomerge.estimate.evidence import in_unit, interval, share_interval
 from evomerge.fitness import Fitness
-from evomerge.items import ItemTable, Pool, PoolName
+from evomerge.items import COST, ItemTable, Pool, PoolName
 from evomerge.trial import Draw, Marks
 
 Pair: TypeAlias = tuple[float, float]
@@ -36,11 +36,12 @@ def mean_and_error(
 
 
 class Grader:
-    """Reads marks as objectives: each a mean over its tasks of the weighted mean over the drawn items."""
+    """Reads marks as objectives: each a mean over its tasks of the weighted mean over the drawn items, or a cost."""
 
     def __init__(self, fitness: Fitness, table: ItemTable) -> None:
         self.fitness = fitness
         self.table = table
+        self.costs = fitness.costs()
 
     def values(self, marks: Marks, draw: Draw) -> dict[str, Pair]:
         """Value and standard error of each objective, in the metric's own units.
@@ -53,6 +54,9 @@ class Grader:
         """Values over all pools together, `marks` being those of each in turn."""
         found = {}
         for label, objective in self.fitness.objectives.items():
+            if label in self.costs:
+                found[label] = self.cost(marks[0], label), 0.0
+                continue
             parts = []
             for key in self.fitness.keys(label):
                 task = self.table.tasks[key]
@@ -65,18 +69,19 @@ class Grader:
 
     def differences(self, marks: Marks, other: Marks, draw: Draw) -> dict[str, Pair]:
         """`marks` minus `other` on the same items, value and standard error of each objective."""
-        return {
-            label: self._combine(
-                [self._task(marks, draw, key, objective.metric, minus=other) for key in self.fitness.keys(label)]
-            )
-            for label, objective in self.fitness.objectives.items()
-        }
+        return {label: self._value(marks, draw, label, minus=other) for label in self.fitness.objectives}
+
+    def cost(self, marks: Marks, label: str) -> float:
+        """A cost, which is exact, whatever the items."""
+        return marks[COST][self.costs[label]][0]
 
     def interval(self, marks: Marks, pool: PoolName, label: str) -> tuple[float, float]:
         """The 95 % interval of an objective on all of a pool.
 
-        Degrees of freedom are the clusters of its smallest task, less one.
+        Degrees of freedom are the clusters of its smallest task, less one. That of a cost is a point.
         """
+        if label in self.costs:
+            return self.cost(marks, label), self.cost(marks, label)
         keys, metric = self.fitness.keys(label), self.fitness.objectives[label].metric
         freedom = min(len(set(self.table.tasks[key].pool(pool).clusters)) for key in keys) - 1
         within = all(in_unit(np.asarray(marks[key][self.metric_name(key, metric)])) for key in keys)
@@ -85,17 +90,26 @@ class Grader:
     def sign(self, label: str) -> int:
         """1 if higher is better for this objective, else -1."""
         objective = self.fitness.objectives[label]
+        if label in self.costs:
+            return -1
         if objective.direction is not None:
             return 1 if objective.direction == "max" else -1
         return self.metric_sign(self.fitness.keys(label)[0], objective.metric)
 
-    def oriented(self, values: Mapping[str, Pair]) -> tuple[float, ...]:
-        """Values of all objectives, signed so that higher is better."""
-        return tuple(self.sign(label) * values[label][0] for label in self.fitness.objectives)
+    def utility(self, label: str, value: float) -> float:
+        """A value signed so that higher is better; a cost as a share of an unchanged parent's, so that units agree."""
+        cost = self.costs.get(label)
+        return self.sign(label) * (value if cost is None else value / self.table.costs[cost])
 
-    def _value(self, marks: Marks, draw: Draw, label: str) -> Pair:
+    def oriented(self, values: Mapping[str, Pair]) -> tuple[float, ...]:
+        """Values of all objectives as utilities: higher is better."""
+        return tuple(self.utility(label, values[label][0]) for label in self.fitness.objectives)
+
+    def _value(self, marks: Marks, draw: Draw, label: str, *, minus: Marks | None = None) -> Pair:
+        if label in self.costs:
+            return self.cost(marks, label) - (self.cost(minus, label) if minus is not None else 0.0), 0.0
         metric = self.fitness.objectives[label].metric
-        return self._combine([self._task(marks, draw, key, metric) for key in self.fitness.keys(label)])
+        return self._combine([self._task(marks, draw, key, metric, minus=minus) for key in self.fitness.keys(label)])
 
     def _task(self, marks: Marks, draw: Draw, key: str, metric: str | None, *, minus: Marks | None = None) -> Pair:
         name = self.metric_name(key, metric)

@@ -7,7 +7,7 @@ import yaml
 
 from evomerge.items import PoolName
 from evomerge.recipe import Blend, Folder, Recipe, Slerp
-from evomerge.results import RIVALS, Results, Row, Which, number, with_error
+from evomerge.results import RIVALS, Results, Row, Which, difference, number
 
 AGAIN = """\
 `reproduce.json` holds the digests of all parents, seeds and versions.
@@ -116,8 +116,8 @@ def _finalist(results: Results, row: Row) -> list[str]:
     for label in results.objectives:
         cells = [number(row, which, label) for which in ("search", "shrunken", "confirmed")]
         for key in RIVALS:
-            rival, difference = paired[key].get(label, ("", None))
-            cells.append(f"{with_error(difference, '+')} ({rival})" if difference is not None else "")
+            rival, pair = paired[key].get(label, ("", None))
+            cells.append(f"{difference(row, label, pair)} ({rival})" if pair is not None else "")
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return lines
 

@@ -1,12 +1,9 @@
 """What a layer adds to the residual stream, and which tensors that is proportional to."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-from evomerge.errors import SpecError
 
 LAST = {"o_proj", "out_proj", "c_proj", "dense", "down_proj", "fc2", "dense_4h_to_h", "w2", "wo"}
 """What model classes call the last linear map of attention and of an MLP."""

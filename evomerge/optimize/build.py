@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from evomerge.optimize import Optimizer
 from evomerge.optimize.checks import latest
 from evomerge.optimize.scalarised import Scalar, Scalarised, known_bounds, reduced
-from evomerge.optimize.seeded import Seeded
+from evomerge.optimize.seeded import Design, Seeded
+from evomerge.space import Gene
 from evomerge.spec import CmaSpec, Nsga2Spec, OptimizerSpec, RandomSpec, TpeSpec
 from evomerge.trial import Observation
 from evomerge.values import Genome
@@ -23,7 +24,7 @@ class Build:
     """Makes an optimiser from nothing (the prior design comes first) or from observations of an earlier one."""
 
     spec: OptimizerSpec
-    dimension: int
+    genes: tuple[Gene, ...]
     objectives: int
     seeds: tuple[Genome, ...]
     scalar: Scalar
@@ -36,11 +37,12 @@ class Build:
             return self._seeded(known)
         bounds = known_bounds(known)
         inner = self._seeded(reduced(known, self.scalar, bounds))
-        return Scalarised(inner, self.scalar, (self.dimension, self.objectives), bounds)
+        return Scalarised(inner, self.scalar, (len(self.genes), self.objectives), bounds)
 
     def _seeded(self, known: Sequence[Observation]) -> Seeded:
-        around = max(FEWEST_AROUND, first_population(self.spec, self.dimension) - len(self.seeds))
-        return Seeded(self.seeds, around, seed=self.seed, rank=self._rank, make=self._core, known=known)
+        around = max(FEWEST_AROUND, first_population(self.spec, len(self.genes)) - len(self.seeds))
+        design = Design(self.genes, self.seeds, around, self.seed)
+        return Seeded(design, rank=self._rank, make=self._core, known=known)
 
     def _rank(self, observations: Sequence[Observation]) -> list[Observation]:
         """Best first; failures are left out."""
@@ -61,17 +63,15 @@ class Build:
             case Nsga2Spec():
                 from evomerge.optimize.nsga2 import Nsga2
 
-                return Nsga2(
-                    self.dimension, self.objectives, seed=self.seed, population=self.spec.population, initial=told
-                )
+                return Nsga2(self.genes, self.objectives, seed=self.seed, population=self.spec.population, initial=told)
             case TpeSpec():
                 from evomerge.optimize.tpe import Tpe
 
-                return Tpe(self.dimension, self.objectives, seed=self.seed, initial=told)
+                return Tpe(self.genes, self.objectives, seed=self.seed, initial=told)
             case RandomSpec():
                 from evomerge.optimize.sobol import Sobol
 
-                sobol = Sobol(self.dimension, self.objectives, seed=self.seed)
+                sobol = Sobol(self.genes, self.objectives, seed=self.seed)
                 sobol.tell(told)
                 return sobol
 
@@ -80,11 +80,11 @@ class Build:
 
         best = self._rank(told)[:1]
         cma = Cma(
-            self.dimension,
+            self.genes,
             seed=self.seed,
             start=best[0].genome if best else None,
             sigma=spec.sigma or (SIGMA_FROM_SEEDS if best else SIGMA_FROM_NOTHING),
-            population=first_population(spec, self.dimension),
+            population=first_population(spec, len(self.genes)),
         )
         cma.tell(told)
         return cma

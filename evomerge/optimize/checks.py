@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from evomerge.optimize.kinds import middle
+from evomerge.space import Gene
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
@@ -52,7 +54,8 @@ def genome_of(observation: Observation) -> Genome:
 class Elite:
     """The best points of one objective told so far; of a point told again the last result counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, genes: Sequence[Gene]) -> None:
+        self._genes = genes
         self._known: dict[int | Genome, tuple[float, Genome]] = {}
 
     def add(self, observations: Sequence[Observation]) -> None:
@@ -68,13 +71,10 @@ class Elite:
         best = self._best()
         return sum(u for u, _ in best) / len(best) if best else -math.inf
 
-    def mean(self) -> list[Genome]:
-        """The mean of the best eight points: under noise a better pick than the luckiest; none before any."""
+    def middle(self) -> list[Genome]:
+        """The middle of the best eight points: under noise a better pick than the luckiest; none before any."""
         best = self._best()
-        if not best:
-            return []
-        columns = zip(*(genome for _, genome in best), strict=True)
-        return [tuple(sum(column) / len(column) for column in columns)]
+        return [middle(self._genes, [genome for _, genome in best])] if best else []
 
     def _best(self) -> list[tuple[float, Genome]]:
         return sorted(self._known.values(), key=lambda entry: -entry[0])[:TOP]

@@ -1,6 +1,7 @@
 """NSGA-II for several objectives (Deb et al. 2002), by pymoo."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pymoo.algorithms.moo.nsga2 import NSGA2, RankAndCrowdingSurvival
@@ -10,6 +11,9 @@ from pymoo.core.problem import Problem
 from pymoo.core.termination import NoTermination
 
 from evomerge.optimize.checks import Elite, checked, genome_of, losses_of
+from evomerge.optimize.kinds import snapped
+from evomerge.optimize.variation import Crossing, Drawing, Mutating, Snapping, Unknown
+from evomerge.space import Gene
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
@@ -19,24 +23,27 @@ class Nsga2:
 
     def __init__(
         self,
-        dimension: int,
+        genes: Sequence[Gene],
         objectives: int,
         *,
         seed: int,
         population: int = 20,
         initial: Sequence[Observation] = (),
     ) -> None:
-        self._dimension = dimension
+        self._genes = genes
         self._objectives = objectives
         self._population = population
-        self._elite = Elite()
+        self._elite = Elite(genes)
+        self._known: set[Genome] = set()
         self._queue: list[Individual] = []
         self._waiting: dict[Genome, list[Individual]] = {}
         self._told: list[Individual] = []
-        self._problem = Problem(n_var=dimension, n_obj=objectives, xl=0.0, xu=1.0)
-        start = checked(initial, dimension, objectives)
-        sampling = {"sampling": np.array([genome_of(o) for o in start])} if start else {}
-        self._algorithm = NSGA2(pop_size=population, **sampling)
+        self._problem = Problem(n_var=len(genes), n_obj=objectives, xl=0.0, xu=1.0)
+        start = checked(initial, len(genes), objectives)
+        options = self._operators()
+        if start:
+            options["sampling"] = np.array([self._genome(genome_of(o)) for o in start])
+        self._algorithm = NSGA2(pop_size=population, **options)
         self._algorithm.setup(self._problem, termination=NoTermination(), seed=seed)
         if start:
             self._seed_population(start)
@@ -49,26 +56,30 @@ class Nsga2:
     def ask(self, count: int) -> list[Genome]:
         """The rest of this generation, none while its results are awaited."""
         if not self._queue and not self._waiting and not self._told:
-            self._queue = list(self._algorithm.ask())
+            found = self._algorithm.ask()
+            self._queue = list(found if found is not None and len(found) else self._strangers())
         asked: list[Genome] = []
         while self._queue and len(asked) < count:
             individual = self._queue.pop(0)
-            genome = tuple(float(x) for x in individual.X)
+            genome = self._genome(individual.X)
             self._waiting.setdefault(genome, []).append(individual)
             asked.append(genome)
+        self._known.update(asked)
         return asked
 
     def tell(self, observations: Sequence[Observation]) -> None:
         """Results; the population moves on when the generation is complete."""
-        ordered = checked(observations, self._dimension, self._objectives)
+        ordered = checked(observations, len(self._genes), self._objectives)
         self._elite.add(ordered)
         foreign = []
         for observation in ordered:
-            waiting = self._waiting.get(genome_of(observation), [])
+            genome = self._genome(genome_of(observation))
+            waiting = self._waiting.get(genome, [])
             if waiting:
                 self._told.append(self._valued(waiting.pop(0), observation))
-            elif not self._revised(observation):
-                foreign.append(self._valued(Individual(X=np.array(observation.genome)), observation))
+            elif not self._revised(genome, observation):
+                foreign.append(self._valued(Individual(X=np.array(genome)), observation))
+            self._known.add(genome)
         self._waiting = {genome: left for genome, left in self._waiting.items() if left}
         if self._told and not self._waiting and not self._queue:
             self._algorithm.tell(infills=Population.create(*self._told))
@@ -77,15 +88,36 @@ class Nsga2:
             self._merge(foreign)
 
     def recommend(self) -> list[Genome]:
-        """Nothing for several objectives, whose front speaks for itself; the mean of the top 8 for one."""
-        return self._elite.mean() if self._objectives == 1 else []
+        """Nothing for several objectives, whose front speaks for itself; the middle of the top 8 for one."""
+        return self._elite.middle() if self._objectives == 1 else []
+
+    def _operators(self) -> dict[str, Any]:
+        """What pymoo is to do otherwise than it does with reals."""
+        if not any(gene.discrete for gene in self._genes):
+            return {}
+        return {
+            "sampling": Drawing(self._genes),
+            "crossover": Crossing(self._genes),
+            "mutation": Mutating(self._genes),
+            "repair": Snapping(self._genes),
+            "eliminate_duplicates": Unknown(self._known),
+        }
+
+    def _genome(self, point: Sequence[float]) -> Genome:
+        return snapped(self._genes, point)
+
+    def _strangers(self) -> Population:
+        """Random points where mating finds none that are new; some of these may be known, too."""
+        self._algorithm.termination.force_termination = False
+        return Drawing(self._genes).do(self._problem, self._population, random_state=self._algorithm.random_state)
 
     def _seed_population(self, start: Sequence[Observation]) -> None:
-        known = {genome_of(o): o for o in start}
+        known = {self._genome(genome_of(o)): o for o in start}
         self._elite.add(start)
         first = self._algorithm.ask()
-        valued = [self._valued(one, known[tuple(float(x) for x in one.X)]) for one in first]
+        valued = [self._valued(one, known[self._genome(one.X)]) for one in first]
         self._algorithm.tell(infills=Population.create(*valued))
+        self._known.update(known)
 
     def _valued(self, individual: Individual, observation: Observation) -> Individual:
         """The individual with its losses."""
@@ -93,10 +125,10 @@ class Nsga2:
         individual.F, individual.G, individual.H = losses, np.zeros(0), np.zeros(0)
         return individual
 
-    def _revised(self, observation: Observation) -> bool:
+    def _revised(self, genome: Genome, observation: Observation) -> bool:
         """Put a better estimate in place of the old one, for members of the population."""
         members = self._algorithm.pop if self._algorithm.pop is not None else []
-        same = [member for member in members if tuple(float(x) for x in member.X) == observation.genome]
+        same = [member for member in members if self._genome(member.X) == genome]
         for member in same:
             self._valued(member, observation)
         return bool(same)

@@ -1,39 +1,47 @@
 """The prior design: fixed recipes and points around the best of them, before an optimiser starts on its own."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import qmc
 
 from evomerge.optimize import Optimizer
 from evomerge.optimize.checks import latest
+from evomerge.optimize.neighbours import Neighbours
+from evomerge.space import Gene
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
-RADIUS = 0.25
-"""Half the width, in the unit cube, of the box around a good seed in which its neighbours are drawn."""
 CENTRES = 4
 
 
+@dataclass(frozen=True)
+class Design:
+    """What is asked first: `seeds`, and then `around` points near the best of them, drawn by `seed`."""
+
+    genes: tuple[Gene, ...]
+    seeds: tuple[Genome, ...]
+    around: int
+    seed: int
+
+
 class Seeded:
-    """Asks `seeds`, then `around` points near the best of them, then what `make` makes of the results.
+    """Asks the points of a design, then what `make` makes of the results.
 
     `rank` orders observations, best first. `known` are results to start from instead of the design.
     """
 
     def __init__(
         self,
-        seeds: Sequence[Genome],
-        around: int,
+        design: Design,
         *,
-        seed: int,
         rank: Callable[[Sequence[Observation]], list[Observation]],
         make: Callable[[Sequence[Observation]], Optimizer],
         known: Sequence[Observation] = (),
     ) -> None:
-        self._queue = list(dict.fromkeys(seeds))
-        self._around = around
-        self._rng = np.random.default_rng((seed, 1))
+        self._design = design
+        self._queue = list(dict.fromkeys(design.seeds))
+        self._around = design.around
         self._rank = rank
         self._make = make
         self._waiting: list[Genome] = []
@@ -75,11 +83,8 @@ class Seeded:
         return self._inner.recommend() if self._inner is not None else []
 
     def _neighbours(self, count: int) -> list[Genome]:
-        """Scrambled Sobol points in boxes around the best seeds, in turn."""
+        """Points around the best seeds, in turn."""
         centres = [o.genome for o in self._rank(self._told)[:CENTRES] if o.genome is not None]
-        points = qmc.Sobol(len(centres[0]), scramble=True, rng=self._rng)
-        found = []
-        for i in range(count):
-            offset = (points.random(1)[0] * 2 - 1) * RADIUS
-            found.append(tuple(float(x) for x in np.clip(np.array(centres[i % len(centres)]) + offset, 0, 1)))
-        return found
+        rng = np.random.default_rng((self._design.seed, 1))
+        near = Neighbours(self._design.genes, rng, [o.genome for o in self._told if o.genome is not None])
+        return [near.next_to(centres[index % len(centres)]) for index in range(count)]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import plotly.graph_objects as go
 
 from evomerge.recipe import Recipe
-from evomerge.results import Results, Row, Which, hypervolume, non_dominated
+from evomerge.results import Results, Row, Which, hypervolume, non_dominated, worst
 
 SEARCH, CONFIRMED, FIXED, PARENT, BEST = "#9aa5b1", "#2563eb", "#d97706", "#111827", "#dc2626"
 HEIGHT = 420
@@ -48,7 +48,7 @@ def _ladder(results: Results) -> go.Figure:
                 marker={"color": colour, "size": 9},
             )
         )
-    figure.update_xaxes(title=f"{label} (bars: 95 %)", showgrid=True)
+    figure.update_xaxes(title=_axis(results, label, "bars: 95 %"), showgrid=True)
     figure.update_yaxes(type="category", automargin=True)
     return _styled(figure, height=120 + 26 * len(rows))
 
@@ -72,9 +72,15 @@ def _plane(results: Results) -> go.Figure:
         _points("front, held-out items" if results.is_confirmed else "front", others, results, x, y, CONFIRMED)
     )
     figure.add_trace(_points("best", best, results, x, y, BEST))
-    figure.update_xaxes(title=x, showgrid=True)
-    figure.update_yaxes(title=y, showgrid=True)
+    figure.update_xaxes(title=_axis(results, x), showgrid=True)
+    figure.update_yaxes(title=_axis(results, y), showgrid=True)
     return _styled(figure, height=560)
+
+
+def _axis(results: Results, label: str, *remarks: str) -> str:
+    """An axis's title, which says where lower is better."""
+    said = [*(["lower is better"] if results.grader.sign(label) < 0 else []), *remarks]
+    return f"{label} ({'; '.join(said)})" if said else label
 
 
 def _cloud(name: str, rows: Sequence[Row], x: str, y: str, colour: str) -> go.Scatter:
@@ -137,7 +143,7 @@ def beliefs(results: Results, label: str) -> go.Figure:
                 marker={"color": colour, "size": 8},
             )
         )
-    figure.update_xaxes(title=f"{label} (bars: 95 %)", showgrid=True)
+    figure.update_xaxes(title=_axis(results, label, "bars: 95 %"), showgrid=True)
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=[row.name for row in rows], automargin=True)
     return _styled(figure, height=120 + 40 * len(rows))
 
@@ -205,7 +211,7 @@ def _best_so_far(results: Results, rows: Sequence[Row]) -> list[float]:
 def _volume_so_far(results: Results, rows: Sequence[Row]) -> tuple[list[float], list[tuple[str, float]]]:
     fixed = [results.grader.oriented(row.search) for row in results.baselines if row.search]
     points = [results.grader.oriented(row.search) for row in rows if row.search]
-    reference = [min(column) for column in zip(*fixed, *points, strict=True)]
+    reference = worst([*fixed, *points], [label in results.grader.costs for label in results.objectives])
     level, front_so_far = [], []
     for point in points:
         front_so_far.append(point)

@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 from evomerge.errors import RunError
 from evomerge.files import write_whole
 from evomerge.report import figures
-from evomerge.results import RIVALS, Results, Row, number, with_error
+from evomerge.results import RIVALS, Results, Row, difference, number
 from evomerge.version import __version__
 
 STYLE = """
@@ -109,7 +109,7 @@ def _head(results: Results) -> str:
             for label in results.objectives
         ]
         for label, (rival, pair) in results.best_fixed(best).items():
-            cards.append((with_error(pair, "+"), f"{label}, minus best fixed recipe ({rival})"))
+            cards.append((difference(best, label, pair), f"{label}, minus best fixed recipe ({rival})"))
     volumes = found["hypervolume"]
     if volumes:
         cards.append((f"{volumes['front']:.4f}", f"hypervolume; fixed recipes {volumes['fixed']:.4f}"))
@@ -134,7 +134,7 @@ def _front_table(results: Results) -> str:
         cells, paired = [row.name], results.paired(row)
         for label in results.objectives:
             cells += [number(row, which, label) for which in ("search", "shrunken", "confirmed")]
-            cells += [with_error(paired[key][label][1], "+") if label in paired[key] else "" for key in RIVALS]
+            cells += [difference(row, label, paired[key][label][1]) if label in paired[key] else "" for key in RIVALS]
         rows.append((cells, results.best is not None and row.number == results.best.number))
     return _table(head, rows)
 
@@ -153,7 +153,9 @@ def _beliefs(results: Results) -> str:
         for label in naive
     ]
     said = "".join(f"<p>{_text(sentence)}</p>" for sentence in sentences)
-    drawn = (_figure(figures.beliefs(results, label)) for label in results.objectives)
+    drawn = (
+        _figure(figures.beliefs(results, label)) for label in results.objectives if label not in results.grader.costs
+    )
     return _section("What the search believed, and what was true", text, said, *drawn)
 
 

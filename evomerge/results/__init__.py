@@ -1,13 +1,13 @@
 """What a run has found so far."""
 
-from evomerge.results.pareto import hypervolume, non_dominated
+from evomerge.results.pareto import hypervolume, non_dominated, worst
 from evomerge.results.reading import read_into
 from evomerge.results.row import Row, Which
 from evomerge.results.state import RunState
 from evomerge.results.table import FINALISTS, MOST_FINALISTS, Results
-from evomerge.results.words import RIVALS, number, with_error
+from evomerge.results.words import RIVALS, amount, difference, number, with_error
 
 __all__ = [
-    "FINALISTS", "MOST_FINALISTS", "RIVALS", "Results", "Row", "RunState", "Which", "hypervolume", "non_dominated",
-    "number", "read_into", "with_error",
+    "FINALISTS", "MOST_FINALISTS", "RIVALS", "Results", "Row", "RunState", "Which", "amount", "difference",
+    "hypervolume", "non_dominated", "number", "read_into", "with_error", "worst",
 ]  # fmt: skip

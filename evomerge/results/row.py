@@ -16,7 +16,7 @@ class Row(Value):
 
     `search` is the search's own estimate, which flatters the best of many; `shrunken` is what is left of it in the
     light of the candidate's neighbours; `confirmed` was measured on items that the search never saw, `interval` is its
-    95 % interval. `items` counts the search items behind the first two.
+    95 % interval. `items` counts the search items behind the first two. `exact` names the objectives that are costs.
     """
 
     number: int
@@ -29,6 +29,7 @@ class Row(Value):
     confirmed: dict[str, Pair] | None = None
     interval: dict[str, tuple[float, float]] | None = None
     report: dict[str, Pair] | None = None
+    exact: tuple[str, ...] = ()
     failure: Failure | None = None
 
     def values(self, which: Which) -> Mapping[str, Pair]:

@@ -11,7 +11,7 @@ from evomerge.events import Asked
 from evomerge.fitness import Bounds, EstimatorKind, Fitness, bounds_of
 from evomerge.items import PoolName
 from evomerge.recipe import Recipe
-from evomerge.results.pareto import crowded_out, hypervolume, knee, non_dominated
+from evomerge.results.pareto import best_fronts, knee, non_dominated, volumes
 from evomerge.results.reading import read_into
 from evomerge.results.rivals import Rivals
 from evomerge.results.row import Row, Which, optimism
@@ -79,7 +79,10 @@ class Results:
         return list(self.state.confirmed) or self.choose_finalists(FINALISTS)
 
     def choose_finalists(self, top: int) -> list[int]:
-        """The search's best by its shrunken numbers: with one objective the top few, with several the front."""
+        """The search's best by its shrunken numbers: of one objective the top few, of several the front.
+
+        With a cost those of the next fronts too, until there are `top`.
+        """
         searched = [row for row in self.rows.values() if row.origin != "baseline" and row.search is not None]
         found = list({row.recipe: row for row in reversed(searched)}.values())[::-1]  # One of each recipe, the first.
         if not found:
@@ -88,10 +91,9 @@ class Results:
             ranked = sorted(found, key=lambda row: (-self.scalar(row, "shrunken"), row.number))
             best = [row for row in ranked if row.origin != "recommended"][:top]
         else:
-            front = non_dominated([self._oriented(row, "shrunken") for row in found])
-            points = [found[i] for i in front]
-            kept = crowded_out([self._oriented(row, "shrunken") for row in points], max(top, MOST_FINALISTS))
-            best = [points[i] for i in kept]
+            points = [self._oriented(row, "shrunken") for row in found]
+            fewest = top if self.grader.costs else 1  # Of all that cost the same, a front has but the luckiest.
+            best = [found[i] for i in best_fronts(points, fewest, max(top, MOST_FINALISTS))]
         recommended = [row for row in found if row.origin == "recommended" and row not in best]
         return [row.number for row in (*best, *recommended)]
 
@@ -159,7 +161,7 @@ class Results:
             return self.front[knee([self._oriented(row) for row in self.front])]
         if what in self.objectives:
             place = self.objectives.index(what)
-            return max(self.front, key=lambda row: self._oriented(row)[place])
+            return max(self.front, key=lambda row: (self._oriented(row)[place], self.scalar(row)))
         known = ", ".join(("best", *(("knee",) if len(self.objectives) > 1 else ()), *self.objectives, "number:N"))
         raise SpecError(f"--pick {what!r} is none of {known}")
 
@@ -209,20 +211,17 @@ class Results:
         return {"best_parent": self.best_parent(row), "best_fixed": self.best_fixed(row), "uniform": self.uniform(row)}
 
     def optimism(self, which: Which) -> dict[str, float]:
-        """By how much one of the finalists' numbers was better than the confirmed one, on average, by objective."""
-        signs = {label: self.grader.sign(label) for label in self.objectives}
+        """By how much one of the finalists' numbers was better than the confirmed one, on average; costs are exact."""
+        signs = {label: self.grader.sign(label) for label in self.objectives if label not in self.grader.costs}
         return optimism([self.rows[number] for number in self.finalists], which, signs)
 
     def hypervolumes(self) -> dict[str, float] | None:
-        """Hypervolume of the front and of the fixed recipes, from the worst fixed value of each objective."""
+        """Hypervolume of the front and of the fixed recipes, by the best known values; see `volumes`."""
         fixed = [self._oriented(row) for row in self.baselines if self.known(row)]
         if len(self.objectives) < 2 or not fixed or not self.front:
             return None
-        reference = [min(column) for column in zip(*fixed, strict=True)]
-        return {
-            "front": hypervolume([self._oriented(row) for row in self.front], reference),
-            "fixed": hypervolume(fixed, reference),
-        }
+        costs = [label in self.grader.costs for label in self.objectives]
+        return volumes([self._oriented(row) for row in self.front], fixed, costs)
 
     def to_json(self) -> dict[str, Any]:
         """The object that `evomerge show --json` prints."""
@@ -269,6 +268,7 @@ class Results:
             confirmed=self._graded(marks, "confirm"),
             interval=None if marks is None else self._intervals(marks),
             report=self._graded(self.marks(asked.number, "report"), "report"),
+            exact=tuple(self.grader.costs),
             failure=failed[0] if failed and search is None else None,
         )
 

@@ -7,15 +7,27 @@ RIVALS = {"best_parent": "best parent", "best_fixed": "best fixed", "uniform": "
 """What a finalist is compared with: a key of `Results.paired`, and its name in a table."""
 
 
-def with_error(pair: Pair | None, sign: str = "") -> str:
-    """A value with its standard error, `0.610 ±0.022`; `sign` is a format's, nothing is made of None."""
-    return "" if pair is None else f"{pair[0]:{sign}.3f} ±{pair[1]:.3f}"
+def amount(value: float, *, exact: bool, sign: str = "") -> str:
+    """A value, `0.610`, or an exact one, which is a whole number, `541,920`; `sign` is a format's."""
+    return f"{value:{sign},.0f}" if exact else f"{value:{sign}.3f}"
+
+
+def with_error(pair: Pair | None, sign: str = "", *, exact: bool = False) -> str:
+    """A value with its standard error, `0.610 ±0.022`, or an exact one alone; nothing is made of None."""
+    if pair is None:
+        return ""
+    return amount(pair[0], exact=exact, sign=sign) + ("" if exact else f" ±{pair[1]:.3f}")
 
 
 def number(row: Row, which: Which, label: str) -> str:
     """One of a model's numbers: a confirmed one with its 95 % interval, `0.610 [0.567, 0.653]`, or with its error."""
     pair = row.values(which).get(label)
-    if which != "confirmed" or pair is None or row.interval is None:
-        return with_error(pair)
+    if which != "confirmed" or pair is None or row.interval is None or label in row.exact:
+        return with_error(pair, exact=label in row.exact)
     low, high = row.interval[label]
     return f"{pair[0]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def difference(row: Row, label: str, pair: Pair | None) -> str:
+    """What a model's number is above or below a rival's, `+0.052 ±0.014`."""
+    return with_error(pair, "+", exact=label in row.exact)

@@ -1,18 +1,42 @@
 """Which recipes may be proposed, and how a genome names one."""
 
-from typing import Protocol, TypeAlias
+from typing import Annotated, Any, Protocol, TypeAlias
+
+from pydantic import Discriminator, Tag
 
 from evomerge.recipe import Parents, Recipe
 from evomerge.space.blend import BlendSpace
 from evomerge.space.fixed import UNIFORM, fixed_recipes, unchanged
 from evomerge.space.genes import Gene
+from evomerge.space.joint import JointSpace, JointSpec, route_space
+from evomerge.space.path import PathSpec
+from evomerge.space.repeat import RepeatSpec
 from evomerge.space.span import span_of
 from evomerge.space.spec import BlendSpec
+from evomerge.space.stack import StackSpec
+from evomerge.space.swap import SwapSpace, SwapSpec
 from evomerge.values import Genome
 
-__all__ = ["UNIFORM", "BlendSpec", "Gene", "SearchSpace", "SpaceSpec", "bind", "fixed_recipes", "span_of", "unchanged"]
+__all__ = [
+    "UNIFORM", "BlendSpec", "Gene", "JointSpec", "PathSpec", "RepeatSpec", "SearchSpace", "SpaceSpec", "StackSpec",
+    "SwapSpec", "bind", "fixed_recipes", "span_of", "unchanged",
+]  # fmt: skip
 
-SpaceSpec: TypeAlias = BlendSpec
+
+def _kind(value: Any) -> Any:
+    return value.get("kind", "blend") if isinstance(value, dict) else getattr(value, "kind", "blend")
+
+
+SpaceSpec: TypeAlias = Annotated[
+    Annotated[BlendSpec, Tag("blend")]
+    | Annotated[PathSpec, Tag("path")]
+    | Annotated[StackSpec, Tag("stack")]
+    | Annotated[RepeatSpec, Tag("repeat")]
+    | Annotated[SwapSpec, Tag("swap")]
+    | Annotated[JointSpec, Tag("joint")],
+    Discriminator(_kind),
+]
+"""A space as it is written; one that does not say its kind is a blend."""
 
 
 class SearchSpace(Protocol):
@@ -38,3 +62,9 @@ def bind(spec: SpaceSpec, parents: Parents) -> SearchSpace:
     match spec:
         case BlendSpec():
             return BlendSpace(spec, parents)
+        case SwapSpec():
+            return SwapSpace(spec, parents)
+        case JointSpec():
+            return JointSpace(spec, parents)
+        case _:
+            return route_space(spec, parents)

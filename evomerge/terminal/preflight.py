@@ -1,8 +1,15 @@
 """A plan, to read."""
 
+from collections.abc import Sequence
+
 from evomerge.fitness import Design
 from evomerge.plan import Plan
+from evomerge.results import amount
+from evomerge.space import Gene
 from evomerge.terminal.units import duration, size
+
+MOST_NAMES = 40
+"""Genes of one range that are named."""
 
 DESIGNS: dict[Design, str] = {
     "random": "drawn at random",
@@ -28,6 +35,8 @@ def plan_text(plan: Plan) -> list[str]:
     ]
     for task in plan.tasks:
         lines.append(f"task       {task.name}: {task.counted}; {', '.join(task.metrics)}")
+    for label, (cost, parent) in plan.costs.items():
+        lines.append(f"size       {label}: {amount(parent, exact=True)} {cost} in an unchanged parent; lower is better")
     lines += _estimator_lines(plan)
     compiled = ", merging compiled" if plan.compiled else ""
     tokens = sum(task.drawn_tokens for task in plan.tasks)
@@ -64,8 +73,25 @@ def _estimator_lines(plan: Plan) -> list[str]:
 
 
 def _gene_lines(plan: Plan) -> list[str]:
-    """Gene names with their ranges, runs of equal ranges in one line."""
-    ranges: dict[tuple[float, float], list[str]] = {}
+    """Gene names with their ranges, those of equal ranges in one line, the first of many."""
+    ranges: dict[str, list[str]] = {}
     for gene in plan.genes:
-        ranges.setdefault((gene.low, gene.high), []).append(gene.name)
-    return [f"[{low:g}, {high:g}]: {', '.join(names)}" for (low, high), names in ranges.items()]
+        ranges.setdefault(_range_of(gene), []).append(gene.name)
+    return [f"{label}: {_first(names)}" for label, names in ranges.items()]
+
+
+def _range_of(gene: Gene) -> str:
+    match gene.kind:
+        case "binary":
+            return "yes or no"
+        case "integer":
+            return f"{gene.low:g} to {gene.high:g}"
+        case "categorical":
+            return f"one of {gene.high - gene.low + 1:g}"
+        case _:
+            return f"[{gene.low:g}, {gene.high:g}]"
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more

@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from evomerge.results import non_dominated
+from evomerge.results import amount, non_dominated
 from evomerge.session import Session
 from evomerge.terminal.units import duration
 from evomerge.trial import Evaluation
@@ -101,8 +101,12 @@ class Ticker:
         parts, points = [], list(self._points.values())
         if points:
             grader = session.appraiser.grader
-            best = zip(grader.fitness.objectives, map(max, zip(*points, strict=True)), strict=True)
-            parts.append("best " + ", ".join(f"{label} {grader.sign(label) * value:.3f}" for label, value in best))
+            best = {
+                label: grader.sign(label) * max(column)
+                for label, column in zip(grader.fitness.objectives, zip(*points, strict=True), strict=True)
+            }
+            shown = (f"{label} {amount(value, exact=label in grader.costs)}" for label, value in best.items())
+            parts.append("best " + ", ".join(shown))
             if len(points[0]) > 1:
                 parts.append(f"front {len(non_dominated(points))}")
         parts += [f"{self._failed} failed"] if self._failed else []

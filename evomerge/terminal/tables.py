@@ -1,13 +1,13 @@
 """Tables of what a run has found."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from evomerge.results import RIVALS, Results, Row, Which, number, with_error
+from evomerge.results import RIVALS, Results, Row, Which, difference, number, with_error
 from evomerge.terminal.progress import WIDTH
 from evomerge.terminal.units import duration
 
@@ -103,7 +103,7 @@ def _columns(results: Results, row: Row) -> dict[str, dict[str, str]]:
     }
     paired = results.paired(row) if results.is_confirmed else {}
     differences = {
-        f"minus {RIVALS[key]}": {label: with_error(difference, "+") for label, (_, difference) in rivals.items()}
+        f"minus {RIVALS[key]}": {label: difference(row, label, pair) for label, (_, pair) in rivals.items()}
         for key, rivals in paired.items()
     }
     return {**columns, **differences}
@@ -163,7 +163,8 @@ def _csv_cells(results: Results, row: Row) -> list[object]:
         found = [row.values(which).get(label) for which in NUMBERS]
         found += [row.interval[label] if row.interval is not None else None]
         found += [rivals[label][1] if label in rivals else None for rivals in paired.values()]
-        cells += [cell for pair in found for cell in (pair or ("", ""))]
+        written = int if label in row.exact else float
+        cells += [cell for pair in found for cell in (map(written, pair) if pair else ("", ""))]
     return cells
 
 
@@ -172,11 +173,11 @@ def _csv(cells: Sequence[object]) -> str:
     return ",".join('"' + text.replace('"', '""') + '"' if set(text) & {",", '"', "\n"} else text for text in texts)
 
 
-def scores_table(values: Mapping[str, Sequence[float]], items: Mapping[str, int]) -> Table:
-    """What `evomerge score` found."""
+def scores_table(values: Mapping[str, Sequence[float]], items: Mapping[str, int], exact: Collection[str] = ()) -> Table:
+    """What `evomerge score` found; `exact` names the objectives that are costs."""
     table = Table(show_edge=False, caption=", ".join(f"{count} items of {task}" for task, count in items.items()))
     table.add_column("objective", max_width=NAMES)
     table.add_column("value", justify="right")
     for label, found in values.items():
-        table.add_row(label, with_error((found[0], found[1])))
+        table.add_row(label, with_error((found[0], found[1]), exact=label in exact))
     return table

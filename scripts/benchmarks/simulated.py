@@ -173,7 +173,7 @@ def go_on(
         **dict.fromkeys(store.file.start),
     }
     session = Session(store, executor(Simulator(worlds, space)))
-    build = Build(run.optimizer, GROUPS, len(worlds), tuple(seeds), run.fitness.scalar, run.seed)
+    build = Build(run.optimizer, space.genes, len(run.fitness.objectives), tuple(seeds), run.fitness.scalar, run.seed)
     estimator, appraiser = run.fitness.estimator, session.appraiser
     policy = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)
     Study(session, Parts(space, build, appraiser, policy, seeds, {})).run()

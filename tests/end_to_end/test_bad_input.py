@@ -107,6 +107,34 @@ def test_a_metric_over_many_documents_together(
     assert not (tmp_path / "RUN").exists()
 
 
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ({"cost": "depth"}, ['fitness.objectives.x.cost is "depth"', "'layers' or 'parameters'"]),
+        ({}, ["fitness.objectives.x: needs one of task: NAME", "cost: layers"]),
+        ({"task": "math_ja", "cost": "layers"}, ["fitness.objectives.x: needs one of task: NAME", "cost: layers"]),
+        ({"task": "(cost)"}, ["fitness.objectives.x: needs a task of another name", "(cost)"]),
+        ({"cost": "layers", "weight": 0}, ["objectives.x.weight is 0", "greater than 0"]),
+        ({"cost": "layers", "metric": "acc"}, ["objectives.x: metric has no meaning for a cost", "leave it out"]),
+        ({"cost": "layers", "direction": "min"}, ["objectives.x: direction has no meaning for a cost"]),
+        ({"cost": "layers", "fewshot": 0}, ["objectives.x: fewshot has no meaning for a cost"]),
+        ({"cost": "layers", "chat_template": True}, ["objectives.x: chat_template has no meaning for a cost"]),
+        ({"cost": "layers", "tie_break": {"metric": "acc", "weight": 1}}, ["tie_break has no meaning for a cost"]),
+    ],
+)
+def test_an_objective_that_is_neither_a_task_nor_a_cost(
+    objective: dict[str, Any], words: list[str], cli: Cli, run_file: Write
+) -> None:
+    path = edited(run_file(), lambda p: p["fitness"]["objectives"].update(x=objective))
+    refused(cli("plan", path), "run.yaml", *words)
+
+
+def test_costs_alone_are_no_fitness(cli: Cli, run_file: Write) -> None:
+    costs = {"depth": {"cost": "layers"}, "size": {"cost": "parameters", "weight": 2.0}}
+    path = edited(run_file(), lambda p: p["fitness"].update(objectives=costs))
+    refused(cli("plan", path), "run.yaml: fitness: objectives are costs alone", "add one with a task")
+
+
 def test_a_metric_left_out_is_the_first_that_documents_have(cli: Cli, run_file: Write, tmp_path: Path) -> None:
     fitness = {
         "include": [str(write_tasks(tmp_path / "tasks"))],

@@ -12,6 +12,7 @@ from conftest import DEMO_MODELS, Typed, events, small_fitness, story
 from lm_tasks import write_tasks
 
 from evomerge.assemble import load
+from evomerge.presets import preset_names
 
 Cli = Callable[..., Typed]
 Write = Callable[..., Path]
@@ -82,7 +83,7 @@ def test_the_same_seed_is_the_same_run_and_another_is_not(cli: Cli, run_file: Wr
 
 
 @pytest.mark.parametrize("optimizer", ["cma", "nsga2", "tpe", "random"])
-@pytest.mark.parametrize("space", ["per-component", "ties"])
+@pytest.mark.parametrize("space", ["per-component", "ties", "dataflow", "frankenmerge", "layer-swap", "joint"])
 def test_another_optimiser_or_space_is_an_edit_of_the_run_file(
     optimizer: str, space: str, cli: Cli, run_file: Write, tmp_path: Path
 ) -> None:
@@ -93,9 +94,7 @@ def test_another_optimiser_or_space_is_an_edit_of_the_run_file(
     assert done["evaluations"]["done"] == 16
 
 
-@pytest.mark.parametrize(
-    "preset", ["model-wide", "per-group", "per-layer", "per-component", "ties", "dare-ties", "slerp"]
-)
+@pytest.mark.parametrize("preset", preset_names("space"))
 def test_every_space_preset_plans(preset: str, cli: Cli, run_file: Write) -> None:
     found = cli("plan", run_file(space=preset))
     assert found.status == 0, found.err
@@ -134,7 +133,7 @@ def test_budgets_are_hard(cli: Cli, run_file: Write, tmp_path: Path) -> None:
     assert cli("search", run_file("s.yaml", budget={"seconds": 2.0}), "--out", run).status == 0
     assert time.monotonic() - started < 30
     asked = [event for event in events(run) if event["kind"] == "asked"]
-    assert len(asked) > 20
+    assert len(asked) > 6, "more than the parents"
 
 
 def test_every_rival_is_confirmed_however_small_the_budget(cli: Cli, run_file: Write, tmp_path: Path) -> None:
@@ -205,7 +204,7 @@ def test_a_failed_candidate_never_ends_a_run(run_file: Write, tmp_path: Path, mo
             raise torch.OutOfMemoryError("no room")
         fresh = plain(self, recipe)
         if calls["count"] % 5 == 0:
-            self._weights["model.norm.weight"].fill_(float("nan"))
+            self._outer["model.norm.weight"].fill_(float("nan"))
             self._loaded.clear()
         return fresh
 

@@ -7,9 +7,14 @@ from asking import Loop
 from evomerge.fitness import Fitness, Objective
 from evomerge.optimize.build import Build
 from evomerge.results import hypervolume
+from evomerge.space import Gene
 from evomerge.spec import CmaSpec, Nsga2Spec
 from evomerge.trial import Observation
 from evomerge.values import Genome
+
+
+def reals(count: int) -> tuple[Gene, ...]:
+    return tuple(Gene(name=f"r{i}", low=0, high=1) for i in range(count))
 
 
 def regret(name: str, dimension: int, evaluations: int, seed: int, sigma: float | None = None) -> float:
@@ -17,7 +22,7 @@ def regret(name: str, dimension: int, evaluations: int, seed: int, sigma: float 
     target = rng.uniform(0.15, 0.85, dimension)
     spec = CmaSpec(sigma=sigma) if name == "cma" else Nsga2Spec()
     fitness = Fitness(objectives={"0": Objective(task="t")})
-    optimizer = Build(spec, dimension, 1, (), fitness.scalar, seed)()
+    optimizer = Build(spec, reals(dimension), 1, (), fitness.scalar, seed)()
     loop = Loop(optimizer, 1, lambda genome: (-float(((np.asarray(genome) - target) ** 2).mean()),))
     loop.run(evaluations)
     return min(float(((np.asarray(genome) - target) ** 2).mean()) for genome in loop.asked)
@@ -35,7 +40,7 @@ def test_a_planted_optimum_is_found(name: str, dimension: int, evaluations: int,
 def test_cma_finds_an_optimum_in_a_corner() -> None:
     target = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
     fitness = Fitness(objectives={"0": Objective(task="t")})
-    optimizer = Build(CmaSpec(sigma=1 / 6), 6, 1, (), fitness.scalar, 2)()
+    optimizer = Build(CmaSpec(sigma=1 / 6), reals(6), 1, (), fitness.scalar, 2)()
     loop = Loop(optimizer, 1, lambda genome: (-float(((np.asarray(genome) - target) ** 2).mean()),))
     loop.run(200)
     assert min(float(((np.asarray(g) - target) ** 2).mean()) for g in loop.asked) < 0.006
@@ -49,7 +54,7 @@ def test_nsga2_approaches_a_known_front() -> None:
         return -genome[0], -g * (1 - (genome[0] / g) ** 0.5)
 
     fitness = Fitness(objectives={str(i): Objective(task="t") for i in range(2)})
-    optimizer = Build(Nsga2Spec(), 6, 2, (), fitness.scalar, 4)()
+    optimizer = Build(Nsga2Spec(), reals(6), 2, (), fitness.scalar, 4)()
     loop = Loop(optimizer, 2, zdt1)
     points = [zdt1(genome) for genome in loop.run(600)]
     inside = [point for point in points if min(point) > -1.1]
@@ -65,7 +70,12 @@ def test_cma_starts_again_with_twice_the_population_where_it_has_converged() -> 
         return (max(-near, 0.5 - 40 * far),)
 
     optimizer = Build(
-        CmaSpec(population=6, sigma=0.1), 2, 1, ((0.2, 0.2),), Fitness(objectives={"0": Objective(task="t")}).scalar, 1
+        CmaSpec(population=6, sigma=0.1),
+        reals(2),
+        1,
+        ((0.2, 0.2),),
+        Fitness(objectives={"0": Objective(task="t")}).scalar,
+        1,
     )()
     loop = Loop(optimizer, 1, hills)
     sizes = set()
@@ -80,7 +90,7 @@ def test_cma_starts_again_with_twice_the_population_where_it_has_converged() -> 
 def test_a_seed_that_was_only_lucky_is_not_where_the_search_starts() -> None:
     lucky, sound = (0.1,) * 4, (0.7,) * 4
     fitness = Fitness(objectives={"0": Objective(task="t")})
-    optimizer = Build(CmaSpec(population=6, sigma=0.05), 4, 1, (lucky, sound), fitness.scalar, 1)()
+    optimizer = Build(CmaSpec(population=6, sigma=0.05), reals(4), 1, (lucky, sound), fitness.scalar, 1)()
     assert optimizer.ask(2) == [lucky, sound]
     optimizer.tell([seen(0, lucky, 0.9), seen(1, sound, 0.6)])
     around = optimizer.ask(10)

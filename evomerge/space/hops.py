@@ -1,0 +1,181 @@
+"""What spaces of paths share: whose layers may be hops, how many, and a recipe that is nothing but hops."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar
+
+from pydantic import Field, field_validator
+
+from evomerge.errors import SpecError
+from evomerge.recipe import COMPONENTS, Layer, Parents, Recipe
+from evomerge.space.genes import DECIMALS, TOLERANCE, Gene
+from evomerge.space.span import copy_of, span_of
+from evomerge.space.spec import RANGE, Range, ends
+from evomerge.values import Genome, Tagged
+
+Key = TypeVar("Key")
+Bound: TypeAlias = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]
+Anchored: TypeAlias = Literal["anchor"] | tuple[str, ...]
+SHORTEST = 2
+"""Hops of the shortest path: the anchor's first and last layer."""
+
+
+class HopsSpec(Tagged):
+    """What every space of paths says.
+
+    `anchor` is the parent whose embeddings, final norm and head are used (left out: the first expert); `parents` are
+    those whose layers may be hops (left out: all experts and the anchor). `scale` is what the residual
+    stream may be multiplied by before a hop. `depth` bounds the number of hops; numbers with a point are multiples
+    of the anchor's depth.
+    """
+
+    kind: Any
+    anchor: str | None = None
+    parents: Anchored | None = Field(default=None, description="anchor, or a list of parents")
+    scale: Range | None = Field(default=None, description=RANGE)
+    depth: tuple[Bound, Bound] | None = Field(default=None, description="the shortest and the longest, [4, 16]")
+
+    @field_validator("scale")
+    @classmethod
+    def _has_one(cls, scale: Range | None) -> Range | None:
+        low, high = ends(1.0 if scale is None else scale)
+        if not 0 < low <= 1 <= high:
+            raise ValueError(
+                "does not reach from a positive number up to 1 or more; every search begins unscaled, at 1"
+            )
+        return scale
+
+
+class Hop(NamedTuple):
+    """One parent's layer, and what the residual stream is multiplied by before it."""
+
+    parent: str
+    layer: int
+    scale: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """What genes call it."""
+        return f"{self.parent}.layers.{self.layer}"
+
+
+def anchor_of(spec: HopsSpec, parents: Parents) -> str:
+    """The anchor.
+
+    Raises:
+        SpecError: there is no such parent, or it is too shallow for a path.
+    """
+    anchor = spec.anchor or parents.experts[0]
+    if anchor not in parents.names:
+        raise SpecError(f"space.anchor: {anchor!r} is none of the models; write one of {', '.join(parents.names)}")
+    if parents.depth_of(anchor) < SHORTEST:
+        raise SpecError(f"space.anchor: {anchor!r} has one layer, and a path begins and ends with its own")
+    return anchor
+
+
+def givers_of(spec: HopsSpec, parents: Parents, anchor: str) -> tuple[str, ...]:
+    """The parents whose layers may be hops, the anchor first if it is one of them.
+
+    Raises:
+        SpecError: there is no such parent.
+    """
+    if spec.parents == "anchor":
+        return (anchor,)
+    named = spec.parents or (*parents.experts, anchor)
+    for name in named:
+        if name not in parents.names:
+            raise SpecError(f"space.parents: {name!r} is none of the models; write some of {', '.join(parents.names)}")
+    first = (anchor,) if anchor in named else ()
+    return tuple(dict.fromkeys((*first, *named)))
+
+
+def bounds_of(spec: HopsSpec, parents: Parents, anchor: str, most: int) -> tuple[int, int]:
+    """Hops of the shortest and of the longest path, `most` being all that the space has.
+
+    Raises:
+        SpecError: the bounds are upside down, or the space has no path of such length.
+    """
+    if spec.depth is None:
+        return SHORTEST, most
+    own = parents.depth_of(anchor)
+    low, high = (round(bound * own) if isinstance(bound, float) else bound for bound in spec.depth)
+    if not SHORTEST <= low <= min(high, most):
+        raise SpecError(
+            f"space.depth: {low} to {high} hops are asked for, and the space has paths of {SHORTEST} to {most};"
+            " give the shortest first, or let the layers be repeated more often"
+        )
+    return low, min(high, most)
+
+
+def scale_axis(name: str, spec: HopsSpec) -> Gene | float:
+    """A gene for a scale, or its number where it is fixed."""
+    low, high = ends(1.0 if spec.scale is None else spec.scale)
+    return Gene(name=name, low=low, high=high) if low < high else low
+
+
+def integer(name: str, low: int, high: int) -> Gene | float:
+    """A gene for a whole number, or the number where there is only one."""
+    return Gene(name=name, low=low, high=high, levels=high - low, kind="integer") if low < high else float(low)
+
+
+def category(name: str, count: int) -> Gene | float:
+    """A gene for one of so many, by its place, or the place where there is only one."""
+    return Gene(name=name, low=0, high=count - 1, levels=count - 1, kind="categorical") if count > 1 else 0.0
+
+
+def values_of(axes: Mapping[Key, Gene | float], genome: Genome) -> dict[Key, float]:
+    """The number on every axis: a gene's, or the one that is fixed."""
+    units = iter(genome)
+    return {key: axis.value(next(units)) if isinstance(axis, Gene) else axis for key, axis in axes.items()}
+
+
+def genome_of(axes: Mapping[Key, Gene | float], values: Mapping[Key, float]) -> Genome:
+    """The genome that stands for these numbers.
+
+    Raises:
+        SpecError: one lies outside its gene's range.
+    """
+    return tuple(axis.unit(values[key]) for key, axis in axes.items() if isinstance(axis, Gene))
+
+
+def genes_of(axes: Mapping[Key, Gene | float]) -> tuple[Gene, ...]:
+    """What is searched of the axes."""
+    return tuple(axis for axis in axes.values() if isinstance(axis, Gene))
+
+
+def recipe_of(parents: Parents, anchor: str, hops: Sequence[Hop]) -> Recipe:
+    """The recipe that is these hops between the anchor's outer tensors."""
+    layers = tuple(Layer(blend=copy_of(hop.parent, hop.layer), scale=hop.scale) for hop in hops)
+    return parents.recipe(layers, {name: copy_of(anchor, None) for name in parents.outer})
+
+
+def hops_of(recipe: Recipe, anchor: str) -> list[Hop]:
+    """The hops that a recipe is.
+
+    Raises:
+        SpecError: it has layers that are blends, or outer tensors that are not the anchor's.
+    """
+    for group, blend in recipe.outer.items():
+        if _copied(span_of(blend)) != anchor:
+            raise SpecError(f"its {group} is not that of {anchor}, the anchor")
+    return [_hop(index, layer) for index, layer in enumerate(recipe.layers)]
+
+
+def same_hops(one: Sequence[Hop], other: Sequence[Hop]) -> bool:
+    """Whether two paths are the same but for rounding."""
+    return len(one) == len(other) and all(
+        a[:2] == b[:2] and abs(a.scale - b.scale) <= TOLERANCE for a, b in zip(one, other, strict=True)
+    )
+
+
+def _hop(index: int, layer: Layer) -> Hop:
+    parts = {part: _copied(span_of(layer.part(part))) for part in COMPONENTS}
+    parent, places = parts["attention"], {source.layer for source in layer.sources()}
+    if parent is None or set(parts.values()) != {parent} or len(places) != 1:
+        raise SpecError(f"layer {index} is not one parent's layer, unchanged")
+    return Hop(parent, places.pop() or 0, round(layer.scale, DECIMALS))
+
+
+def _copied(span: dict[str, float]) -> str | None:
+    """The parent that this combination is, if it is one."""
+    alone = len(span) == 1 and all(abs(weight - 1) <= TOLERANCE for weight in span.values())
+    return next(iter(span)) if alone else None

@@ -1,0 +1,98 @@
+"""One block of a model's layers, run several times over."""
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from evomerge.errors import SpecError
+from evomerge.recipe import Parents, Recipe
+from evomerge.space.genes import Gene
+from evomerge.space.hops import (
+    Hop,
+    HopsSpec,
+    anchor_of,
+    bounds_of,
+    genes_of,
+    genome_of,
+    hops_of,
+    integer,
+    recipe_of,
+    same_hops,
+    scale_axis,
+    values_of,
+)
+from evomerge.values import Genome
+
+
+class RepeatSpec(HopsSpec):
+    """A block of the anchor's layers, run several times over; `length` is its longest, `times` how often at most."""
+
+    kind: Literal["repeat"] = "repeat"
+    length: int | None = Field(None, ge=1)
+    times: int = Field(3, ge=2)
+
+    @field_validator("parents")
+    @classmethod
+    def _anchor_alone(cls, parents: object) -> object:
+        if parents not in (None, "anchor"):
+            raise ValueError("is for other kinds of space; a repeated block is the anchor's, leave the key out")
+        return parents
+
+
+class RepeatSpace:
+    """A space of repeated blocks bound to its parents; see `SearchSpace`.
+
+    Raises:
+        SpecError: the parents cannot fill the space.
+    """
+
+    def __init__(self, spec: RepeatSpec, parents: Parents) -> None:
+        self.spec = spec
+        self.parents = parents
+        self.anchor = anchor_of(spec, parents)
+        self._depth = parents.depth_of(self.anchor)
+        longest = min(spec.length or self._depth, self._depth)
+        self._high = bounds_of(spec, parents, self.anchor, self._depth + (spec.times - 1) * longest)[1]
+        if self._high < self._depth:
+            raise SpecError(f"space.depth: {self._high} hops are fewer than the anchor has layers, {self._depth}")
+        self._axes = {
+            "first": integer("block.first", 0, self._depth - 1),
+            "length": integer("block.length", 1, longest),
+            "times": integer("block.times", 1, spec.times),
+            "scale": scale_axis("block.scale", spec),
+        }
+        self.genes = genes_of(self._axes)
+
+    def decode(self, genome: Genome) -> Recipe:
+        """The recipe a genome names; total."""
+        return recipe_of(self.parents, self.anchor, self._hops(values_of(self._axes, genome)))
+
+    def encode(self, recipe: Recipe) -> Genome:
+        """The genome that names `recipe`.
+
+        Raises:
+            SpecError: the recipe is not in the space.
+        """
+        hops = hops_of(recipe, self.anchor)
+        scale = next((hop.scale for hop in hops if hop.scale != 1.0), 1.0)
+        wholes = (_whole(self._axes[key]) for key in ("times", "length", "first"))
+        for times, length, first in product(*wholes):  # Times in front: the anchor itself is no repetition.
+            values = {"first": first, "length": length, "times": times, "scale": scale}
+            if same_hops(self._hops(values), hops):
+                return genome_of(self._axes, values)
+        raise SpecError(f"the recipe is not {self.anchor} with one block repeated, as the space has it")
+
+    def _hops(self, values: Mapping[str, float]) -> list[Hop]:
+        first, length = int(values["first"]), int(values["length"])
+        end = min(first + length, self._depth)
+        again = min(int(values["times"]) - 1, (self._high - self._depth) // (end - first))
+        once = [Hop(self.anchor, layer) for layer in range(self._depth)]
+        block = [once[first]._replace(scale=values["scale"]), *once[first + 1 : end]]
+        return [*once[:end], *block * again, *once[end:]]
+
+
+def _whole(axis: Gene | float) -> range:
+    """The whole numbers of an axis."""
+    return range(int(axis.low), int(axis.high) + 1) if isinstance(axis, Gene) else range(int(axis), int(axis) + 1)

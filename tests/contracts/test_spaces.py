@@ -1,0 +1,233 @@
+"""What every search space keeps to, whatever it is: one suite, run on all of them."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evomerge.errors import SpecError
+from evomerge.presets import preset_folder, preset_names
+from evomerge.recipe import COMPONENTS, Folder, Parents
+from evomerge.space import SearchSpace, SpaceSpec, bind, fixed_recipes, unchanged
+from evomerge.spec import parse, read_yaml
+
+SCALED = {"scale": [0.5, 1.5]}
+BLEND = {"operator": "task_arithmetic", "weight": [-0.25, 1.5]}
+SPACES: dict[str, dict[str, Any]] = {
+    "blend": {"kind": "blend"},
+    "blend, ties": {"kind": "blend", "operator": "ties", "groups": 2, "density": [0.2, 1.0]},
+    "blend, slerp": {"kind": "blend", "operator": "slerp", "components": "split"},
+    "path": {"kind": "path", "anchor": "maths", "repeats": 2, "depth": [4, 16], **SCALED},
+    "path, one parent": {"kind": "path", "anchor": "japanese", "parents": "anchor", "repeats": 1},
+    "path, matrix": {"kind": "path", "scaling": "pair", "repeats": 1, **SCALED},
+    "path, free ends": {"kind": "path", "ends": "free", "repeats": 3, "depth": [3, 9], **SCALED},
+    "path, base": {"kind": "path", "anchor": "base", "parents": ["japanese"], "depth": [1.0, 2.5]},
+    "stack": {"kind": "stack", "ranges": 3, "anchor": "japanese", **SCALED},
+    "stack, bounded": {"kind": "stack", "ranges": 3, "depth": [5, 9]},
+    "stack, one parent": {"kind": "stack", "parents": "anchor", "depth": [1.0, 1.5]},
+    "repeat": {"kind": "repeat", "anchor": "maths", **SCALED},
+    "repeat, one layer": {"kind": "repeat", "length": 1, "depth": [6, 8]},
+    "swap": {"kind": "swap"},
+    "swap, named": {"kind": "swap", "inside": "maths", "outside": "japanese", "transition": 1},
+    "joint": {"kind": "joint", "blend": BLEND, "path": {"kind": "path", **SCALED}},
+    "joint, stack": {
+        "kind": "joint",
+        "blend": {"operator": "ties", "density": [0.2, 1.0]},
+        "path": {"kind": "stack", "ranges": 2},
+    },
+    "joint, experts too": {
+        "kind": "joint",
+        "blend": BLEND,
+        "path": {"kind": "path", "repeats": 1, "parents": ["merged", "maths"]},
+    },
+} | {f"preset {name}": {} for name in preset_names("space")}
+ONE_OWNER = ("path", "stack", "repeat", "swap", "joint")
+
+
+def parents(depth: int = 6) -> Parents:
+    names = ("base", "maths", "japanese")
+    return Parents(
+        models={name: Folder(path=name, digest=f"digest of {name}") for name in names},
+        base="base",
+        experts=names[1:],
+        layers=depth,
+        outer=("embeddings", "norm", "head"),
+        dtype="float16",
+    )
+
+
+def spec_of(name: str) -> dict[str, Any]:
+    if not name.startswith("preset "):
+        return SPACES[name]
+    return read_yaml(preset_folder("space") / f"{name.removeprefix('preset ')}.yaml")
+
+
+NAMES = [name for name in SPACES if "stages" not in spec_of(name)]
+
+
+@pytest.fixture(params=NAMES)
+def space(request: pytest.FixtureRequest) -> SearchSpace:
+    return bind(parse(SpaceSpec, spec_of(request.param), request.param), parents())
+
+
+def genomes(space: SearchSpace, count: int, seed: int = 1) -> list[tuple[float, ...]]:
+    """Random points: of long paths and of short ones, some far out or just at a border."""
+    rng = random.Random(seed)
+
+    def unit(power: float) -> float:
+        return rng.choice((0.0, 1.0, 0.5)) if rng.random() < 0.1 else rng.random() ** power
+
+    return [tuple(unit(power) for _ in space.genes) for power in rng.choices((0.3, 1, 3, 6), k=count)]
+
+
+def test_every_genome_names_a_recipe_that_its_parents_can_make(space: SearchSpace) -> None:
+    known = parents()
+    for genome in genomes(space, 60):
+        recipe = space.decode(genome)
+        assert recipe.over(known, {name: name for name in recipe.parents}).digest() == recipe.digest()
+        assert set(recipe.outer) == set(known.outer)
+        assert all(layer.scale > 0 for layer in recipe.layers)
+        assert len(recipe.origins()) == len(recipe.layers)
+
+
+def test_what_is_decoded_is_encoded_to_the_same_recipe(space: SearchSpace) -> None:
+    for genome in genomes(space, 40):
+        recipe = space.decode(genome)
+        again = space.encode(recipe)
+        assert len(again) == len(space.genes)
+        assert all(0 <= unit <= 1 for unit in again)
+        assert space.decode(again).digest() == recipe.digest()
+
+
+def test_every_gene_is_alive(space: SearchSpace) -> None:
+    dead = set(range(len(space.genes)))
+    rng = random.Random(2)
+    for genome in genomes(space, 800, seed=3):
+        digest = space.decode(genome).digest()
+        for place in sorted(dead)[:40]:
+            other = (*genome[:place], rng.random(), *genome[place + 1 :])
+            if space.decode(other).digest() != digest:
+                dead.discard(place)
+        if not dead:
+            break
+    assert not dead, [space.genes[place].name for place in dead]
+
+
+def test_genes_are_told_apart_by_name(space: SearchSpace) -> None:
+    names = [gene.name for gene in space.genes]
+    assert len(set(names)) == len(names)
+
+
+def test_a_snapped_genome_names_the_same_recipe_where_levels_are_all_that_counts(space: SearchSpace) -> None:
+    for genome in genomes(space, 20):
+        snapped = tuple(gene.snapped(unit) for gene, unit in zip(space.genes, genome, strict=True))
+        again = tuple(gene.snapped(unit) for gene, unit in zip(space.genes, snapped, strict=True))
+        assert again == snapped
+        assert space.decode(again).digest() == space.decode(snapped).digest()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if spec_of(name).get("kind") in ONE_OWNER])
+def test_every_layer_of_the_model_has_one_owner_among_the_parents_layers(name: str) -> None:
+    """A layer's tensors all come from one layer of the parents: none is left out, none is made twice."""
+    space = bind(parse(SpaceSpec, spec_of(name), name), parents())
+    for genome in genomes(space, 40):
+        for layer in space.decode(genome).layers:
+            for component in COMPONENTS:
+                sources = layer.part(component).everything()
+                assert {source.layer for source in sources} == {layer.blend.everything()[0].layer}
+                assert len({source.parent for source in sources}) == len(sources)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if spec_of(name).get("kind") in ("path", "stack", "repeat")])
+def test_a_search_begins_at_the_anchors_own_path(name: str) -> None:
+    plain = spec_of(name)
+    space, known = bind(parse(SpaceSpec, plain, name), parents()), parents()
+    anchor = plain.get("anchor", "maths")
+    if plain.get("parents", "anchor") == "anchor":
+        recipe = unchanged(known, anchor)
+        assert space.decode(space.encode(recipe)).digest() == recipe.digest()
+
+
+def test_a_joint_search_begins_where_a_coefficient_search_does() -> None:
+    joint, blend = (
+        bind(parse(SpaceSpec, spec_of(name), name), parents()) for name in ("preset joint", "preset per-layer")
+    )
+    for name, recipe in fixed_recipes(parents()).items():
+        try:
+            blend.encode(recipe)
+        except SpecError:
+            continue
+        assert joint.decode(joint.encode(recipe)).layers == blend.decode(blend.encode(recipe)).layers, name
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_paths_keep_to_their_bounds(data: st.DataObject) -> None:
+    depth = data.draw(st.integers(2, 7), label="layers")
+    known = parents(depth)
+    low = data.draw(st.integers(2, 2 * depth), label="shortest")
+    high = data.draw(st.integers(low, 2 * depth), label="longest")
+    kinds = ({"kind": "path", "repeats": 1}, {"kind": "path", "ends": "free"}, {"kind": "stack", "ranges": 2})
+    plain = data.draw(st.sampled_from(kinds), label="space")
+    space = bind(parse(SpaceSpec, {**plain, "depth": [low, high]}, "x"), known)
+    unit = st.floats(0, 1)
+    genome = data.draw(st.tuples(*(unit for _ in space.genes)), label="genome")
+    recipe = space.decode(genome)
+    assert low <= len(recipe.layers) <= high
+    if plain.get("ends") != "free":
+        ends = [recipe.layers[place].blend.sources[0] for place in (0, -1)]
+        assert ends[0].layer == 0
+        assert ends[1].layer == depth - 1
+
+
+@pytest.mark.parametrize(
+    ("plain", "words"),
+    [
+        ({"kind": "path", "anchor": "nobody"}, "space.anchor: 'nobody' is none of the models"),
+        ({"kind": "path", "parents": ["nobody"]}, "space.parents: 'nobody' is none of the models"),
+        ({"kind": "path", "depth": [9, 4]}, "space.depth: 9 to 4 hops"),
+        ({"kind": "path", "repeats": 1, "depth": [40, 50]}, "space.depth: 40 to 50 hops"),
+        ({"kind": "path", "scale": [1.1, 1.5]}, "unscaled, at 1"),
+        ({"kind": "stack", "ranges": 4, "depth": [2, 3]}, "too few for 4 ranges"),
+        ({"kind": "repeat", "parents": ["maths"]}, "a repeated block is the anchor's"),
+        ({"kind": "repeat", "depth": [2, 4]}, "fewer than the anchor has layers"),
+        ({"kind": "swap", "inside": "maths", "outside": "maths"}, "give a second expert"),
+        ({"kind": "swap", "inside": "nobody"}, "space.inside: 'nobody'"),
+        ({"kind": "joint", "blend": {}, "path": {"kind": "swap"}}, "path.kind"),
+        ({"kind": "way"}, "'way'; give one of"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(plain: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        bind(parse(SpaceSpec, plain, "run.yaml: space"), parents())
+    text = str(refused.value)
+    assert words in text.replace("path is 'swap'", "path.kind")
+    assert "\n" not in text
+
+
+def encodable(space: SearchSpace) -> Callable[[str], bool]:
+    def check(name: str) -> bool:
+        try:
+            space.encode(fixed_recipes(parents())[name])
+        except SpecError:
+            return False
+        return True
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("plain", "inside", "outside"),
+    [
+        ({"kind": "path", "anchor": "maths"}, ["maths"], ["japanese", "base", "uniform average", "ties 0.5"]),
+        ({"kind": "swap"}, ["maths", "japanese"], ["base", "uniform average", "task arithmetic 1.0"]),
+        ({"kind": "repeat", "anchor": "japanese"}, ["japanese"], ["maths"]),
+    ],
+)
+def test_a_space_knows_what_it_holds(plain: dict[str, Any], inside: list[str], outside: list[str]) -> None:
+    check = encodable(bind(parse(SpaceSpec, plain, "x"), parents()))
+    assert all(map(check, inside))
+    assert not any(map(check, outside))
