@@ -62,10 +62,13 @@ class Session:
         """Wall-clock seconds of this session and of all before it."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def left(self, items: int | None = None) -> int:
-        """How many more candidates the budget allows, what is in flight counted as spent; see `affordable`."""
+    def left(self, items: int | None = None, waiting: int = 0) -> int:
+        """How many more candidates the budget allows, what is in flight, or `waiting`, counted as spent.
+
+        See `affordable`.
+        """
         most = self.state.budget.evaluations
-        affordable = self.affordable(items)
+        affordable = max(0, self.affordable(items) - waiting)
         return affordable if most is None else max(0, min(affordable, most - len(self.state.counted())))
 
     def affordable(self, items: int | None = None) -> int:

@@ -24,6 +24,8 @@ class RunState:
 
     budget: Budget
     candidates: dict[int, Asked] = field(default_factory=dict)
+    waiting: set[int] = field(default_factory=set)
+    """Candidates of the optimiser that were not handed out yet."""
     works: dict[int, Assigned] = field(default_factory=dict)
     outcomes: dict[int, Evaluated] = field(default_factory=dict)
     scored: dict[tuple[int, str], list[Evaluated]] = field(default_factory=dict)
@@ -48,6 +50,7 @@ class RunState:
         match event:
             case Asked():
                 self.candidates[event.number] = event
+                self.waiting |= {event.number} if event.origin in ("prior", "search") else set()
             case Assigned():
                 self._apply_assigned(event)
             case Evaluated():
@@ -65,6 +68,7 @@ class RunState:
 
     def _apply_assigned(self, work: Assigned) -> None:
         self.works[work.work] = work
+        self.waiting.discard(work.number)
         generation = work.draw.generation
         if generation is not None and generation > self.draw:
             self.draw, self.on_draw = generation, set()
