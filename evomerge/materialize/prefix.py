@@ -13,6 +13,8 @@ from evomerge.materialize.states import Chain, Key, Partings, States, tensors_of
 
 SHARE = 4
 """One candidate may take the memory for states over this."""
+TOGETHER = 16
+"""Candidates whose states should fit together: with fewer, parents are forgotten before their children come."""
 TOKENS = 16
 """Of the pass that finds out about a class."""
 ODD = (RuntimeError, LookupError, AttributeError, TypeError, ValueError)
@@ -46,7 +48,7 @@ class PrefixReuse:
         self._chain = chain if self.states.room else ()
         self._width, self._width_so_far, self._stored = self._width_so_far or self._width, 0, 0
         self._partings.note(self._chain)
-        most = max(1, self.states.room // SHARE // self._width) if self._width else len(chain)
+        most = max(1, self.states.room // TOGETHER // self._width) if self._width else len(chain)
         self._wanted = self._partings.worth_keeping(len(self._chain), most)
 
     def __call__(self, batch: Hashable, inputs: Mapping[str, Any]) -> Any:
@@ -56,7 +58,7 @@ class PrefixReuse:
         known = self._deepest(batch)
         self.run += len(self._stack.hops) - known
         self.reused += known
-        state = self.states.take(Key(self._chain[known - 1], batch)) if known else None
+        state = self._taken(batch, known)
         try:
             with passed_over(self._stack.hops[:known], state), self._keeping(batch, known):
                 return self._model(**inputs)
@@ -68,6 +70,15 @@ class PrefixReuse:
         """After how many hops there is a state."""
         depths = range(len(self._chain), 0, -1)
         return next((depth for depth in depths if Key(self._chain[depth - 1], batch) in self.states), 0)
+
+    def _taken(self, batch: Hashable, known: int) -> Any:
+        """The state behind so many hops, None behind none."""
+        keys = [Key(digest, batch) for digest in self._chain[:known]]
+        state = self.states.take(keys[-1]) if keys else None
+        for key in reversed(keys):  # They are this candidate's too: its relatives will ask for one of them.
+            if key in self.states:
+                self.states.take(key)
+        return state
 
     @contextmanager
     def _keeping(self, batch: Hashable, known: int) -> Iterator[None]:

@@ -14,8 +14,6 @@ REMEMBERED = 256
 """Recipes that later ones are compared with."""
 LATELY = 16
 """Where none of so many recipes shared a hop with one before it, nothing is kept."""
-FEW = 8
-"""Partings from which on one knows where recipes part; before, any depth may be the next one."""
 
 
 def chain_of(root: str, hops: Iterable[str]) -> Chain:
@@ -53,10 +51,11 @@ class Partings:
         """Numbers of hops, up to `depth`, after which states are worth keeping, `most` of them; none if none."""
         if not any(list(self._depths)[-LATELY:]):
             return frozenset()
-        counts = Counter(parted for parted in self._depths if 0 < parted <= depth)
-        if counts.total() < FEW:
-            counts = Counter(range(1, depth + 1))
-        return frozenset(counts) if len(counts) <= most else spread(counts, most)
+        every = range(1, depth + 1)
+        if most >= depth:
+            return frozenset(every)
+        # Where some parted others will; but any depth may be the next one.
+        return spread(Counter(every) + Counter(parted for parted in self._depths if 0 < parted <= depth), most)
 
 
 def spread(counts: Mapping[int, int], most: int) -> frozenset[int]:
