@@ -13,8 +13,8 @@ from evomerge.checkpoint import ParentFiles, costs_of, open_parents
 from evomerge.errors import EvomergeError, RunError, SpecError
 from evomerge.fitness import Fitness
 from evomerge.items import COST
-from evomerge.materialize import LiveModel
-from evomerge.recipe import Recipe
+from evomerge.materialize import GainError, LiveModel
+from evomerge.recipe import Folder, Recipe
 from evomerge.score import FunctionScorer, ScoreFailure, Scorer, ScorerFunction, TaskScorer, open_banks
 from evomerge.space import unchanged
 from evomerge.spec import Models
@@ -82,9 +82,13 @@ class Evaluator:
         """Merge and score a recipe that is no candidate, so that its failing is an error.
 
         Raises:
+            SpecError: its scales are beyond what weights bear.
             RunError: the model cannot be scored.
         """
-        self.live.load(recipe)
+        try:
+            self.live.load(recipe)
+        except GainError as error:
+            raise SpecError(str(error)) from None
         try:
             return self._marks(recipe, draw)
         except ScoreFailure as failure:
@@ -213,8 +217,9 @@ def canary(live: LiveModel) -> None:
         return
     first, *others = (unchanged(parents, name) for name in names)
     before = _probe(live, first)
-    # Two may be one model under two addresses: a recipe, say, that takes all of a parent.
-    if all(torch.equal(before, _probe(live, other)) for other in others):
+    # A recipe may be a model that is there already, under another address.
+    folders = sum(isinstance(parent, Folder) for parent in parents.models.values())
+    if folders > 1 and all(torch.equal(before, _probe(live, other)) for other in others):
         raise RunError("canary: two parents with different weights give the same logits; nothing would be searched")
     if not torch.equal(before, _probe(live, first)):
         raise RunError("canary: loading a recipe again gives other logits; scores would depend on what came before")

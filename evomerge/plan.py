@@ -26,6 +26,15 @@ PROBE = 0.4321
 """Every gene of the candidate that is measured: nothing at an edge, so that nothing is saved."""
 
 
+def probe(space: SearchSpace, value: float = PROBE) -> Genome:
+    """A candidate to try things out on: all genes at this share of their ranges, but scales almost at one."""
+
+    def near_one(gene: Gene) -> float:
+        return gene.unit(0.999 if gene.low <= 0.999 else min(1.001, gene.high))
+
+    return tuple(near_one(gene) if gene.name.endswith(".scale") else value for gene in space.genes)
+
+
 class ParentPlan(Value):
     """A parent as it was found."""
 
@@ -201,9 +210,8 @@ def _measure(evaluator: Evaluator, space: SearchSpace, sizes: _Sizes) -> tuple[f
     draw = Draw(pool="search", places=None if sizes.drawn == sizes.pool else places)
     times = (0.0, 0.0)
     for value in (PROBE, 1 - PROBE):
-        genome: Genome = (value,) * len(space.genes)
         started = time.perf_counter()
-        evaluator.live.load(space.decode(genome))
+        evaluator.live.load(space.decode(probe(space, value)))
         merged = time.perf_counter()
         evaluator.scorer.marks(draw)
         times = (merged - started, time.perf_counter() - merged)

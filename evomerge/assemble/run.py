@@ -60,15 +60,15 @@ def prepare(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
     Raises:
         SpecError: the models or the tasks cannot be used.
     """
-    from evomerge.plan import PROBE
+    from evomerge.export import check_exportable
+    from evomerge.plan import probe
 
     evaluator = factory(run, scorer, listener).build()
     parents = evaluator.live.files.parents
     resolved = with_defaults(run, parents)
     check_calibration(run, evaluator.table)
     space = bind(run.space, parents)
-    # Whether this model class can have such layers at all is known once one candidate is there.
-    evaluator.live.load(space.decode((PROBE,) * len(space.genes)))
+    check_exportable(space.decode(probe(space)), evaluator.live.files)
     wanted = wanted_genomes(run, space, parents)
     start = starting_points(wanted, space, parents)
     file = RunFile(evomerge=__version__, spec=resolved, parents=parents, start=wanted, scorer=name_of(scorer))

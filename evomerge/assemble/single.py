@@ -32,13 +32,15 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
     Raises:
         SpecError: whatever `search` would fail on.
     """
-    from evomerge.plan import make_plan
+    from evomerge.export import check_exportable
+    from evomerge.plan import make_plan, probe
 
     evaluator = factory(run, None, listener).build()
     parents = evaluator.live.files.parents
     run = with_defaults(run, parents)
     check_calibration(run, evaluator.table)
     space = bind(run.space, parents)
+    check_exportable(space.decode(probe(space)), evaluator.live.files)
     start = starting_points(wanted_genomes(run, space, parents), space, parents)
     notes = later(parents)
     listener.say("measuring one candidate")

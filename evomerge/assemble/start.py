@@ -1,5 +1,6 @@
 """Where a search begins: what the user asks for, then the fixed recipes that its space can express."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from evomerge.assemble.experts import read_recipe
 from evomerge.assemble.folders import run_folder
 from evomerge.errors import SpecError
-from evomerge.recipe import Parents, Recipe
+from evomerge.recipe import Folder, Parents, Recipe
 from evomerge.results import Results
 from evomerge.space import SearchSpace, fixed_recipes
 from evomerge.spec import RunSpec, is_run
@@ -73,10 +74,15 @@ def _recipes(path: Path, parents: Parents) -> list[Recipe]:
 
 def _over(parents: Parents, recipe: Recipe) -> Recipe:
     """The recipe with this run's names for the same models."""
+    recipe = recipe.only_used()
     known = {parent.content(): name for name, parent in parents.models.items()}
+    paths = {parent.path: name for name, parent in parents.models.items() if isinstance(parent, Folder)}
     names = {}
     for name, parent in recipe.parents.items():
-        if parent.content() not in known:
+        # Where nobody wrote down what is in a folder, its path must do.
+        unread = isinstance(parent, Folder) and parent.digest is None
+        found = paths.get(os.path.normpath(parent.shown())) if unread else known.get(parent.content())
+        if found is None:
             raise SpecError(f"merges {name!r} ({parent.shown()}), which is not among this run's models; leave it out")
-        names[name] = known[parent.content()]
+        names[name] = found
     return recipe.over(parents, names)

@@ -3,9 +3,11 @@
 from evomerge.export.folder import Format, export_recipe, export_run
 from evomerge.export.from_mergekit import from_mergekit, is_mergekit, mergekit_models
 from evomerge.export.to_mergekit import to_mergekit
+from evomerge.export.weights import check_exportable
 
 __all__ = [
     "Format",
+    "check_exportable",
     "export_recipe",
     "export_run",
     "from_mergekit",

@@ -1,7 +1,9 @@
 """A recipe as a model folder that any stock loader reads."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig
@@ -17,7 +19,16 @@ from evomerge.checkpoint import (
     write_model,
 )
 from evomerge.errors import SpecError
-from evomerge.materialize import MAPPED, HeldParents, Merger, Weights, check_scales, signature
+from evomerge.materialize import (
+    MAPPED,
+    GainError,
+    HeldParents,
+    Merger,
+    Weights,
+    check_gains,
+    check_scales,
+    signature,
+)
 from evomerge.recipe import Recipe
 
 
@@ -32,11 +43,7 @@ def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
     cpu = torch.device("cpu")
     held = HeldParents(files, MAPPED, cpu)
     weights = Weights(recipe, files, Merger(held.read, held.mask_key, cpu))
-    if weights.folded:
-        check_scales(files.template, files.anatomy)
-    config = write_config(folder, _config(recipe, files), recipe.dtype)
-    if recipe.origins() != tuple(range(files.anatomy.layers)):
-        _check_moved(folder, files, recipe.origins())
+    config = _checked_config(folder, recipe, files)
     disk = files.disk[files.lender]
     places = {}
     for place in weights.places():
@@ -44,6 +51,30 @@ def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
         places[name if place.layer is None else renumbered(name, place.layer)] = place
     shapes = {name: weights.shape(place) for name, place in places.items()}
     write_model(folder, files.template, config, shapes, lambda name: weights.tensor(places[name]))
+
+
+def check_exportable(recipe: Recipe, files: ParentFiles) -> None:
+    """See, before anything is spent on it, that a recipe can be an ordinary folder.
+
+    Raises:
+        SpecError: this class of models cannot have scales, or cannot have its layers in another order.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        _checked_config(Path(scratch), recipe, files)
+
+
+def _checked_config(folder: Path, recipe: Recipe, files: ParentFiles) -> dict[str, Any]:
+    """Write the config, and see that it gives a model that does what was scored."""
+    try:
+        check_gains(recipe)
+    except GainError as error:
+        raise SpecError(f"{error}; choose another candidate, or narrow the range of scales") from None
+    if any(gain != 1.0 for gain in recipe.gains()):
+        check_scales(files.template, files.anatomy)
+    config = write_config(folder, _config(recipe, files), recipe.dtype)
+    if recipe.origins() != tuple(range(files.anatomy.layers)):
+        _check_moved(folder, files, recipe.origins())
+    return config
 
 
 def _config(recipe: Recipe, files: ParentFiles) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """Recipe to weights."""
 
-from evomerge.materialize.fold import Last
+from evomerge.materialize.fold import GainError, Last, check_gains
 from evomerge.materialize.live import LiveModel, free_host_memory, placement_for
 from evomerge.materialize.merger import Job, Merger, unchanged_source
 from evomerge.materialize.placement import MAPPED, HeldParents, Needs, Placement, place_parents
@@ -10,6 +10,7 @@ from evomerge.materialize.weights import Weights, lasts_of
 
 __all__ = [
     "MAPPED",
+    "GainError",
     "HeldParents",
     "Job",
     "Last",
@@ -18,6 +19,7 @@ __all__ = [
     "Needs",
     "Placement",
     "Weights",
+    "check_gains",
     "check_scales",
     "free_host_memory",
     "lasts_of",

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from evomerge.recipe import Recipe
+
 LAST = {
     "o_proj", "out_proj", "c_proj", "dense", "down_proj", "fc2", "fc_out", "dense_4h_to_h", "output_linear", "w2", "wo",
 }  # fmt: skip
@@ -14,6 +16,27 @@ SANDWICHES = (
     ("post_attention_layernorm.weight", "post_self_attn_layernorm.weight", "post_mlp_layernorm.weight"),
 )
 """What Gemma and GLM call the norm before an MLP, and those of what attention and MLP give: these are last there."""
+
+
+MOST_GAIN = 1000
+
+
+class GainError(Exception):
+    """The scales of a recipe multiply to a number that weights of 16 bits do not bear."""
+
+
+def check_gains(recipe: Recipe) -> None:
+    """See that no layer's contribution is multiplied by more than `MOST_GAIN`, or divided.
+
+    Raises:
+        GainError: one is.
+    """
+    for layer, gain in enumerate(recipe.gains()):
+        if not 1 / MOST_GAIN <= gain <= MOST_GAIN:
+            raise GainError(
+                f"the scales up to layer {layer} multiply to {1 / gain:.3g}; what layers add would be too small or too"
+                f" large for 16-bit weights beyond 1/{MOST_GAIN} and {MOST_GAIN}"
+            )
 
 
 class Last(NamedTuple):

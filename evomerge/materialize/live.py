@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evomerge.checkpoint import ParentFiles, quiet
 from evomerge.materialize.compiled import WORTH_COMPILING, why_not
+from evomerge.materialize.fold import check_gains
 from evomerge.materialize.merger import Job, Merger
 from evomerge.materialize.placement import HeldParents, Needs, Placement, place_parents
 from evomerge.materialize.prefix import PrefixReuse
@@ -57,7 +58,8 @@ class LiveModel:
         self._loaded: dict[str, tuple[Blend, str, int]] = {}
         self.stack = Stack(self.model, files.anatomy)
         room = int(KEPT * sum(free_memory(device)[: 1 if device.type == "cuda" else 2]))
-        self._tensors = LayerTensors(self.merger, compute, room, self.stack.emptied())
+        stays = self.placement.where != "streamed"
+        self._tensors = LayerTensors(self.merger, compute, room, self.stack.emptied(), borrow=stays)
         self.prefix = PrefixReuse(self.model, self.stack, self._room_for_states() if reuse is None else reuse)
         self._before_hops = tuple(files.anatomy.outer)
         self.load(unchanged(files.parents, files.parents.template))
@@ -101,7 +103,9 @@ class LiveModel:
 
         Raises:
             SpecError: a layer has a scale, and this model class cannot have scales.
+            GainError: the scales multiply to a number that no weights bear.
         """
+        check_gains(recipe)
         if not self._has_scales and any(gain != 1.0 for gain in recipe.gains()):
             check_scales(self.files.template, self.files.anatomy)
             self._has_scales = True

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from evomerge.checkpoint import Anatomy, ParentFiles, Place
+from evomerge.errors import SpecError
+from evomerge.materialize.fold import GainError, check_gains
 from evomerge.materialize.merger import Merger
 from evomerge.materialize.probe import check_scales
 from evomerge.materialize.weights import Weights
@@ -132,6 +134,10 @@ class HeldParents:
             weights = self._weights[parent] = Weights(self._files.recipes[parent], self._files, self._merger)
             if weights.folded:
                 check_scales(self._files.template, self._files.anatomy)
+            try:
+                check_gains(self._files.recipes[parent])
+            except GainError as error:
+                raise SpecError(f"{parent}: {error}; merge another") from None
         place = self._files.anatomy.places[name]
         here = place if layer is None or place.layer is None else Place(layer, place.part, place.name)
         return self._weights[parent].tensor(here).view(-1)

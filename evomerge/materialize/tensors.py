@@ -44,14 +44,17 @@ class LayerTensors:
     far as `room` bytes go. Memory is written to again and again: a search over blends takes that of one model.
     """
 
-    def __init__(self, merger: Merger, dtype: torch.dtype, room: int, free: Sequence[nn.Parameter] = ()) -> None:
-        """`free` is memory that nobody uses any more."""
+    def __init__(
+        self, merger: Merger, dtype: torch.dtype, room: int, free: Sequence[nn.Parameter] = (), *, borrow: bool = True
+    ) -> None:
+        """`free` is memory that nobody uses any more; `borrow` says that parents' tensors stay where they are read."""
         self._merger = merger
         self._dtype = dtype
         self._made: OrderedDict[Key, _Made] = OrderedDict()
         self._free: dict[tuple[int, ...], list[nn.Parameter]] = {}
         self._bytes = 0
         self._room = room
+        self._borrow = borrow
         for tensor in free:
             self._free.setdefault(tuple(tensor.shape), []).append(tensor)
             self._bytes += tensor.nbytes
@@ -75,12 +78,13 @@ class LayerTensors:
     def _new(self, key: Key, wanted: Mapping[Key, Wanted]) -> _Made:
         blend, shape = wanted[key]
         copies = unchanged_source(blend) is not None
-        stored = self._merger.stored(blend, key.name, getattr(torch, key.dtype), self._dtype)
+        dtype: torch.dtype = getattr(torch, key.dtype)
+        stored = self._merger.stored(blend, key.name, dtype, self._dtype) if self._borrow else None
         if stored is not None:
             return _Made(nn.Parameter(stored.view(shape), requires_grad=False), copies, own=False)
         # Until it is whole nobody knows of it: a merge that fails half-way must not pass for the tensor.
         buffer = self._buffer(shape, wanted)
-        self._merger.write(Job(blend, key.name, buffer.data.view(-1), getattr(torch, key.dtype), key.seed))
+        self._merger.write(Job(blend, key.name, buffer.data.view(-1), dtype, key.seed))
         return _Made(buffer, copies, own=True)
 
     def _buffer(self, shape: tuple[int, ...], wanted: Mapping[Key, Wanted]) -> nn.Parameter:

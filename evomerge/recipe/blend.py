@@ -61,7 +61,7 @@ class Layer(Value):
     attention: Blend | None = None
     mlp: Blend | None = None
     norm: Blend | None = None
-    scale: float = Field(1.0, gt=0)
+    scale: float = Field(1.0, ge=1e-3, le=1e3)
 
     def part(self, component: Component) -> Blend:
         """The blend of one component."""

@@ -20,6 +20,8 @@ from evomerge.values import Value, digest_of
 if TYPE_CHECKING:
     from evomerge.recipe.parents import Parents
 
+TINY = 1e-300
+"""Products of scales do not get smaller; long before, `materialize` refuses them."""
 Dtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
 
 
@@ -92,7 +94,8 @@ class Recipe(Value):
         is the same, up to the norms' epsilon and a factor that the final norm divides out, as leaving the stream and
         dividing what layer t adds by that product. So an ordinary checkpoint can hold it, and it is what is scored.
         """
-        return tuple(1.0 / product for product in accumulate((layer.scale for layer in self.layers), mul))
+        products = accumulate((layer.scale for layer in self.layers), mul)
+        return tuple(1.0 / max(product, TINY) for product in products)
 
     def origins(self) -> tuple[int, ...]:
         """Which layer of the model folders each layer comes from (layers,): that one's conventions are its own."""

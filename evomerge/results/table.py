@@ -100,7 +100,9 @@ class Results:
     @cached_property
     def front(self) -> list[Row]:
         """The non-dominated finalists by their best known values; with one objective all finalists, best first."""
-        rows = [self.rows[number] for number in self.finalists]
+        rows = [
+            self.rows[number] for number in sorted(self.finalists)
+        ]  # Of equals the first is on the front, and best.
         rows = [row for row in rows if self.known(row)]
         if len(self.objectives) == 1:
             return sorted(rows, key=lambda row: (-self.scalar(row), row.number))

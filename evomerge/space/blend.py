@@ -135,6 +135,8 @@ class BlendSpace:
         """What a recipe does in a slot, which must be the same in all its layers and outer groups."""
         if len(recipe.layers) != self.parents.layers:
             raise SpecError(f"the recipe has {len(recipe.layers)} layers, the parents have {self.parents.layers}")
+        if any(layer.scale != 1.0 for layer in recipe.layers):
+            raise SpecError("the recipe scales layers' inputs, the space does not")
         components = (slot.component,) if slot.component else COMPONENTS
         places = [(recipe.layers[i].part(part), i) for i in range(slot.first, slot.last + 1) for part in components]
         outer = [(recipe.outer[name], None) for name in slot.outer if name in recipe.outer]

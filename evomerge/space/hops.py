@@ -15,9 +15,10 @@ from evomerge.values import Genome, Tagged
 
 Key = TypeVar("Key")
 Bound: TypeAlias = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]
-Anchored: TypeAlias = Literal["anchor"] | tuple[str, ...]
+Anchored: TypeAlias = Literal["anchor"] | Annotated[tuple[str, ...], Field(min_length=1)]
 CUTS = (0.25, 0.5, 0.75)
 """Where models are cut, in shares of their depth, for stacks to begin a search with."""
+LEAST_SCALE = 1e-3
 SHORTEST = 2
 """Hops of the shortest path: the anchor's first and last layer."""
 
@@ -41,10 +42,8 @@ class HopsSpec(Tagged):
     @classmethod
     def _has_one(cls, scale: Range | None) -> Range | None:
         low, high = ends(1.0 if scale is None else scale)
-        if not 0 < low <= 1 <= high:
-            raise ValueError(
-                "does not reach from a positive number up to 1 or more; every search begins unscaled, at 1"
-            )
+        if not LEAST_SCALE <= low <= 1 <= high <= 1 / LEAST_SCALE:
+            raise ValueError("does not lie in 0.001 to 1000, or leaves out 1; every search begins unscaled, at 1")
         return scale
 
 

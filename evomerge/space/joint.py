@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from evomerge.errors import SpecError
 from evomerge.recipe import Blend, Folder, Layer, Parents, Recipe, Source
@@ -10,7 +10,7 @@ from evomerge.space.blend import BlendSpace
 from evomerge.space.path import PathSpace, PathSpec
 from evomerge.space.repeat import RepeatSpace, RepeatSpec
 from evomerge.space.span import copy_of
-from evomerge.space.spec import BlendSpec
+from evomerge.space.spec import BlendSpec, slots_of
 from evomerge.space.stack import StackSpace, StackSpec
 from evomerge.values import Genome, Tagged
 
@@ -29,6 +29,13 @@ class JointSpec(Tagged):
     blend: BlendSpec
     path: RouteSpec
 
+    @field_validator("path")
+    @classmethod
+    def _begins_and_ends_merged(cls, path: RouteSpec) -> RouteSpec:
+        if path.anchor not in (None, MERGED):
+            raise ValueError("has another anchor than the blend, whose outer tensors no gene would reach; leave it out")
+        return path
+
 
 class JointSpace:
     """A joint space bound to its parents; see `SearchSpace`. The genes of the blend come first.
@@ -42,6 +49,7 @@ class JointSpace:
             raise SpecError(f"models.experts: {MERGED!r} is what a joint space calls its blend; choose another name")
         self.parents = parents
         self._blend = BlendSpace(spec.blend, parents)
+        self._slots = slots_of(spec.blend, parents)
         self._path = route_space(_towards_merged(spec.path), _with_merged(parents))
         self.genes = (*self._blend.genes, *self._path.genes)
 
@@ -73,21 +81,27 @@ class JointSpace:
         places = [_index(number, layer) for number, layer in enumerate(recipe.layers)]
         plain = [layer.model_copy(update={"scale": 1.0}) for layer in recipe.layers]
         blends: dict[int, Layer] = {}
-        for place, layer in sorted(zip(places, plain, strict=True), key=lambda pair: _is_copy(pair[1])):
-            blends.setdefault(place, layer)
+        mixtures = [layer for layer in plain if not _is_copy(layer)]
+        for place, layer in zip(places, plain, strict=True):
+            if not (copies and mixtures and _is_copy(layer)):
+                blends.setdefault(place, layer)
         hops = [
-            layer if blends[place] != bare or (copies and _is_copy(bare)) else _merged_hop(place, layer)
+            _merged_hop(place, layer) if blends.get(place) == bare else layer
             for place, bare, layer in zip(places, plain, recipe.layers, strict=True)
         ]
         outer = {group: copy_of(MERGED, None) for group in recipe.outer}
         shown = self.parents.recipe(self._completed(blends), recipe.outer)
         return (*self._blend.encode(shown), *self._path.encode(self._path.parents.recipe(tuple(hops), outer)))
 
+    def _slot(self, index: int) -> int:
+        """The first of the blend's slots that a layer is in."""
+        return next(i for i, slot in enumerate(self._slots) if slot.first <= index <= slot.last)
+
     def _completed(self, blends: dict[int, Layer]) -> tuple[Layer, ...]:
-        """The blend's layers; one that the path leaves out is made as the nearest that it has."""
+        """The blend's layers; one that the path leaves out is made as the nearest that shares its genes, or as any."""
         found = []
         for index in range(self.parents.layers):
-            nearest = min(blends, key=lambda known: (abs(known - index), known))
+            nearest = min(blends, key=lambda known: (self._slot(known) != self._slot(index), abs(known - index), known))
             found.append(_moved(blends[nearest], index))
         return tuple(found)
 

@@ -54,9 +54,12 @@ class RepeatSpace:
         self.anchor = anchor_of(spec, parents)
         self._depth = parents.depth_of(self.anchor)
         longest = min(spec.length or self._depth, self._depth)
-        self._high = bounds_of(spec, parents, self.anchor, self._depth + (spec.times - 1) * longest)[1]
-        if self._high < self._depth:
-            raise SpecError(f"space.depth: {self._high} hops are fewer than the anchor has layers, {self._depth}")
+        low, self._high = bounds_of(spec, parents, self.anchor, self._depth + (spec.times - 1) * longest)
+        if not low <= self._depth <= self._high:
+            raise SpecError(
+                f"space.depth: {self.anchor} alone, of {self._depth} layers, is where a search for a repeated block"
+                f" begins, and {low} to {self._high} hops leave it out"
+            )
         self._axes = {
             "first": integer("block.first", 0, self._depth - 1),
             "length": integer("block.length", 1, longest),

@@ -71,6 +71,12 @@ class StackSpace:
         self.genes = genes_of(self._axes)
         if self._bounds[1] < spec.ranges:
             raise SpecError(f"space.depth: {self._bounds[1]} hops are too few for {spec.ranges} ranges; allow more")
+        shallowest = min(parents.depth_of(name) for name in self._givers)
+        if self._bounds[0] > spec.ranges * shallowest:
+            raise SpecError(
+                f"space.depth: {spec.ranges} ranges of a model of {shallowest} layers make no {self._bounds[0]} hops;"
+                " allow fewer, or leave that model out of space.parents"
+            )
 
     def priors(self) -> tuple[Genome, ...]:
         """None: the fixed recipes are where such searches begin."""

@@ -43,6 +43,17 @@ SPACES: dict[str, dict[str, Any]] = {
         "blend": BLEND,
         "path": {"kind": "path", "repeats": 1, "parents": ["merged", "maths"]},
     },
+    "joint, groups": {"kind": "joint", "blend": {**BLEND, "groups": 2}, "path": {"kind": "path", **SCALED}},
+    "joint, groups and experts": {
+        "kind": "joint",
+        "blend": {**BLEND, "groups": "model"},
+        "path": {"kind": "path", "repeats": 1, "parents": ["merged", "maths"]},
+    },
+    "joint, components": {
+        "kind": "joint",
+        "blend": {**BLEND, "groups": 2, "components": "split", "outer": "base"},
+        "path": {"kind": "stack", "ranges": 2, **SCALED},
+    },
 } | {f"preset {name}": {} for name in preset_names("space")}
 ONE_OWNER = ("path", "stack", "repeat", "swap", "joint")
 
@@ -165,7 +176,7 @@ def test_a_search_begins_at_the_anchors_own_path(name: str) -> None:
     plain = spec_of(name)
     space, known = bind(parse(SpaceSpec, plain, name), parents()), parents()
     anchor = plain.get("anchor", "maths")
-    if plain.get("parents", "anchor") == "anchor":
+    if anchor in plain.get("parents", [anchor]) or plain.get("parents") == "anchor":
         recipe = unchanged(known, anchor)
         assert space.decode(space.encode(recipe)).digest() == recipe.digest()
 
@@ -182,6 +193,22 @@ def test_a_joint_search_begins_where_a_coefficient_search_does() -> None:
         assert joint.decode(joint.encode(recipe)).layers == blend.decode(blend.encode(recipe)).layers, name
 
 
+def test_pruning_leaves_out_and_never_repeats() -> None:
+    space = bind(parse(SpaceSpec, spec_of("preset prune-layers"), "space"), parents(8))
+    assert len(space.genes) == 6, "one for each layer but the first and the last"
+    for genome in genomes(space, 200):
+        origins = space.decode(genome).origins()
+        assert sorted(set(origins)) == list(origins)
+
+
+def test_a_recipe_with_scales_is_in_no_space_without() -> None:
+    scaled = bind(parse(SpaceSpec, {"kind": "path", "parents": "anchor", "repeats": 1, **SCALED}, "space"), parents())
+    recipe = scaled.decode((0.9,) * len(scaled.genes))
+    for plain in ({"kind": "blend"}, {"kind": "path", "parents": "anchor", "repeats": 1}):
+        with pytest.raises(SpecError, match="scale"):
+            bind(parse(SpaceSpec, plain, "space"), parents()).encode(recipe)
+
+
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_paths_keep_to_their_bounds(data: st.DataObject) -> None:
@@ -189,8 +216,10 @@ def test_paths_keep_to_their_bounds(data: st.DataObject) -> None:
     known = parents(depth)
     low = data.draw(st.integers(2, 2 * depth), label="shortest")
     high = data.draw(st.integers(low, 2 * depth), label="longest")
-    kinds = ({"kind": "path", "repeats": 1}, {"kind": "path", "ends": "free"}, {"kind": "stack", "ranges": 2})
+    kinds = ({"kind": "path"}, {"kind": "path", "ends": "free"}, {"kind": "stack", "ranges": 2}, {"kind": "repeat"})
     plain = data.draw(st.sampled_from(kinds), label="space")
+    if plain["kind"] == "repeat":
+        low, high = min(low, depth), max(high, depth)
     space = bind(parse(SpaceSpec, {**plain, "depth": [low, high]}, "x"), known)
     unit = st.floats(0, 1)
     genome = data.draw(st.tuples(*(unit for _ in space.genes)), label="genome")
@@ -212,7 +241,11 @@ def test_paths_keep_to_their_bounds(data: st.DataObject) -> None:
         ({"kind": "path", "scale": [1.1, 1.5]}, "unscaled, at 1"),
         ({"kind": "stack", "ranges": 4, "depth": [2, 3]}, "too few for 4 ranges"),
         ({"kind": "repeat", "parents": ["maths"]}, "a repeated block is the anchor's"),
-        ({"kind": "repeat", "depth": [2, 4]}, "fewer than the anchor has layers"),
+        ({"kind": "repeat", "depth": [2, 4]}, "2 to 4 hops leave it out"),
+        ({"kind": "repeat", "depth": [7, 9]}, "7 to 9 hops leave it out"),
+        ({"kind": "path", "parents": []}, "space.parents"),
+        ({"kind": "path", "scale": [1e-8, 1e8]}, "does not lie in 0.001 to 1000"),
+        ({"kind": "joint", "blend": {}, "path": {"kind": "path", "anchor": "maths"}}, "another anchor than the blend"),
         ({"kind": "swap", "inside": "maths", "outside": "maths"}, "give a second expert"),
         ({"kind": "swap", "inside": "nobody"}, "space.inside: 'nobody'"),
         ({"kind": "joint", "blend": {}, "path": {"kind": "swap"}}, "path.kind"),

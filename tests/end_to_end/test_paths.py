@@ -139,6 +139,62 @@ def test_scales_are_refused_where_a_class_cannot_have_them(cli: Cli, run_file: W
     assert cli("export", tmp_path / "RUN", "--out", tmp_path / "M").status == 0
 
 
+def test_layers_that_cannot_be_moved_are_refused_before_anything_is_searched(
+    cli: Cli, run_file: Write, tmp_path: Path
+) -> None:
+    """GPT-2 may weigh attention by the layer's number, which no config can say of a layer that moved."""
+    paths = make_family("gpt2", tmp_path, vocab_size=521, scale_attn_by_inverse_layer_idx=True)
+    models = {"experts": {"one": str(paths["one"]), "two": str(paths["two"])}}
+    path = run_file(models=models, space={"kind": "path", "repeats": 1})
+    for command in (["plan", path], ["search", path, "--out", tmp_path / "RUN"]):
+        found = cli(*command)
+        assert found.status == 2
+        assert "cannot have its layers in another order" in found.err
+        assert not (tmp_path / "RUN").exists()
+
+
+def by_hand(folder: Path, *layers: tuple[int, float]) -> str:
+    """A recipe file over the maths expert without any digest."""
+    recipe = {
+        "parents": {"m": {"path": str(DEMO_MODELS / "maths")}},
+        "template": "m",
+        "dtype": "float16",
+        "layers": [
+            {"blend": {"sources": [{"parent": "m", "layer": layer}]}, "scale": scale} for layer, scale in layers
+        ],
+        "outer": {group: {"sources": [{"parent": "m"}]} for group in ("embeddings", "norm")},
+    }
+    (folder / "by-hand.yaml").write_text(json.dumps(recipe))
+    return "by-hand.yaml"
+
+
+def test_a_recipe_written_by_hand_is_where_a_search_begins(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    """Without digests its folders are known by their paths."""
+    start = by_hand(tmp_path, (0, 1.0), (1, 1.0), (1, 1.0), (4, 1.0), (5, 1.0))
+    path = run_file(space={"kind": "path", "anchor": "maths"}, start=[start], budget={"evaluations": 6})
+    found = cli("search", path, "--out", tmp_path / "RUN")
+    assert found.status == 0, found.err
+    results = load(tmp_path / "RUN")
+    assert any(results.recipe(number).origins() == (0, 1, 1, 4, 5) for number in results.state.counted()[:3])
+
+
+def test_scales_that_no_weights_bear_fail_the_candidate_and_nothing_else(
+    cli: Cli, run_file: Write, tmp_path: Path
+) -> None:
+    start = by_hand(tmp_path, (0, 1.0), (1, 0.05), (2, 0.05), (4, 0.05), (5, 1.0))
+    merged = cli("merge", tmp_path / start, "--out", tmp_path / "M")
+    assert merged.status == 2
+    assert "multiply to 0.000125" in merged.err
+    assert not (tmp_path / "M").exists()
+    space = {"kind": "path", "anchor": "maths", "scale": [0.05, 1.5]}
+    run = tmp_path / "RUN"
+    found = cli("search", run_file(space=space, start=[start], budget={"evaluations": 8}), "--out", run)
+    assert found.status == 0, found.err
+    (failure,) = json.loads(cli("show", run, "--json").out)["failures"]
+    assert failure["stage"] == "merge"
+    assert "multiply to 0.000125" in failure["reason"]
+
+
 def test_the_two_stages_of_the_literature(cli: Cli, run_file: Write, tmp_path: Path) -> None:
     """Coefficients, then a path over what they made, as one run file; the last winner is a parent for another run."""
     run = tmp_path / "RUN"
