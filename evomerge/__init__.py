@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from evomerge.recipe import Recipe
     from evomerge.results import Results
     from evomerge.score import ScorerFunction
-    from evomerge.spec import Budget, RunSpec
+    from evomerge.spec import Budget, RunSpec, StagedSpec
 
 __all__ = ["__version__", "load", "merge", "resume", "search"]
 
 
-def search(spec: "str | Path | RunSpec", out: str | Path, scorer: "ScorerFunction | None" = None) -> "Results":
+def search(
+    spec: "str | Path | RunSpec | StagedSpec", out: str | Path, scorer: "ScorerFunction | None" = None
+) -> "Results":
     """Run a search from a run file, or a `RunSpec`, to its confirmed results in the folder `out`.
+
+    Of a run in stages (a `StagedSpec`) the results are those of the last.
 
     `scorer` stands in for lm-eval tasks: a callable from the live model and item ids to marks.
 
@@ -39,7 +43,7 @@ def resume(
 ) -> "Results":
     """Go on with the run in `out` where it was stopped or killed, perhaps with another budget or on another device.
 
-    A number as `budget` is evaluations.
+    A number as `budget` is evaluations; of a run in stages it is the last one's.
 
     Raises:
         evomerge.errors.SpecError: there is no run, or its models or tasks have changed since.

@@ -28,7 +28,7 @@ from evomerge.arguments import (
 )
 from evomerge.errors import EvomergeError, Interrupted, SpecError
 from evomerge.version import __version__
-from evomerge.watch import conduct, console, show_results, watched
+from evomerge.watch import conduct, console, show_results, stage_keys, watched
 
 app = typer.Typer(
     name="evomerge",
@@ -106,16 +106,18 @@ def search(
     Ctrl-C stops it after the running candidate; `evomerge resume` goes on.
     """
     from evomerge.assemble import search as go
-    from evomerge.spec import Budget, ExecutorSpec, load_run
+    from evomerge.spec import Budget, ExecutorSpec, StagedSpec, load_spec
 
     if executor is Where.ray:
         raise SpecError("--executor: ray is not there yet; leave it out to search in this process")
     if address is not None:
         raise SpecError("--address: there are no clusters yet; leave it out to search in this process")
-    spec = load_run(run)
+    spec = load_spec(run)
     if executor is Where.inline:
         spec = spec.model_copy(update={"executor": ExecutorSpec(reuse=spec.executor.reuse)})
     if budget is not None:
+        if isinstance(spec, StagedSpec) and all(stage.share is None for stage in spec.stages):
+            raise SpecError("--budget: every stage has a budget of its own; give them shares of it instead")
         spec = spec.model_copy(update={"budget": Budget(evaluations=budget)})
     conduct(out, lambda listener: go(spec, out, listener=listener))
 
@@ -153,11 +155,11 @@ def show(
 
     results = load(run, estimator.value if estimator else None)
     if as_json:
-        typer.echo(json.dumps(results.to_json(), ensure_ascii=False))
+        typer.echo(json.dumps(results.to_json() | stage_keys(run, results), ensure_ascii=False))
     elif as_csv:
         typer.echo("\n".join(csv_lines(results)))
     else:
-        show_results(results)
+        show_results(results, run)
 
 
 @app.command()

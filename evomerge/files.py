@@ -1,6 +1,9 @@
-"""Files that are there whole or not at all, also after a power cut."""
+"""Files and folders that are there whole or not at all, also after a power cut."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,6 +20,20 @@ def write_whole(path: Path, content: bytes) -> None:
     finally:
         fresh.unlink(missing_ok=True)
     sync(path.parent)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder`, which is missing or empty, when the block ends well."""
+    fresh = folder.parent / f".{folder.name}.{uuid4().hex[:8]}"
+    try:
+        fresh.mkdir(parents=True)
+        yield fresh
+        # Killed before this line there is nothing, after it there is a whole folder.
+        fresh.replace(folder)
+        sync(folder.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

@@ -15,6 +15,7 @@ from evomerge.evaluate import Evaluator
 from evomerge.fitness import EstimatorSpec
 from evomerge.items import POOLS, Cost, ItemTable, Split
 from evomerge.optimize import RECOMMENDED
+from evomerge.recipe import Recipe
 from evomerge.results import FINALISTS, MOST_FINALISTS
 from evomerge.space import Gene, SearchSpace
 from evomerge.spec import Budget, RunSpec
@@ -106,8 +107,7 @@ def make_plan(
     the space does not hold; `where` is the folder whose disk the run will fill.
     """
     files, table = evaluator.live.files, evaluator.table
-    sizes = _sizes(run.fitness.estimator, table)
-    costs = _costs(run, evaluator, space, sizes, seeds=seeds, outside=outside)
+    costs = _costs(run, evaluator, space, _sizes(run.fitness.estimator, table), seeds=seeds, outside=outside)
     return Plan(
         parents=_parents(files),
         layers=files.parents.layers,
@@ -228,7 +228,7 @@ def _parents(files: ParentFiles) -> tuple[ParentPlan, ...]:
             path=parent.shown(),
             digest=parent.content() or "",
             parameters=files.anatomy.parameters,
-            dtype=files.checkpoints[name].main_dtype,
+            dtype=parent.dtype if isinstance(parent, Recipe) else files.checkpoints[name].main_dtype,
         )
         for name, parent in files.parents.models.items()
     )

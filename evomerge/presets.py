@@ -6,11 +6,11 @@ from pathlib import Path
 from evomerge.errors import SpecError
 
 _PACKAGE = Path(__file__).parent
-KINDS = {"space": "search_spaces", "fitness": "fitness"}
+KINDS = {"space": "search_spaces", "stages": "search_spaces", "fitness": "fitness"}
 
 
 def preset_folder(kind: str) -> Path:
-    """Where the presets of a kind (`space` or `fitness`) lie: in the wheel, or beside the package in a checkout."""
+    """Where the presets of a kind (a key of `KINDS`) lie: in the wheel, or beside the package in a checkout."""
     installed = _PACKAGE / "presets" / KINDS[kind]
     return installed if installed.is_dir() else _PACKAGE.parent / KINDS[kind]
 
@@ -21,7 +21,7 @@ def preset_names(kind: str) -> list[str]:
 
 
 def find_preset(kind: str, name: str, nearby: Path) -> Path:
-    """The file that a run file's `space` or `fitness` names: a path relative to `nearby`, or a preset.
+    """The file that a run file's `space`, `stages` or `fitness` names: a path relative to `nearby`, or a preset.
 
     Raises:
         SpecError: there is neither.

@@ -4,13 +4,11 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from uuid import uuid4
 
 import numpy as np
 import yaml
@@ -19,16 +17,15 @@ from pydantic import ValidationError
 from evomerge.errors import RunError, SpecError
 from evomerge.estimate.calibration import Calibration, read_calibration
 from evomerge.events import EVENT, Evaluated, Event, MarksAt
-from evomerge.files import sync, write_whole
+from evomerge.files import new_folder, sync, write_whole
 from evomerge.items import ItemTable
 from evomerge.recipe import Parents
-from evomerge.spec import RunSpec, parse, read_yaml
+from evomerge.spec import SPEC, RunSpec, is_run, parse, read_yaml
 from evomerge.trial import Marks
 from evomerge.values import Genome, Value
 
 FORMATS = (1, 2)
 """Format 1 knew no estimators: every candidate was put to all search items."""
-SPEC = "spec.yaml"
 JOURNAL = "journal.jsonl"
 ITEMS = "responses/items.json"
 MARKS = "responses/marks.f64"
@@ -67,7 +64,7 @@ class RunStore:
         self.table = _read_items(folder / ITEMS)
         self.calibration = _read_calibration(folder, self.file)
         self.notes: list[str] = []
-        self._lock = _locked(folder) if write else None
+        self._lock = hold(folder) if write else None
         try:
             self._lines = list(self._read())
             if write:
@@ -89,19 +86,15 @@ class RunStore:
             SpecError: the folder exists and is not empty.
         """
         cls.refuse_existing(folder)
-        fresh = folder.parent / f".{folder.name}.{uuid4().hex[:8]}"
         plain = file.model_dump(mode="json")
         try:
-            (fresh / "responses").mkdir(parents=True)
-            write_whole(fresh / ITEMS, json.dumps(table.to_plain()).encode())
-            if (source := file.spec.fitness.estimator.calibration) is not None:
-                write_whole(fresh / f"calibration{Path(source).suffix}", Path(source).read_bytes())
-            write_whole(fresh / SPEC, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
-            # Killed before this line there is no run, after it there is a whole one.
-            fresh.replace(folder)
-            sync(folder.parent)
+            with new_folder(folder) as fresh:
+                (fresh / "responses").mkdir()
+                write_whole(fresh / ITEMS, json.dumps(table.to_plain()).encode())
+                if (source := file.spec.fitness.estimator.calibration) is not None:
+                    write_whole(fresh / f"calibration{Path(source).suffix}", Path(source).read_bytes())
+                write_whole(fresh / SPEC, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
         except OSError as error:
-            shutil.rmtree(fresh, ignore_errors=True)
             raise RunError(f"{folder} cannot be written ({error.strerror}); make room, then start again") from None
         return cls(folder, write=True)
 
@@ -127,7 +120,7 @@ class RunStore:
             SpecError: the folder exists and is not empty.
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            way = f"go on with it: evomerge resume {folder}" if (folder / SPEC).exists() else "choose another --out"
+            way = f"go on with it: evomerge resume {folder}" if is_run(folder) else "choose another --out"
             raise SpecError(f"{folder} exists already and nothing was overwritten; {way}")
 
     def append(self, event: Event) -> None:
@@ -253,7 +246,12 @@ def _read_items(path: Path) -> ItemTable:
         raise SpecError(f"{path} is missing or damaged; restore it from a copy") from None
 
 
-def _locked(folder: Path) -> int:
+def hold(folder: Path) -> int:
+    """Keep other processes off a run folder until what is returned, a file handle, is closed.
+
+    Raises:
+        SpecError: another process has it.
+    """
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,7 +27,7 @@ def watched(work: "Callable[[Listener], Any]", *, quiet: bool = False) -> Any:
 
     ticker = Ticker(console(err=True))
     try:
-        return work(QUIET if quiet else Listener(ticker.say, ticker.watch))
+        return work(QUIET if quiet else Listener(ticker.say, ticker.watch, ticker.enter))
     finally:
         ticker.close()
 
@@ -35,17 +35,36 @@ def watched(work: "Callable[[Listener], Any]", *, quiet: bool = False) -> Any:
 def conduct(run: Path, work: "Callable[[Listener], Results]") -> None:
     """Search, resume or confirm, and show what came of it, also when it was stopped half-way."""
     try:
-        show_results(watched(work))
+        show_results(watched(work), run)
     except Interrupted:
         from evomerge.assemble import load
 
-        show_results(load(run))
+        show_results(load(run), run)
         raise
     typer.echo(f"next: evomerge report {run}; evomerge export {run} --pick best --out MODEL")
 
 
-def show_results(results: "Results") -> None:
-    """Print what a run has found."""
+def show_results(results: "Results", run: Path) -> None:
+    """Print what a run has found, and which of its stages that is."""
+    from evomerge.assemble import stage_of
     from evomerge.terminal import show
 
     show(console(), results)
+    keys = stage_keys(run, results)
+    if keys:
+        more = f"; go on with: evomerge resume {run}" if keys["state"] == "stopped" else ""
+        typer.echo(f"{run}: {stage_of(run)}{more}")
+
+
+def stage_keys(run: Path, results: "Results") -> dict[str, Any]:
+    """What `show --json` says otherwise, or besides, of a run in stages; nothing of another."""
+    from evomerge.assemble import stage_of
+    from evomerge.store import RunStore
+
+    stage = stage_of(run)
+    if stage is None:
+        return {}
+    state = results.status
+    if state == "finished" and stage.number < stage.of:
+        state = "running" if RunStore.in_use(run) else "stopped"
+    return {"state": state, "stage": stage._asdict()}

@@ -138,3 +138,19 @@ def copy_of_run(finished: dict[str, Path], tmp_path: Path) -> Callable[[str], Pa
         return target
 
     return copy
+
+
+def refused(found: Typed, *words: str) -> None:
+    assert found.status == 2, found
+    complaint = [line for line in found.err.splitlines() if line.startswith("evomerge: ")]
+    assert len(complaint) == 1, found.err
+    assert "Traceback" not in found.err + found.out
+    for word in words:
+        assert word in complaint[0], f"{word!r} is not in {complaint[0]!r}"
+
+
+def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    plain = yaml.safe_load(path.read_text())
+    change(plain)
+    path.write_text(yaml.safe_dump(plain, sort_keys=False))
+    return path

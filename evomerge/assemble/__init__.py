@@ -1,12 +1,14 @@
 """From a run file to live objects: the only place that knows every concrete class."""
 
 from evomerge.assemble.calibrate import calibrate, dimensions_of
-from evomerge.assemble.run import QUIET, Listener, confirm_more, load, resume, search
-from evomerge.assemble.single import export, merge, plan, score
+from evomerge.assemble.run import QUIET, Listener
+from evomerge.assemble.single import export, merge, score
+from evomerge.assemble.stages import Stage, confirm_more, load, plan, resume, search, stage_of
 
 __all__ = [
     "QUIET",
     "Listener",
+    "Stage",
     "calibrate",
     "confirm_more",
     "dimensions_of",
@@ -17,4 +19,5 @@ __all__ = [
     "resume",
     "score",
     "search",
+    "stage_of",
 ]

@@ -14,7 +14,6 @@ from evomerge.confirm import confirm
 from evomerge.errors import EvomergeError, Interrupted, RunError, SpecError
 from evomerge.estimate.calibration import read_calibration
 from evomerge.events import Closed, Extended, Opened
-from evomerge.fitness import EstimatorKind
 from evomerge.items import ItemTable
 from evomerge.optimize.build import Build, resolve
 from evomerge.recipe import Parents
@@ -22,7 +21,7 @@ from evomerge.results import FINALISTS, Results
 from evomerge.schedule import Draws, Policy, hop_order
 from evomerge.session import Interruptible, Session, Watch
 from evomerge.space import bind
-from evomerge.spec import Budget, RunSpec, anchored, load_run
+from evomerge.spec import Budget, RunSpec
 from evomerge.store import RunFile, RunStore
 from evomerge.study import Parts, Study
 from evomerge.version import __version__
@@ -36,39 +35,58 @@ LIBRARIES = ("torch", "transformers", "lm-eval", "cma", "pymoo", "optuna", "nump
 
 @dataclass(frozen=True)
 class Listener:
-    """Who wants to know how it goes: one-line remarks, and a call after every result."""
+    """Who wants to know how it goes: one-line remarks, a call after every result, the name of a stage that begins."""
 
     say: Callable[[str], None] = lambda _: None
     watch: Watch = lambda *_: None
+    enter: Callable[[str], None] = lambda _: None
 
 
 QUIET = Listener()
 
 
-def search(
-    spec: Path | RunSpec, out: Path, *, scorer: "ScorerFunction | None" = None, listener: Listener = QUIET
-) -> Results:
-    """Run a search from its beginning to its confirmed results.
+@dataclass(frozen=True)
+class Prepared:
+    """A search that can begin: all it needs was opened and checked."""
+
+    file: RunFile
+    evaluator: "Evaluator"
+    start: Start
+
+
+def prepare(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -> Prepared:
+    """Open and check everything that a search needs, writing nothing.
 
     Raises:
-        SpecError: the run file, the models or the tasks cannot be used, or `out` exists.
-        Interrupted: after Ctrl-C or SIGTERM; `resume` goes on.
-        RunError: the run cannot go on.
+        SpecError: the models or the tasks cannot be used.
     """
-    run = load_run(spec) if isinstance(spec, Path) else anchored(spec, Path.cwd())
-    RunStore.refuse_existing(out)
+    from evomerge.plan import PROBE
+
     evaluator = factory(run, scorer, listener).build()
     parents = evaluator.live.files.parents
     resolved = with_defaults(run, parents)
     check_calibration(run, evaluator.table)
     space = bind(run.space, parents)
+    # Whether this model class can have such layers at all is known once one candidate is there.
+    evaluator.live.load(space.decode((PROBE,) * len(space.genes)))
     wanted = wanted_genomes(run, space, parents)
     start = starting_points(wanted, space, parents)
-    file = RunFile(evomerge=__version__, spec=resolved, parents=parents, start=wanted, scorer=_name_of(scorer))
-    store = RunStore.create(out, file, evaluator.table)
+    file = RunFile(evomerge=__version__, spec=resolved, parents=parents, start=wanted, scorer=name_of(scorer))
+    return Prepared(file, evaluator, start)
+
+
+def begin(prepared: Prepared, out: Path, listener: Listener) -> Results:
+    """Run a search that is prepared from its beginning to its confirmed results, in a folder of its own.
+
+    Raises:
+        SpecError: `out` exists.
+        Interrupted: after Ctrl-C or SIGTERM; `resume` goes on.
+        RunError: the run cannot go on.
+    """
+    store = RunStore.create(out, prepared.file, prepared.evaluator.table)
     try:
-        session = _opened(store, evaluator, run.budget, listener)
-        return _finished(session, _study(session, start, listener))
+        session = _opened(store, prepared.evaluator, prepared.file.spec.budget, listener)
+        return _finished(session, _study(session, prepared.start, listener))
     finally:
         store.close()
 
@@ -106,7 +124,7 @@ def resume(
 
 
 def _check_scorer(store: RunStore, scorer: "ScorerFunction | None") -> None:
-    then, now = (name or "lm-eval tasks" for name in (store.file.scorer, _name_of(scorer)))
+    then, now = (name or "lm-eval tasks" for name in (store.file.scorer, name_of(scorer)))
     if then != now:
         raise SpecError(f"{store.folder} was scored by {then}, not by {now}; go on from Python with the same scorer")
 
@@ -133,15 +151,6 @@ def confirm_more(out: Path, top: int, *, scorer: "ScorerFunction | None" = None,
         return _guarded(session, lambda: confirm(session, top), "finished" if state == "finished" else "stopped")
     finally:
         store.close()
-
-
-def load(out: Path, estimator: EstimatorKind | None = None) -> Results:
-    """The results in a run folder; needs no model and executes nothing. `estimator` is another one than the run's.
-
-    Raises:
-        SpecError: the folder holds no run, or a damaged one.
-    """
-    return Results.load(out, estimator)
 
 
 def factory(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -> "EvaluatorFactory":
@@ -182,8 +191,8 @@ def check_calibration(run: RunSpec, table: ItemTable) -> None:
 
 def with_defaults(run: RunSpec, parents: Parents) -> RunSpec:
     """The run with its optimiser written out."""
-    genes = len(bind(run.space, parents).genes)
-    if genes == 0:
+    genes = bind(run.space, parents).genes
+    if not genes:
         raise SpecError("space: nothing is searched, every number is fixed; give weight or density a range")
     return run.model_copy(update={"optimizer": resolve(run.optimizer, genes, len(run.fitness.objectives))})
 
@@ -282,7 +291,8 @@ def _close(session: Session, state: str, reason: str) -> None:
         session.record(Closed.model_validate({"at": time.time(), "state": state, "reason": reason}))
 
 
-def _name_of(scorer: object) -> str | None:
+def name_of(scorer: object) -> str | None:
+    """How a run remembers the scorer that stands in for lm-eval tasks, None if none does."""
     if scorer is None:
         return None
     named = scorer if hasattr(scorer, "__qualname__") else type(scorer)

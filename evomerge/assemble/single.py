@@ -1,20 +1,21 @@
 """What takes no search: planning one, merging a recipe, scoring a model, exporting a candidate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from evomerge.assemble.experts import read_recipe
 from evomerge.assemble.run import QUIET, Listener, check_calibration, factory, with_defaults
-from evomerge.assemble.start import read_recipe, starting_points, wanted_genomes
+from evomerge.assemble.start import starting_points, wanted_genomes
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader
 from evomerge.fitness import Fitness
 from evomerge.items import POOLS, PoolName
-from evomerge.recipe import BASE, Recipe
+from evomerge.recipe import BASE, Folder, Parent, Parents, Recipe
 from evomerge.results import Results, Row
 from evomerge.space import bind, unchanged
-from evomerge.spec import Models, load_run, read_yaml
+from evomerge.spec import Models, RunSpec, read_yaml
 from evomerge.trial import Draw
 
 if TYPE_CHECKING:
@@ -23,24 +24,27 @@ if TYPE_CHECKING:
     from evomerge.plan import Plan
 
 
-def plan(spec: Path, *, listener: Listener = QUIET) -> "Plan":
+def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *, listener: Listener) -> "Plan":
     """Everything short of searching: open, check, load, and measure one candidate.
+
+    `where` is the folder whose disk the run will fill, `later` says what there is to note about what comes after it.
 
     Raises:
         SpecError: whatever `search` would fail on.
     """
     from evomerge.plan import make_plan
 
-    run = load_run(spec)
     evaluator = factory(run, None, listener).build()
     parents = evaluator.live.files.parents
     run = with_defaults(run, parents)
     check_calibration(run, evaluator.table)
     space = bind(run.space, parents)
     start = starting_points(wanted_genomes(run, space, parents), space, parents)
+    notes = later(parents)
     listener.say("measuring one candidate")
     seeds, outside = tuple(start.seeds.values()), tuple(start.outside)
-    return make_plan(run, evaluator, space, seeds=seeds, outside=outside, where=spec.absolute().parent)
+    made = make_plan(run, evaluator, space, seeds=seeds, outside=outside, where=where)
+    return made.model_copy(update={"notes": (*made.notes, *notes)})
 
 
 def merge(recipe: Path | Recipe, out: Path, *, force: bool = False, listener: Listener = QUIET) -> Recipe:
@@ -56,7 +60,8 @@ def merge(recipe: Path | Recipe, out: Path, *, force: bool = False, listener: Li
     refuse_existing(out, force=force)
     found, files = open_recipe(recipe, listener)
     listener.say(f"merging {files.anatomy.parameters:,} weights")
-    export_recipe(found, files, out, force=force)
+    for remark in export_recipe(found, files, out, force=force):
+        listener.say(remark)
     return found
 
 
@@ -79,7 +84,10 @@ def export(
     from evomerge.export import export_run
 
     refuse_existing(out, force=force, keep=[results.store.folder])
-    row = results.pick(pick)
+    try:
+        row = results.pick(pick)
+    except SpecError as error:
+        raise SpecError(f"--pick {error}") from None
     run = results.file.spec
     files = _open(run.models, run.seed, listener)
     for name, parent in results.file.parents.models.items():
@@ -155,18 +163,22 @@ def _matched(recipe: Recipe, listener: Listener) -> tuple[Recipe, "ParentFiles"]
     """The recipe over its own models, opened and seen to be those it was written for."""
     base, names = _named(recipe)
     written = {new: f"parents.{old}" for old, new in names.items()}
-    sources = {new: recipe.parents[old].shown() for old, new in names.items()}
+    sources = {new: _source(recipe.parents[old]) for old, new in names.items()}
     source = sources.pop(names[base]) if base is not None else None
-    # Unchecked: a recipe's models may have any names, and it may be of the base alone.
-    models = Models.model_construct(base=source, experts=sources, template=names[recipe.template])
-    files = _open(models, recipe.seed, listener, called=written.__getitem__)
+    # A recipe's models may have any names, and it may be of the base alone.
+    files = _opened((source, sources), recipe.seed, listener, names[recipe.template], written.__getitem__)
     for name, parent in recipe.parents.items():
         now = files.parents.models[names[name]].content()
-        if parent.content() is not None and parent.content() != now:
+        if isinstance(parent, Folder) and parent.digest not in (None, now):
             raise SpecError(
                 f"parents.{name}: {parent.shown()} is not the model this recipe was written for (digests differ)"
             )
     return recipe.over(files.parents, names), files
+
+
+def _source(parent: Parent) -> str | Recipe:
+    """What a model of a recipe is opened by."""
+    return parent if isinstance(parent, Recipe) else parent.shown()
 
 
 def _named(recipe: Recipe) -> tuple[str | None, dict[str, str]]:
@@ -195,9 +207,19 @@ def _open_mergekit(path: Path, listener: Listener) -> tuple[Recipe, "ParentFiles
 def _open(
     models: Models, seed: int, listener: Listener, *, called: Callable[[str], str] | None = None
 ) -> "ParentFiles":
+    return _opened((models.base, models.experts), seed, listener, models.template, called)
+
+
+def _opened(
+    sources: tuple[str | Recipe | None, Mapping[str, str | Recipe]],
+    seed: int,
+    listener: Listener,
+    template: str | None,
+    called: Callable[[str], str] | None,
+) -> "ParentFiles":
+    """The base and the experts, opened."""
     from evomerge.checkpoint import in_run_file, open_parents
 
     listener.say("checking parents")
-    return open_parents(
-        models.base, models.experts, seed, listener.say, template=models.template, called=called or in_run_file
-    )
+    base, experts = sources
+    return open_parents(base, experts, seed, listener.say, template=template, called=called or in_run_file)

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from evomerge.assemble.experts import read_recipe
+from evomerge.assemble.folders import run_folder
 from evomerge.errors import SpecError
 from evomerge.recipe import Parents, Recipe
 from evomerge.results import Results
 from evomerge.space import SearchSpace, fixed_recipes
-from evomerge.spec import RunSpec, parse, read_yaml
+from evomerge.spec import RunSpec, is_run
 from evomerge.values import Genome
 
 
@@ -39,7 +41,8 @@ def wanted_genomes(run: RunSpec, space: SearchSpace, parents: Parents) -> tuple[
 
 
 def starting_points(wanted: Iterable[Genome], space: SearchSpace, parents: Parents) -> Start:
-    """The prior design of a run: the parents, whose answers all estimates lean on, what is wanted, fixed recipes."""
+    """The prior design of a run: the parents, whose answers all estimates lean on, what is wanted, fixed recipes, and
+    what else the space knows to be worth a try."""
     named: dict[Genome, str] = {}
     outside = {}
     for name, recipe in fixed_recipes(parents).items():
@@ -48,28 +51,14 @@ def starting_points(wanted: Iterable[Genome], space: SearchSpace, parents: Paren
         except SpecError:
             outside[name] = recipe
     first = [genome for genome, name in named.items() if name in parents.names]
-    seeds = {genome: named.get(genome) for genome in (*first, *wanted, *named)}
+    seeds = {genome: named.get(genome) for genome in (*first, *wanted, *named, *space.priors())}
     return Start(seeds, outside)
-
-
-def read_recipe(path: Path) -> Recipe:
-    """A recipe file of ours; paths of parents are relative to it.
-
-    Raises:
-        SpecError: it is not understood.
-    """
-    plain = read_yaml(path)
-    parents = plain.get("parents")
-    for parent in parents.values() if isinstance(parents, dict) else ():
-        if isinstance(parent, dict) and isinstance(parent.get("path"), str):
-            parent["path"] = str(path.absolute().parent / parent["path"])
-    return parse(Recipe, plain, str(path))
 
 
 def _recipes(path: Path, parents: Parents) -> list[Recipe]:
     """The recipe in a file, or the best and the front of a run, over this run's parents."""
-    if (path / "spec.yaml").is_file():
-        results = Results.load(path)
+    if is_run(path):
+        results = Results.load(run_folder(path))
         rows = [*([results.best] if results.best else []), *results.front]
         found = [results.recipe(number) for number in dict.fromkeys(row.number for row in rows)]
     elif path.is_file():

@@ -1,22 +1,29 @@
 """Model folders on disk: read lazily, checked before use, written atomically."""
 
-from evomerge.checkpoint.anatomy import Anatomy, Place, quiet
+from evomerge.checkpoint.anatomy import Anatomy, Place, blank_model, quiet, read_config
+from evomerge.checkpoint.depth import moved_config, renumbered, text_part
 from evomerge.checkpoint.folder import Checkpoint
 from evomerge.checkpoint.parents import ParentFiles, in_run_file, open_parents
 from evomerge.checkpoint.size import costs_of
-from evomerge.checkpoint.write import refuse_existing, whole_folder, write_model, write_sums
+from evomerge.checkpoint.write import refuse_existing, whole_folder, write_config, write_model, write_sums
 
 __all__ = [
     "Anatomy",
     "Checkpoint",
     "ParentFiles",
     "Place",
+    "blank_model",
     "costs_of",
     "in_run_file",
+    "moved_config",
     "open_parents",
     "quiet",
+    "read_config",
     "refuse_existing",
+    "renumbered",
+    "text_part",
     "whole_folder",
+    "write_config",
     "write_model",
     "write_sums",
 ]

@@ -1,8 +1,9 @@
 """The models of a search, opened together and checked against each other before anything runs."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from evomerge.checkpoint.anatomy import Anatomy, anatomy_of, blank_model, disk_names, read_config
@@ -10,24 +11,38 @@ from evomerge.checkpoint.fit import same_architecture, same_shapes, same_tokeniz
 from evomerge.checkpoint.folder import GENERATION, TOKENIZER_FILES, Checkpoint
 from evomerge.checkpoint.inspect import digest
 from evomerge.errors import SpecError
-from evomerge.recipe import BASE, Folder, Parent, Parents
+from evomerge.recipe import BASE, Folder, Parent, Parents, Recipe
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 
 
 @dataclass(frozen=True)
 class ParentFiles:
-    """Parents that fit together: their checkpoints, the anatomy they share, and each one's names on disk."""
+    """Parents that fit together: their checkpoints, the anatomy they share, and each one's names on disk.
+
+    Parents that are recipes are in `recipes`, over other names: those of `checkpoints` (which holds the folders that
+    they are made of as well), and of other `recipes`. `models` says what each of these is.
+    """
 
     parents: Parents
     checkpoints: dict[str, Checkpoint]
     anatomy: Anatomy
     disk: dict[str, dict[str, str]]
+    models: dict[str, Parent]
+    recipes: dict[str, Recipe]
+
+    @property
+    def lender(self) -> str:
+        """Which of the checkpoints lends config, tokenizer and tensor names to a merged model."""
+        name = self.parents.template
+        while name in self.recipes:
+            name = self.recipes[name].template
+        return name
 
     @property
     def template(self) -> Checkpoint:
-        """The parent that lends config, tokenizer and tensor names to a merged model."""
-        return self.checkpoints[self.parents.template]
+        """The folder that lends config, tokenizer and tensor names to a merged model."""
+        return self.checkpoints[self.lender]
 
     def size(self) -> int:
         """Bytes of one model in the dtype it is merged to."""
@@ -40,8 +55,8 @@ def in_run_file(name: str) -> str:
 
 
 def open_parents(
-    base: str | None,
-    experts: Mapping[str, str],
+    base: str | Recipe | None,
+    experts: Mapping[str, str | Recipe],
     seed: int,
     progress: Callable[[str], None] = lambda _: None,
     *,
@@ -50,50 +65,115 @@ def open_parents(
 ) -> ParentFiles:
     """Open base and experts, check that they fit, and address them by content.
 
-    `template` names the one that lends config and tokenizer, if not the first; `called` says where the user named a
-    parent, for messages.
+    Each is a folder, a hub id, or a recipe, whose folders are opened too. `template` names the one that lends config
+    and tokenizer, if not the first; `called` says where the user named a parent, for messages.
 
     Raises:
-        SpecError: one cannot be read, or differs from the first in architecture, shapes or tokenizer.
+        SpecError: one cannot be read, or differs from the first in architecture, shapes or tokenizer; a recipe was
+            written for other models, or takes layers that are not there.
     """
     if BASE in experts:
         raise SpecError(f"models.experts: {BASE!r} is the base's own name; choose another")
     sources = {**({BASE: base} if base is not None else {}), **experts}
     if template is not None and template not in sources:
         raise SpecError(f"models.template: {template!r} is none of the models; write one of {', '.join(sources)}")
-    folders = {name: _locate(source, called(name)) for name, source in sources.items()}
-    checkpoints = {name: Checkpoint(Path(folder.path), called(name)) for name, folder in folders.items()}
-    anatomy, disk = _fitted(list(checkpoints.values()))
-    models: dict[str, Parent] = {
-        name: folder.model_copy(update={"digest": digest(checkpoints[name], progress)})
-        for name, folder in folders.items()
-    }
-    parents = Parents(
-        models=models,
-        base=BASE if base is not None else None,
-        experts=tuple(experts),
-        layers=anatomy.layers,
-        outer=anatomy.outer,
-        dtype=next(iter(checkpoints.values())).main_dtype,
-        seed=seed,
-        lender=template,
-    )
-    return ParentFiles(parents, checkpoints, anatomy, dict(zip(checkpoints, disk, strict=True)))
+    opening = _Opening(set(sources), progress)
+    folders = {name: source for name, source in sources.items() if isinstance(source, str)}
+    opening.add({name: _locate(source, called(name)) for name, source in folders.items()}, called)
+    for name, source in sources.items():
+        if isinstance(source, Recipe):
+            opening.add_recipe(name, source, called(name))
+    return opening.opened(tuple(sources), seed, template)
 
 
-def _fitted(checkpoints: Sequence[Checkpoint]) -> tuple[Anatomy, list[dict[str, str]]]:
-    """What the models share, and each one's names on disk."""
-    first, *others = checkpoints
-    config = read_config(first)
-    model = blank_model(config)
-    anatomy = anatomy_of(model)
-    for other in others:
-        same_architecture(first, config, other)
-        same_tokenizer(first, other)
-    disk = [disk_names(model, checkpoint, anatomy) for checkpoint in checkpoints]
-    for checkpoint, names in zip(checkpoints, disk, strict=True):
-        same_shapes(anatomy, checkpoint, names)
-    return anatomy, disk
+class _Opening:
+    """Models being opened: all fit the first folder, and each is there once, by what is in it."""
+
+    def __init__(self, taken: set[str], progress: Callable[[str], None]) -> None:
+        self.checkpoints: dict[str, Checkpoint] = {}
+        self.disk: dict[str, dict[str, str]] = {}
+        self.models: dict[str, Parent] = {}
+        self.recipes: dict[str, Recipe] = {}
+        self._taken = taken
+        self._progress = progress
+
+    def add(self, folders: Mapping[str, Folder], called: Callable[[str], str]) -> None:
+        """Open folders under these names, and read them whole once they are seen to fit."""
+        fresh = {name: Checkpoint(Path(folder.path), called(name)) for name, folder in folders.items()}
+        self.checkpoints |= fresh
+        if fresh and not self.disk:
+            self._config = read_config(self._first)
+            self._model = blank_model(self._config)
+            self.anatomy = anatomy_of(self._model)
+        for other in fresh.values():
+            if other is not self._first:
+                same_architecture(self._first, self._config, other)
+                same_tokenizer(self._first, other)
+        self.disk |= {name: disk_names(self._model, other, self.anatomy) for name, other in fresh.items()}
+        for name, other in fresh.items():
+            same_shapes(self.anatomy, other, self.disk[name])
+        for name, folder in folders.items():
+            self.models[name] = folder.model_copy(update={"digest": digest(fresh[name], self._progress)})
+
+    def add_recipe(self, name: str, recipe: Recipe, label: str) -> str:
+        """Open what a recipe is made of, and take it in under this name."""
+        recipe = recipe.only_used()
+        names = {
+            inner: self._add_inner(f"{name}/{inner}", parent, f"{label}.parents.{inner}")
+            for inner, parent in recipe.parents.items()
+        }
+        self.models[name] = recipe.model_copy(
+            update={"parents": {inner: self.models[other] for inner, other in names.items()}}
+        )
+        try:
+            self.recipes[name] = recipe.over(self._parents(tuple(self.models), 0, names[recipe.template]), names)
+        except SpecError as error:
+            raise SpecError(f"{label}: {error}") from None
+        return name
+
+    def opened(self, names: tuple[str, ...], seed: int, template: str | None) -> ParentFiles:
+        """All of them, those of these names being the parents."""
+        parents = self._parents(names, seed, template)
+        return ParentFiles(parents, self.checkpoints, self.anatomy, self.disk, self.models, self.recipes)
+
+    @property
+    def _first(self) -> Checkpoint:
+        return next(iter(self.checkpoints.values()))
+
+    def _add_inner(self, name: str, parent: Parent, label: str) -> str:
+        """A model that a recipe merges, under the name that it has already, or else under a new one."""
+        known = self._called(parent.content())
+        if known:
+            return known[0]
+        new = next(free for i in count(1) if (free := name if i == 1 else f"{name} {i}") not in self._taken)
+        self._taken.add(new)
+        if isinstance(parent, Recipe):
+            return self.add_recipe(new, parent, label)
+        self.add({new: _locate(parent.shown(), label)}, lambda _: label)
+        content = self.models[new].content()
+        if parent.digest is not None and parent.digest != content:
+            raise SpecError(f"{label}: {parent.shown()} is not the model this recipe was written for (digests differ)")
+        first, *again = self._called(content)
+        for other in again:
+            del self.models[other], self.checkpoints[other], self.disk[other]
+        return first
+
+    def _called(self, content: str | None) -> list[str]:
+        """Names of the models of this content."""
+        return [name for name, model in self.models.items() if content and model.content() == content]
+
+    def _parents(self, names: tuple[str, ...], seed: int, template: str | None) -> Parents:
+        first = self.models[names[0]]
+        return Parents(
+            models={name: self.models[name] for name in names},
+            base=BASE if BASE in names else None,
+            experts=tuple(name for name in names if name != BASE),
+            layers=self.anatomy.layers,
+            outer=self.anatomy.outer,
+            dtype=first.dtype if isinstance(first, Recipe) else self.checkpoints[names[0]].main_dtype,
+            seed=seed,
+            lender=template,
+        )
 
 
 def _locate(source: str, label: str) -> Folder:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -92,48 +93,52 @@ def _not_ours(out: Path) -> str | None:
 
 
 def write_model(
-    folder: Path, template: Checkpoint, disk: Mapping[str, str], dtype: Dtype, tensor: Callable[[str], torch.Tensor]
+    folder: Path,
+    template: Checkpoint,
+    config: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    tensor: Callable[[str], torch.Tensor],
 ) -> None:
-    """Write a model of the template's architecture: shards, config, tokenizer, generation config.
+    """Write a model: shards, and the template's tokenizer and generation config.
 
-    `tensor` makes each weight when its turn comes, so no more than a shard is in memory; `disk` maps names in
-    memory to names on disk.
+    `config` was written before, see `write_config`; `shapes` are those of the tensors by their names on disk. `tensor`
+    makes each when its turn comes, so no more than a shard is in memory.
     """
-    _write_config(folder, template, dtype)
     for name in (GENERATION, *TOKENIZER_FILES):
         if (template.path / name).is_file():
             shutil.copyfile(template.path / name, folder / name)
-    width = 4 if dtype == "float32" else 2
-    shards = _shards(template, disk, width)
+    width = 4 if config[_dtype_key(config)] == "float32" else 2
+    shards = _shards(shapes, width)
     count = len(shards)
-    names = [SINGLE] if count == 1 else [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
-    for file, shard in zip(names, shards, strict=True):
-        save_file({disk[name]: tensor(name).contiguous() for name in shard}, folder / file, metadata={"format": "pt"})
+    files = [SINGLE] if count == 1 else [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    for file, shard in zip(files, shards, strict=True):
+        save_file({name: tensor(name).contiguous() for name in shard}, folder / file, metadata={"format": "pt"})
     if count > 1:
-        where = {disk[name]: file for file, shard in zip(names, shards, strict=True) for name in shard}
-        total = sum(_numel(template, name) for name in where) * width
+        where = {name: file for file, shard in zip(files, shards, strict=True) for name in shard}
+        total = sum(torch.Size(shape).numel() for shape in shapes.values()) * width
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _write_config(folder: Path, template: Checkpoint, dtype: Dtype) -> None:
-    config = dict(template.config)
-    config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+def write_config(folder: Path, config: Mapping[str, Any], dtype: Dtype) -> dict[str, Any]:
+    """Write a config.json with this dtype; returns what is in it."""
+    plain = {**config, _dtype_key(config): dtype}
+    (folder / CONFIG).write_text(json.dumps(plain, indent=2) + "\n")
+    return plain
 
 
-def _shards(template: Checkpoint, disk: Mapping[str, str], width: int) -> list[list[str]]:
+def _dtype_key(config: Mapping[str, Any]) -> str:
+    return "torch_dtype" if "torch_dtype" in config else "dtype"
+
+
+def _shards(shapes: Mapping[str, tuple[int, ...]], width: int) -> list[list[str]]:
     shards: list[list[str]] = [[]]
     filled = 0
-    for name in sorted(disk, key=lambda key: disk[key]):
-        size = _numel(template, disk[name]) * width
+    for name in sorted(shapes):
+        size = torch.Size(shapes[name]).numel() * width
         if shards[-1] and filled + size > SHARD_BYTES:
             shards.append([])
             filled = 0
         shards[-1].append(name)
         filled += size
     return shards
-
-
-def _numel(template: Checkpoint, name: str) -> int:
-    return torch.Size(template.shape(name)).numel()

@@ -1,12 +1,13 @@
 """The model card of an exported merge: parents, numbers, and how to make it again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
 
+from evomerge.export.recipe_table import recipe_table
 from evomerge.items import PoolName
-from evomerge.recipe import Blend, Folder, Recipe, Slerp
+from evomerge.recipe import Folder, Parent, Recipe
 from evomerge.results import RIVALS, Results, Row, Which, difference, number
 
 AGAIN = """\
@@ -19,13 +20,13 @@ sha256sum -c SHA256SUMS                   # these files are whole
 ```"""
 
 
-def model_card(results: Results, row: Row, recipe: Recipe, out: Path) -> str:
-    """README.md of an export, with the metadata that the Hugging Face hub reads."""
+def model_card(results: Results, row: Row, recipe: Recipe, out: Path, *, note: str | None = None) -> str:
+    """README.md of an export, with the metadata that the Hugging Face hub reads; `note` is on how it was made."""
     sections = [
         f"# {out.absolute().name}",
         _summary(results, row, recipe),
         "## Parents\n\n" + _parents(recipe),
-        "## Recipe\n\n" + _recipe(recipe),
+        "## Recipe\n\n" + "\n\n".join([recipe_table(recipe), *([f"{note[0].upper()}{note[1:]}."] if note else [])]),
         "## Results\n\n" + _results(results, row),
         "## Make it again\n\n" + AGAIN,
     ]
@@ -41,49 +42,33 @@ def _front_matter(recipe: Recipe) -> str:
 
 
 def _summary(results: Results, row: Row, recipe: Recipe) -> str:
-    kinds = sorted({blend.operator.kind for blend in recipe.blends()})
+    merges = [recipe, *(parent for _, parent in _everything(recipe) if isinstance(parent, Recipe))]
+    kinds = sorted({blend.operator.kind for merge in merges for blend in merge.blends()})
     run = results.file.spec
     assert run.optimizer is not None, "resolved when the run was opened"
     kind = run.optimizer.kind
     return (
-        f"A merge of {len(recipe.parents)} models ({', '.join(kinds)}) in {recipe.dtype}, made without training. It is"
-        f" candidate {row.number} of a search over {len(results.state.finished())} candidates by evomerge ({kind})."
+        f"A merge of {len(recipe.folders())} models ({', '.join(kinds)}) in {recipe.dtype}, made without training. It"
+        f" is candidate {row.number} of a search over {len(results.state.finished())} candidates by evomerge ({kind})."
         " `recipe.yaml` says what goes where; `evomerge merge recipe.yaml --out DIR` gives these weights again."
     )
 
 
 def _parents(recipe: Recipe) -> str:
     lines = ["| name | model | content |", "|---|---|---|"]
-    for name, parent in recipe.parents.items():
+    for name, parent in _everything(recipe):
         digest = (parent.content() or "")[: len("sha256:") + 12]
         shown = parent.hub or Path(parent.path).name if isinstance(parent, Folder) else parent.shown()
         lines.append(f"| {name} | {shown} | `{digest}` |")
     return "\n".join(lines)
 
 
-def _recipe(recipe: Recipe) -> str:
-    """Weights by place, parents across; a density below one in brackets."""
-    places = [(name, blend) for name, blend in recipe.outer.items() if name == "embeddings"]
-    for index, layer in enumerate(recipe.layers):
-        places.append((f"layer {index}", layer.blend))
-        overrides = {"attention": layer.attention, "mlp": layer.mlp, "norm": layer.norm}
-        places += [(f"layer {index}, {name}", blend) for name, blend in overrides.items() if blend is not None]
-    places += [(name, blend) for name, blend in recipe.outer.items() if name != "embeddings"]
-    names = [name for name in recipe.parents if any(s.parent == name for _, b in places for s in b.sources)]
-    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for label, blend in places:
-        lines.append(f"| {label} | {' | '.join(_share(blend, name) for name in names)} |")
-    return "\n".join(lines)
-
-
-def _share(blend: Blend, parent: str) -> str:
-    source = next((source for source in blend.sources if source.parent == parent), None)
-    if source is None:
-        return ""
-    if isinstance(blend.operator, Slerp):
-        t = blend.operator.t
-        return f"{t if source == blend.sources[1] else 1 - t:.4g}"
-    return f"{source.weight:.4g}" + (f" ({source.density:.3g})" if source.density < 1 else "")
+def _everything(recipe: Recipe, owner: str = "") -> Iterator[tuple[str, Parent]]:
+    """The models that a recipe merges, each merge among them followed by what it is made of."""
+    for name, parent in recipe.parents.items():
+        yield owner + name, parent
+        if isinstance(parent, Recipe):
+            yield from _everything(parent, f"{owner}{name}: ")
 
 
 def _results(results: Results, row: Row) -> str:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import torch
 import yaml
 
-from evomerge.checkpoint import ParentFiles, whole_folder, write_model, write_sums
+from evomerge.checkpoint import ParentFiles, whole_folder, write_sums
 from evomerge.errors import RunError, SpecError
 from evomerge.export.card import model_card
-from evomerge.export.to_mergekit import caveat, to_mergekit
-from evomerge.materialize import MAPPED, HeldParents, Job, Merger
+from evomerge.export.rounding import rounding_remark
+from evomerge.export.to_mergekit import caveats, to_mergekit
+from evomerge.export.weights import write_weights
 from evomerge.recipe import Recipe
 from evomerge.results import Results, Row
 from evomerge.values import digest_of
@@ -32,11 +32,13 @@ def export_run(
     Returns remarks the user should read.
 
     Raises:
-        SpecError: `out` exists and `force` is not given; only `mergekit` is wanted and has no words for the recipe.
+        SpecError: `out` exists and `force` is not given; only `mergekit` is wanted and has no words for the recipe; the
+            models cannot have such layers or scales.
         RunError: the disk is full.
     """
-    recipe = only_used(results.recipe(row.number))
+    recipe = results.recipe(row.number).only_used()
     remarks: list[str] = []
+    note = None
     wanted = {*formats} | ({"model", "mergekit"} if "all" in formats else set())
     with _room(out), whole_folder(out, force=force, keep=[results.store.folder, *_folders(files)]) as folder:
         write_recipe(folder / RECIPE, recipe)
@@ -44,39 +46,26 @@ def export_run(
         if "mergekit" in wanted:
             remarks += _write_mergekit(folder / MERGEKIT, recipe, files, insist=wanted == {"mergekit"})
         if "model" in wanted:
-            write_weights(folder, recipe, files)
-        (folder / "README.md").write_text(model_card(results, row, recipe, out))
+            note = _write_model(folder, recipe, files)
+            remarks += [note] if note else []
+        (folder / "README.md").write_text(model_card(results, row, recipe, out, note=note))
         (folder / "reproduce.json").write_text(json.dumps(_how(results, row, out), indent=2, ensure_ascii=False) + "\n")
         write_sums(folder)
     return remarks
 
 
-def export_recipe(recipe: Recipe, files: ParentFiles, out: Path, *, force: bool = False) -> None:
-    """Merge a recipe to a model folder, without a search.
+def export_recipe(recipe: Recipe, files: ParentFiles, out: Path, *, force: bool = False) -> list[str]:
+    """Merge a recipe to a model folder, without a search; returns remarks the user should read.
 
     Raises:
-        SpecError: `out` exists and `force` is not given.
+        SpecError: `out` exists and `force` is not given, or the models cannot have such layers or scales.
         RunError: the disk is full.
     """
     with _room(out), whole_folder(out, force=force, keep=_folders(files)) as folder:
-        write_weights(folder, recipe, files)
+        note = _write_model(folder, recipe, files)
         write_recipe(folder / RECIPE, recipe)
         write_sums(folder)
-
-
-def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
-    """Merge tensor by tensor into safetensors files, on the CPU: the same bytes on every machine."""
-    cpu = torch.device("cpu")
-    held = HeldParents(files, MAPPED, cpu)
-    merger = Merger(held.read, held.mask_key, cpu)
-    dtype = getattr(torch, recipe.dtype)
-
-    def tensor(name: str) -> torch.Tensor:
-        merged = torch.empty(files.anatomy.shapes[name], dtype=dtype)
-        merger.write(Job.of(recipe, files.anatomy.places[name], name, merged))
-        return merged
-
-    write_model(folder, files.template, files.disk[files.parents.template], recipe.dtype, tensor)
+    return [note] if note else []
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
@@ -91,10 +80,10 @@ def write_run(path: Path, results: Results) -> None:
     path.write_text(yaml.dump(plain, Dumper=_Compact, sort_keys=False, allow_unicode=True, width=120))
 
 
-def only_used(recipe: Recipe) -> Recipe:
-    """The recipe without the parents that it takes nothing from."""
-    used = recipe.used() | {recipe.template}
-    return recipe.model_copy(update={"parents": {name: p for name, p in recipe.parents.items() if name in used}})
+def _write_model(folder: Path, recipe: Recipe, files: ParentFiles) -> str | None:
+    """Write the weights; what rounding them does, if anything."""
+    write_weights(folder, recipe, files)
+    return rounding_remark(recipe, files, folder)
 
 
 def _folders(files: ParentFiles) -> list[Path]:
@@ -103,15 +92,15 @@ def _folders(files: ParentFiles) -> list[Path]:
 
 def _write_mergekit(path: Path, recipe: Recipe, files: ParentFiles, *, insist: bool) -> list[str]:
     try:
-        plain = to_mergekit(recipe, files.anatomy)
+        plain = to_mergekit(recipe, files)
     except SpecError as error:
         if insist:
             raise
         return [f"no {path.name}: {error}"]
-    note = caveat(recipe)
-    head = f"# {note}.\n" if note else ""
+    notes = caveats(recipe, files)
+    head = "".join(f"# {note}.\n" for note in notes)
     path.write_text(head + yaml.dump(plain, Dumper=_Compact, sort_keys=False, width=120))
-    return [f"{path.name}: {note}"] if note else []
+    return [f"{path.name}: {note}" for note in notes]
 
 
 def _how(results: Results, row: Row, out: Path) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from evomerge.checkpoint import ParentFiles
+from evomerge.checkpoint import ParentFiles, Place, renumbered
 from evomerge.errors import SpecError
+from evomerge.export.passthrough import gain_of, scales_of
+from evomerge.materialize import lasts_of
 from evomerge.recipe import (
     BASE,
     COMPONENTS,
@@ -25,7 +27,7 @@ from evomerge.recipe import (
 )
 from evomerge.spec import Models, parent_source
 
-METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_ties")
+METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_ties", "passthrough")
 DEFAULT_NORMALIZE = {"linear": 1.0, "ties": 1.0, "task_arithmetic": 0.0, "dare_ties": 0.0}
 
 
@@ -49,15 +51,15 @@ def mergekit_models(plain: Mapping[str, Any], where: Path) -> Models:
     models = dict.fromkeys(str(source["model"]) for source in sources)
     names = expert_names([model for model in models if model != base])
     found = {name: parent_source(model, where) for name, model in names.items()}
-    return Models(base=None if base is None else parent_source(str(base), where), experts=found)
+    return Models(base=None if base is None else parent_source(str(base), where), experts=dict(found))
 
 
 def from_mergekit(plain: Mapping[str, Any], where: Path, files: ParentFiles) -> Recipe:
     """The recipe that a configuration means, over its models opened as `files`.
 
     Raises:
-        SpecError: a parameter is missing, the slices do not make a model of the parents' depth, or a component or
-            outer group gets several values.
+        SpecError: a parameter is missing, a slice asks for layers that the models do not have, a component or outer
+            group gets several values, or passthrough scales something other than what layers add.
     """
     return _Reader(plain, where, files).recipe()
 
@@ -67,7 +69,11 @@ def _slices(plain: Mapping[str, Any], depth: int | None) -> list[dict[str, Any]]
         return list(plain["slices"])
     sources = [{"layer_range": [0, depth], **model} for model in plain["models"]]
     base = plain.get("base_model")
-    if base is not None and base not in [source["model"] for source in sources]:
+    if (
+        plain["merge_method"] != "passthrough"
+        and base is not None
+        and base not in [source["model"] for source in sources]
+    ):
         sources.append({"model": base, "layer_range": [0, depth]})
     return [{"sources": sources}]
 
@@ -78,9 +84,10 @@ class _Reader:
     def __init__(self, plain: Mapping[str, Any], where: Path, files: ParentFiles) -> None:
         self.plain = plain
         self.files = files
+        self.passes = plain["merge_method"] == "passthrough"
         self.slices = _slices(plain, files.parents.layers)
         models = mergekit_models(plain, where)
-        by_path = {path: name for name, path in models.experts.items()}
+        by_path = {source: name for name, source in models.experts.items() if isinstance(source, str)}
         self.names = {}
         for source in (source for part in self.slices for source in part["sources"]):
             model = str(source["model"])
@@ -88,71 +95,120 @@ class _Reader:
 
     def recipe(self) -> Recipe:
         layers: list[Layer] = []
+        gains: list[float] = []
         for part in self.slices:
             length = self._length(part)
             for offset in range(length):
                 # mergekit's position in a gradient: 1 for a slice of one layer, 0 outside the stack.
-                depth = offset / (length - 1) if length > 1 else 1.0
-                layers.append(self._layer(part, offset, depth, len(layers)))
-        if len(layers) != self.files.parents.layers:
-            raise SpecError(f"the slices make {len(layers)} layers, the models have {self.files.parents.layers}")
+                at = _At(part, len(layers), offset, offset / (length - 1) if length > 1 else 1.0)
+                layers.append(self._layer(at))
+                gains.append(self._gain(at))
+        layers = [
+            layer.model_copy(update={"scale": scale}) for layer, scale in zip(layers, scales_of(gains), strict=True)
+        ]
         outer = {group: self._outer(group) for group in self.files.parents.outer}
         recipe = self.files.parents.recipe(tuple(layers), outer)
         dtype = self.plain.get("out_dtype") or self.plain.get("dtype") or recipe.dtype
         return Recipe.model_validate({**recipe.model_dump(), "dtype": dtype}, strict=False)
 
     def _length(self, part: Mapping[str, Any]) -> int:
+        depth = self.files.parents.layers
+        if self.passes and len(part["sources"]) != 1:
+            raise SpecError(f"a slice has {len(part['sources'])} sources, passthrough takes one")
+        for source in part["sources"]:
+            first, end = source["layer_range"]
+            if not 0 <= first <= end <= depth:
+                raise SpecError(f"layer_range {[first, end]} of {source['model']}, which has {depth} layers")
         lengths = {source["layer_range"][1] - source["layer_range"][0] for source in part["sources"]}
         if len(lengths) != 1:
             raise SpecError("the sources of a slice have layer ranges of different lengths")
         return int(lengths.pop())
 
-    def _layer(self, part: Mapping[str, Any], offset: int, depth: float, index: int) -> Layer:
+    def _layer(self, at: "_At") -> Layer:
         parts: dict[Component, Blend] = {}
         for component in COMPONENTS:
-            names = [n for n, p in self.files.anatomy.places.items() if p.layer == index and p.part == component]
-            blends = [self._blend(part, name, depth, offset) for name in names]
-            parts[component] = _only(blends, f"layer {index}'s {component}") if blends else parts["attention"]
+            names = [name for name, place in self._names(at).items() if place.part == component]
+            blends = [self._blend(at, name) for name in names]
+            parts[component] = _only(blends, f"layer {at.layer}'s {component}") if blends else parts["attention"]
         whole = parts["attention"]
         mlp, norm = (None if parts[name] == whole else parts[name] for name in ("mlp", "norm"))
         return Layer(blend=whole, mlp=mlp, norm=norm)
 
+    def _names(self, at: "_At") -> Mapping[str, Place]:
+        """The tensors of a layer, by their names where they come from."""
+        return self.files.anatomy.inside[_origin(at)]
+
+    def _gain(self, at: "_At") -> float:
+        scales = {place.name: self._scale(at, name) for name, place in self._names(at).items()} if self.passes else {}
+        if not set(scales.values()) - {1.0}:
+            return 1.0
+        return gain_of(scales, lasts_of(self.files)[_origin(at)], f"layer {at.layer}")
+
+    def _scale(self, at: "_At", name: str) -> float:
+        (source,) = at.part["sources"]
+        levels = [source.get("parameters") or {}, at.part.get("parameters") or {}, self.plain.get("parameters") or {}]
+        return _lookup("scale", levels, self._disk(name), at.depth, 1.0)
+
     def _outer(self, group: str) -> Blend:
-        part = self.slices[0] if group == "embeddings" else self.slices[-1]
+        at = _At(self.slices[0] if group == "embeddings" else self.slices[-1], None, 0, 0.0)
         names = [n for n, p in self.files.anatomy.places.items() if p.layer is None and p.part == group]
-        return _only([self._blend(part, name, 0.0, None) for name in names], group)
+        if self.passes and any(self._scale(at, name) != 1.0 for name in names):
+            raise SpecError(f"{group}: scale is read where it multiplies what layers add, and not outside of them")
+        return _only([self._blend(at, name) for name in names], group)
 
-    def _blend(self, part: Mapping[str, Any], name: str, depth: float, offset: int | None) -> Blend:
-        disk = self.files.disk[self.files.parents.template][name]
-        shared = [part.get("parameters") or {}, self.plain.get("parameters") or {}]
+    def _disk(self, name: str, layer: int | None = None) -> str:
+        """A tensor's name on disk, in another layer if one is given."""
+        found = self.files.disk[self.files.parents.template][name]
+        return found if layer is None else renumbered(found, layer)
 
-        def setting(key: str, levels: Sequence[Mapping[str, Any]], default: float | None) -> float:
-            return _lookup(key, levels, disk, depth, default)
+    def _blend(self, at: "_At", name: str) -> Blend:
+        shared = [at.part.get("parameters") or {}, self.plain.get("parameters") or {}]
+
+        def setting(key: str, default: float | None) -> float:
+            return _lookup(key, shared, self._disk(name, at.layer), at.depth, default)
 
         method = str(self.plain["merge_method"])
-        operator = _operator(method, {key: setting(key, shared, value) for key, value in _shared(method).items()})
-        sources = []
-        base = None
-        for source in part["sources"]:
-            layer = None if offset is None else source["layer_range"][0] + offset
+        operator = _operator(method, {key: setting(key, value) for key, value in _shared(method).items()})
+        sources, base = [], None
+        for source in at.part["sources"]:
+            layer = None if at.layer is None else source["layer_range"][0] + at.offset
             parent = self.names[str(source["model"])]
-            levels = [source.get("parameters") or {}, *shared]
             if parent == BASE and method in NEEDS_BASE:
                 base = Source(parent=parent, layer=layer)
-            elif method == "slerp":
+            elif method in ("slerp", "passthrough"):
                 sources.append(Source(parent=parent, layer=layer))
             else:
-                weight, density = setting("weight", levels, None), setting("density", levels, 1.0)
+                levels = [source.get("parameters") or {}, *shared]
+                own = self._disk(name, layer)
+                weight = _lookup("weight", levels, own, at.depth, None)
+                density = _lookup("density", levels, own, at.depth, 1.0)
                 sources.append(Source(parent=parent, layer=layer, weight=weight, density=min(density, 1.0)))
         if method == "slerp":
             sources.sort(key=lambda source: source.parent != BASE)
         return Blend(operator=operator, base=base, sources=tuple(sources))
 
 
+class _At(NamedTuple):
+    """A place in the model to be made: in which slice, its layer (None outside), which layer of the slice."""
+
+    part: Mapping[str, Any]
+    layer: int | None
+    offset: int
+    depth: float
+    """In the slice, from 0 to 1: where gradients are read."""
+
+
+def _origin(at: _At) -> int:
+    """The layer of the first source that a layer is made of."""
+    return int(at.part["sources"][0]["layer_range"][0]) + at.offset
+
+
 def _shared(method: str) -> dict[str, float | None]:
     """Parameters that are one for all models, with mergekit's defaults (None: it must be set)."""
     if method == "slerp":
         return {"t": None}
+    if method == "passthrough":
+        return {}
     common: dict[str, float | None] = {"normalize": DEFAULT_NORMALIZE[method]}
     if method != "linear":
         common["lambda"] = 1.0
@@ -167,6 +223,8 @@ def _operator(method: str, values: Mapping[str, float]) -> Operator:
             return Slerp(t=values["t"])
         case "linear":
             return Linear(normalize=bool(values["normalize"]))
+        case "passthrough":
+            return Linear()
         case "task_arithmetic":
             return TaskArithmetic(normalize=bool(values["normalize"]), scale=values["lambda"])
         case "ties":

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, TypeAlias
 
-from evomerge.checkpoint import Anatomy
+from evomerge.checkpoint import Anatomy, ParentFiles, read_config
 from evomerge.errors import SpecError
+from evomerge.export.passthrough import copied, passthrough_slices
 from evomerge.recipe import COMPONENTS, NEEDS_BASE, Blend, DareTies, Linear, Operator, Recipe, Slerp, Ties
 from evomerge.space import span_of
 
@@ -13,28 +14,59 @@ Shares: TypeAlias = dict[str, tuple[float, float]]
 """Weight and density of each model; for slerp the weight of the second model is t."""
 
 
-def to_mergekit(recipe: Recipe, anatomy: Anatomy) -> dict[str, Any]:
+def to_mergekit(recipe: Recipe, files: ParentFiles) -> dict[str, Any]:
     """A mergekit configuration that merges the same model (DARE's random masks aside).
 
     Raises:
         SpecError: mergekit has no words for it.
     """
-    return _Writer(recipe, anatomy).configuration()
+    scaled = any(gain != 1.0 for gain in recipe.gains())
+    steps = [copied(layer) for layer in recipe.layers]
+    moved = any(step is None or step.layer != place for place, step in enumerate(steps))
+    if scaled or (moved and None not in steps and _fits_passthrough(recipe, files)):
+        return _passthrough(recipe, files)
+    return _Writer(recipe, files.anatomy).configuration()
 
 
-def caveat(recipe: Recipe) -> str | None:
-    """What mergekit will do otherwise with this recipe, in a sentence."""
+def caveats(recipe: Recipe, files: ParentFiles) -> list[str]:
+    """What mergekit will do otherwise with this recipe, in sentences."""
     blends = recipe.blends()
+    found = []
     dare = next((b.operator for b in blends if isinstance(b.operator, DareTies)), None)
     if dare is not None:
         rule = "" if dare.rescale == "l1" else " and rescales by L1 norm instead of 1/density"
-        return f"mergekit draws other random masks for dare_ties{rule}, so its model will differ from this one"
-    if any(isinstance(b.operator, Ties) and any(0 < s.density < 1 for s in b.sources) for b in blends):
-        return (
+        found.append(f"mergekit draws other random masks for dare_ties{rule}, so its model will differ from this one")
+    elif any(isinstance(b.operator, Ties) and any(0 < s.density < 1 for s in b.sources) for b in blends):
+        found.append(
             "where changes of equal size meet at the trimming threshold of ties, mergekit keeps some of them and"
             " evomerge all, so a few weights will differ"
         )
-    return None
+    types = getattr(read_config(files.template).get_text_config(), "layer_types", None)
+    if types is not None and [types[origin] for origin in recipe.origins()] != types:
+        found.append(
+            "mergekit leaves layer_types in config.json as it is (and may stop when saving another number of layers,"
+            " the weights being written); put the config.json of the model that evomerge exports into its folder"
+        )
+    return found
+
+
+def _fits_passthrough(recipe: Recipe, files: ParentFiles) -> bool:
+    try:
+        passthrough_slices(recipe, files)
+    except SpecError:
+        return False
+    return True
+
+
+def _passthrough(recipe: Recipe, files: ParentFiles) -> dict[str, Any]:
+    slices = passthrough_slices(recipe, files)
+    for part in slices:
+        for source in part["sources"]:
+            source["model"] = _model(recipe, source["model"])
+    # Its config and tokenizer are the base model's; left out, those of any.
+    lender = _model(recipe, recipe.template)
+    head = {"merge_method": "passthrough", "base_model": lender, "slices": slices}
+    return {**head, "dtype": "float32", "out_dtype": recipe.dtype}
 
 
 class _Writer:
@@ -46,18 +78,22 @@ class _Writer:
         self.operator = _main_operator(recipe)
         self.base = next((blend.base.parent for blend in recipe.blends() if blend.base is not None), None)
         self.voices = self._voices()
+        self.models = tuple(dict.fromkeys([*([self.base] if self.base else []), *self.voices]))
 
     def configuration(self) -> dict[str, Any]:
         depth = len(self.recipe.layers)
         layers = [self._layer(index) for index in range(depth)]
+        origins = [self._origins(index) for index in range(depth)]
         slices = []
-        for _, run in groupby(range(depth), key=lambda index: repr(layers[index])):
+        # Layers in a row of the same shares, of layers that follow one another in every model.
+        steps = [{name: origin - index for name, origin in origins[index].items()} for index in range(depth)]
+        for _, run in groupby(range(depth), key=lambda index: repr((layers[index], steps[index]))):
             indices = list(run)
-            slices.append(self._slice(indices[0], indices[-1] + 1, layers[indices[0]]))
+            slices.append(self._slice(range(indices[0], indices[-1] + 1), layers[indices[0]], origins[indices[0]]))
         plain: dict[str, Any] = {"merge_method": self.operator.kind, "slices": slices}
         base = self.voices[0] if isinstance(self.operator, Slerp) else self.base
         if base is not None:
-            plain["base_model"] = self._model(base)
+            plain["base_model"] = _model(self.recipe, base)
         if constants := self._constants():
             plain["parameters"] = constants
         # mergekit computes TIES and DARE in the dtype of the tensors unless told otherwise.
@@ -75,9 +111,25 @@ class _Writer:
 
     def _layer(self, index: int) -> dict[str, Shares]:
         layer = self.recipe.layers[index]
-        if any(source.layer != index for part in COMPONENTS for source in layer.part(part).sources):
-            raise SpecError("the recipe moves layers, which only mergekit's passthrough does")
         return {part: self._shares(layer.part(part)) for part in COMPONENTS}
+
+    def _origins(self, index: int) -> dict[str, int]:
+        """Which layer of each model one layer reads; a model that it does not read is given as the others are."""
+        own: dict[str, set[int]] = {}
+        for part in COMPONENTS:
+            blend = self.recipe.layers[index].part(part)
+            names = [source.parent for source in blend.everything()]
+            if len(names) > len(set(names)):
+                raise SpecError(f"layer {index} takes one model more than once, in a mergekit slice it stands once")
+            for source in blend.everything():
+                own.setdefault(source.parent, set()).add(source.layer or 0)
+        split = next((name for name, layers in own.items() if len(layers) > 1), None)
+        if split is not None:
+            raise SpecError(
+                f"layer {index} takes several layers of {split}, a mergekit slice has one range of each model"
+            )
+        silent = self.recipe.origins()[index]
+        return {name: own[name].copy().pop() if name in own else silent for name in self.models}
 
     def _shares(self, blend: Blend) -> Shares:
         if isinstance(self.operator, Slerp):
@@ -103,13 +155,15 @@ class _Writer:
             t = 0.0 if self.voices[0] in span else 1.0
         return {self.voices[0]: (0.0, 1.0), self.voices[1]: (t, 1.0)}
 
-    def _slice(self, first: int, end: int, layer: Mapping[str, Shares]) -> dict[str, Any]:
-        outer = self._outer(first == 0, end == len(self.recipe.layers))
-        models = [*([self.base] if self.base and self.base not in self.voices else []), *self.voices]
-        sources: list[dict[str, Any]] = [{"model": self._model(m), "layer_range": [first, end]} for m in models]
+    def _slice(self, run: range, layer: Mapping[str, Shares], origins: Mapping[str, int]) -> dict[str, Any]:
+        outer = self._outer(run.start == 0, run.stop == len(self.recipe.layers))
+        sources: list[dict[str, Any]] = [
+            {"model": _model(self.recipe, name), "layer_range": [origins[name], origins[name] + len(run)]}
+            for name in self.models
+        ]
         if isinstance(self.operator, Slerp):
             return {"sources": sources, "parameters": {"t": self._setting(layer, outer, self.voices[1], 0)}}
-        for model, source in zip(models, sources, strict=True):
+        for model, source in zip(self.models, sources, strict=True):
             if model in self.voices:
                 source["parameters"] = {"weight": self._setting(layer, outer, model, 0)}
                 if self.operator.kind in ("ties", "dare_ties"):
@@ -151,11 +205,12 @@ class _Writer:
             found["rescale"] = operator.rescale != "none"
         return found
 
-    def _model(self, name: str) -> str:
-        parent = self.recipe.parents[name]
-        if isinstance(parent, Recipe):
-            raise SpecError(f"{name} is a merge itself, and a mergekit configuration is over model folders")
-        return parent.hub or parent.path
+
+def _model(recipe: Recipe, name: str) -> str:
+    parent = recipe.parents[name]
+    if isinstance(parent, Recipe):
+        raise SpecError(f"{name} is a merge itself, and a mergekit configuration is over model folders")
+    return parent.hub or parent.path
 
 
 def _main_operator(recipe: Recipe) -> Operator:

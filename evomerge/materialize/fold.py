@@ -5,14 +5,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-LAST = {"o_proj", "out_proj", "c_proj", "dense", "down_proj", "fc2", "dense_4h_to_h", "w2", "wo"}
+LAST = {
+    "o_proj", "out_proj", "c_proj", "dense", "down_proj", "fc2", "fc_out", "dense_4h_to_h", "output_linear", "w2", "wo",
+}  # fmt: skip
 """What model classes call the last linear map of attention and of an MLP."""
-SANDWICH = ("post_attention_layernorm.weight", "pre_feedforward_layernorm.weight", "post_feedforward_layernorm.weight")
-"""A layer with these norms what its branches give before it is added: there, the norms are last."""
-FACTOR = 0.5
-LARGER = 3.0
-TOLERANCE = 0.02
-"""Of a probe's relative deviation; a layer that reads the stream without a norm is off by 0.3 and more."""
+SANDWICHES = (
+    ("pre_feedforward_layernorm.weight", "post_attention_layernorm.weight", "post_feedforward_layernorm.weight"),
+    ("post_attention_layernorm.weight", "post_self_attn_layernorm.weight", "post_mlp_layernorm.weight"),
+)
+"""What Gemma and GLM call the norm before an MLP, and those of what attention and MLP give: these are last there."""
 
 
 class Last(NamedTuple):
@@ -24,17 +25,19 @@ class Last(NamedTuple):
 
     def scaled(self, tensor: Tensor, gain: float) -> Tensor:
         """The tensor of a contribution `gain` times as large, in fp32."""
-        return ((tensor.float() + self.one_plus) * gain - self.one_plus) if gain != 1.0 else tensor
+        one = float(self.one_plus)
+        return ((tensor.float() + one) * gain - one) if gain != 1.0 else tensor
 
 
 def last_of(layer: nn.Module) -> tuple[Last, ...]:
     """The tensors that a layer's contribution is proportional to, by their names in the layer."""
     names = [name for name, _ in layer.named_parameters()]
-    if all(name in names for name in SANDWICH):
-        return tuple(
-            Last(name, owner := name.rpartition(".")[0], _one_plus(layer.get_submodule(owner)))
-            for name in (SANDWICH[0], SANDWICH[2])
-        )
+    for sandwich in SANDWICHES:
+        if all(name in names for name in sandwich):
+            return tuple(
+                Last(name, owner := name.rpartition(".")[0], _one_plus(layer.get_submodule(owner)))
+                for name in sandwich[1:]
+            )
     return tuple(Last(name, name.rpartition(".")[0], one_plus=False) for name in names if _map_of(name) in LAST)
 
 

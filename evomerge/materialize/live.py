@@ -13,6 +13,7 @@ from evomerge.materialize.compiled import WORTH_COMPILING, why_not
 from evomerge.materialize.merger import Job, Merger
 from evomerge.materialize.placement import HeldParents, Needs, Placement, place_parents
 from evomerge.materialize.prefix import PrefixReuse
+from evomerge.materialize.probe import check_scales
 from evomerge.materialize.stack import Hop, Stack
 from evomerge.materialize.states import chain_of
 from evomerge.materialize.tensors import Key, LayerTensors, Wanted
@@ -47,6 +48,7 @@ class LiveModel:
             model = AutoModelForCausalLM.from_pretrained(files.template.path, dtype=compute)
         self.model: PreTrainedModel = model.to(device).eval().requires_grad_(False)
         self.notes: set[str] = set()
+        self._has_scales = False
         held = HeldParents(files, self.placement, device)
         compiled = self._can_compile() if compiled is None else compiled
         self.merger = Merger(held.read, held.mask_key, device, compiled=compiled)
@@ -101,6 +103,9 @@ class LiveModel:
             SpecError: a layer has a scale, and this model class cannot have scales.
         """
         self.prefix.begin(())  # A model half made is none that anything is known of.
+        if not self._has_scales and any(gain != 1.0 for gain in recipe.gains()):
+            check_scales(self.files.template, self.files.anatomy)
+            self._has_scales = True
         return self._load_outer(recipe) + self._load_layers(recipe)
 
     def _load_outer(self, recipe: Recipe) -> int:

@@ -7,8 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from evomerge.checkpoint import ParentFiles
-from evomerge.recipe import Source
+from evomerge.checkpoint import Anatomy, ParentFiles, Place
+from evomerge.materialize.merger import Merger
+from evomerge.materialize.probe import check_scales
+from evomerge.materialize.weights import Weights
+from evomerge.recipe import Recipe, Source
 from evomerge.values import Value
 
 Where = Literal["mapped", "device", "streamed"]
@@ -29,7 +32,7 @@ ROOM = 0.15
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes that a search takes: all parents as they are stored, the same pinned, and the live model."""
+    """Bytes that a search takes: all parents as they are stored or made, the same pinned, and the live model."""
 
     parents: int
     pinned: int
@@ -43,6 +46,7 @@ class Needs:
             for parent, names in files.disk.items()
             for name, shape in files.anatomy.shapes.items()
         ]
+        sizes += [size for recipe in files.recipes.values() for size in _merged_sizes(files.anatomy, recipe)]
         # Pinned memory is handed out in powers of two.
         return cls(sum(sizes), sum(1 << (size - 1).bit_length() for size in sizes), files.anatomy.parameters * width)
 
@@ -64,34 +68,70 @@ def place_parents(needs: Needs, device: str, memory: tuple[int, int]) -> Placeme
     )
 
 
+def _merged_sizes(anatomy: Anatomy, recipe: Recipe) -> list[int]:
+    """Bytes of each tensor of the model that a recipe makes."""
+    width = 4 if recipe.dtype == "float32" else 2
+    names = [*anatomy.outside, *(name for origin in recipe.origins() for name in anatomy.inside[origin])]
+    return [torch.Size(anatomy.shapes[name]).numel() * width for name in names]
+
+
 def _gb(size: float) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
 class HeldParents:
-    """The parents' tensors, each where its placement says from its first use on."""
+    """The parents' tensors, each where its placement says from its first use on.
+
+    A recipe as a parent is the model that it would be exported as: its tensors are made on the CPU, rounded to its
+    dtype, and held.
+    """
 
     def __init__(self, files: ParentFiles, placement: Placement, device: torch.device) -> None:
         self._files = files
         self._placement = placement
         self._device = device
         self._held: dict[tuple[str, str], Tensor] = {}
+        self._weights: dict[str, Weights] = {}
+        self._contents = {name: model.content() for name, model in files.models.items()}
+        host = torch.device("cpu")
+        source = self if device == host else HeldParents(files, MAPPED, host)
+        self._merger = Merger(source.read, self.mask_key, host)
 
     def read(self, parent: str, layer: int | None, name: str) -> Tensor:
         """The flat tensor that stands where `name` stands, in another layer if one is given, on the device."""
         moved = self._files.anatomy.in_layer(name, layer)
         if (parent, moved) in self._held:
             return self._held[parent, moved].to(self._device, non_blocking=True)
-        tensor = self._files.checkpoints[parent].tensor(self._files.disk[parent][moved]).view(-1)
+        merged = parent in self._files.recipes
+        tensor = self._merged(parent, layer, name) if merged else self._stored(parent, moved)
         if self._placement.where == "device":
             tensor = self._held[parent, moved] = tensor.to(self._device)
         elif self._placement.pinned:
             tensor = self._held[parent, moved] = tensor.pin_memory()
+        elif merged:
+            self._held[parent, moved] = tensor
         return tensor.to(self._device, non_blocking=True)
 
     def mask_key(self, source: Source, name: str, seed: int) -> int:
         """Where an expert's mask begins: a function of the seed, the expert's content and the tensor alone."""
-        digest = self._files.parents.models[source.parent].content()
+        digest = self._contents[source.parent]
         moved = self._files.anatomy.in_layer(name, source.layer)
         text = f"{seed}/{digest}/{moved}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little", signed=True)
+
+    def _stored(self, parent: str, name: str) -> Tensor:
+        return self._files.checkpoints[parent].tensor(self._files.disk[parent][name]).view(-1)
+
+    def _merged(self, parent: str, layer: int | None, name: str) -> Tensor:
+        """A tensor (flat) of the model that a recipe among the parents makes, where `name` stands in this layer.
+
+        Raises:
+            SpecError: the recipe has scales, which this class of models cannot have.
+        """
+        if parent not in self._weights:
+            weights = self._weights[parent] = Weights(self._files.recipes[parent], self._files, self._merger)
+            if weights.folded:
+                check_scales(self._files.template, self._files.anatomy)
+        place = self._files.anatomy.places[name]
+        here = place if layer is None or place.layer is None else Place(layer, place.part, place.name)
+        return self._weights[parent].tensor(here).view(-1)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from evomerge.checkpoint import Anatomy
-from evomerge.errors import SpecError
 from evomerge.materialize.fold import Last, last_of
 
 Signature: TypeAlias = tuple[tuple[str, str, tuple[tuple[str, object], ...]], ...]
@@ -38,8 +37,9 @@ class _Slot:
     def fill(self, hop: Hop) -> nn.Module:
         for name, tensor in hop.tensors.items():
             if self.filled.get(name) is not tensor:
-                owner, parameter = self.owners[name]
-                owner._parameters[parameter] = self.filled[name] = tensor
+                owner, own = self.owners[name]
+                held = owner._parameters if own in owner._parameters else owner._buffers
+                held[own] = self.filled[name] = tensor
         self.gain = hop.gain
         return self.module
 
@@ -48,9 +48,6 @@ class Stack:
     """Lays hops out as the layers of a model, each with a slot of its own in key-value caches.
 
     A hop of layer i behaves as the model's own layer i does: the kind of its attention goes with it.
-
-    Raises:
-        SpecError: the model class keeps something in its layers that is neither a weight nor a setting.
     """
 
     def __init__(self, model: PreTrainedModel, anatomy: Anatomy) -> None:
@@ -63,9 +60,6 @@ class Stack:
         self._slots: dict[tuple[int, int], _Slot] = {}
         self.hops: list[nn.Module] = []
         self.origins: tuple[int, ...] = ()
-        for prototype in self._prototypes:
-            if any(True for _ in prototype.buffers()):
-                raise SpecError(f"{type(prototype).__name__} keeps buffers, and its layers cannot be moved")
 
     def emptied(self) -> list[nn.Parameter]:
         """The tensors of the layers as they were loaded, which nothing refers to any more."""
@@ -108,9 +102,9 @@ class Stack:
             if isinstance(getattr(part, INDEX, None), int):
                 setattr(part, INDEX, place)
         owners = {}
-        for name, _ in module.named_parameters():
-            owner, _, parameter = name.rpartition(".")
-            owners[name] = (module.get_submodule(owner), parameter)
+        for name in (*dict(module.named_parameters()), *dict(module.named_buffers())):
+            owner, _, own = name.rpartition(".")
+            owners[name] = (module.get_submodule(owner), own)
         slot = _Slot(module, owners, last=last_of(prototype))
         for owner in {last.owner for last in slot.last}:
             module.get_submodule(owner).register_forward_hook(_gained(slot))

@@ -121,13 +121,19 @@ class Recipe(Value):
 
     def digest(self) -> str:
         """Content address: of the parents' files and what is done with them, never of paths or names."""
-        plain = self.to_plain()
-        names = {name: parent.content() or f"name:{name}" for name, parent in self.parents.items()}
-        plain["parents"] = sorted(names[name] for name in self.used() | {self.template})
+        plain: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True, exclude={"parents"})
+        used = self.used() | {self.template}
+        names = {name: self.parents[name].content() or f"name:{name}" for name in used}
+        plain["parents"] = sorted(names.values())
         plain["template"] = names[self.template]
         if not any(isinstance(blend.operator, DareTies) for blend in self.blends()):
             plain.pop("seed", None)  # Only DARE's masks depend on it.
         return digest_of(_renamed(plain, names))
+
+    def only_used(self) -> "Recipe":
+        """The recipe without the parents that it takes nothing from."""
+        used = self.used() | {self.template}
+        return self.model_copy(update={"parents": {name: p for name, p in self.parents.items() if name in used}})
 
     def over(self, parents: "Parents", names: dict[str, str]) -> "Recipe":
         """The same recipe over `parents`, where its models have other `names` (by the names here).

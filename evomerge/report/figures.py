@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
-from evomerge.recipe import Recipe
+from evomerge.recipe import Blend, Layer, Recipe, Slerp
 from evomerge.results import Results, Row, Which, hypervolume, non_dominated, worst
 
 SEARCH, CONFIRMED, FIXED, PARENT, BEST = "#9aa5b1", "#2563eb", "#d97706", "#111827", "#dc2626"
@@ -249,22 +249,27 @@ def _places(recipe: Recipe) -> list[tuple[str, dict[str, float]]]:
     """Parts of the model in the order data flows through them, with the weight of every source."""
     inner = []
     for index, layer in enumerate(recipe.layers):
+        place = _place(index, layer)
         parts = {
             "": layer.blend,
             **{f" {name}": part for name in ("mlp", "norm") if (part := getattr(layer, name)) is not None},
         }
         for suffix, blend in parts.items():
-            label = f"{index}{suffix}" if len(parts) == 1 or suffix else f"{index} attention"
+            label = f"{place}{suffix}" if len(parts) == 1 or suffix else f"{place} attention"
             inner.append((label, _weights(blend)))
     before = [(name, _weights(blend)) for name, blend in recipe.outer.items() if name == "embeddings"]
     after = [(name, _weights(blend)) for name, blend in recipe.outer.items() if name != "embeddings"]
     return [*before, *inner, *after]
 
 
-def _weights(blend: object) -> dict[str, float]:
-    from evomerge.recipe import Blend, Slerp
+def _place(index: int, layer: Layer) -> str:
+    """A layer's number, which layer of the parents it is where that is another, and its scale if it has one."""
+    source = layer.blend.everything()[0].layer
+    moved = "" if source == index else f" (layer {source})"
+    return f"{index}{moved}" + (f" × {layer.scale:.3g}" if layer.scale != 1.0 else "")
 
-    assert isinstance(blend, Blend)
+
+def _weights(blend: Blend) -> dict[str, float]:
     if isinstance(blend.operator, Slerp):
         first, second = blend.sources
         return {first.parent: 1 - blend.operator.t, second.parent: blend.operator.t}

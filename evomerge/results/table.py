@@ -151,10 +151,10 @@ class Results:
             number = what.removeprefix("number:")
             if not number.isdigit() or int(number) not in self.rows:
                 way = f"`evomerge show {self.store.folder} --csv` lists them"
-                raise SpecError(f"--pick {what}: the run has no candidate of that number; {way}")
+                raise SpecError(f"{what}: the run has no candidate of that number; {way}")
             return self.rows[int(number)]
         if not self.front or self.best is None:
-            raise SpecError(f"--pick {what}: no candidate has been scored yet")
+            raise SpecError(f"{what}: no candidate has been scored yet")
         if what == "best":
             return self.best
         if what == "knee" and len(self.objectives) > 1:
@@ -163,7 +163,7 @@ class Results:
             place = self.objectives.index(what)
             return max(self.front, key=lambda row: (self._oriented(row)[place], self.scalar(row)))
         known = ", ".join(("best", *(("knee",) if len(self.objectives) > 1 else ()), *self.objectives, "number:N"))
-        raise SpecError(f"--pick {what!r} is none of {known}")
+        raise SpecError(f"{what!r} is none of {known}")
 
     def recipe(self, number: int) -> Recipe:
         """The recipe of a candidate, decoded from its genome unless it was written out.

@@ -17,16 +17,20 @@ DENSITIES = (0.2, 0.5)
 
 
 def fixed_recipes(parents: Parents) -> dict[str, Recipe]:
-    """Fixed recipes by name: base, experts, uniform average, task arithmetic, TIES."""
+    """Fixed recipes by name: base, experts, uniform average, task arithmetic, TIES.
+
+    Only parents as deep as the base can be averaged or added up.
+    """
     named: dict[str, Recipe] = {}
     for name in (*((parents.base,) if parents.base else ()), *parents.experts):
         named[name] = unchanged(parents, name)
-    if len(parents.experts) > 1:
-        named[UNIFORM] = _everywhere(parents, Linear(), _sources(parents.experts, 1.0))
-        if parents.base:
-            named |= _task_arithmetic(parents)
+    experts = tuple(name for name in parents.experts if parents.depth_of(name) == parents.layers)
+    if len(experts) > 1:
+        named[UNIFORM] = _everywhere(parents, Linear(), _sources(experts, 1.0))
+        if parents.base and parents.depth_of(parents.base) == parents.layers:
+            named |= _task_arithmetic(parents, experts)
             named |= {
-                f"ties {density}": _everywhere(parents, Ties(), _sources(parents.experts, 1.0, density))
+                f"ties {density}": _everywhere(parents, Ties(), _sources(experts, 1.0, density))
                 for density in DENSITIES
             }
     return named
@@ -34,16 +38,16 @@ def fixed_recipes(parents: Parents) -> dict[str, Recipe]:
 
 def unchanged(parents: Parents, name: str) -> Recipe:
     """The recipe that is one parent, as it is."""
-    return _everywhere(parents, Linear(), (Source(parent=name),))
+    return _everywhere(parents, Linear(), (Source(parent=name),), parents.depth_of(name))
 
 
-def _task_arithmetic(parents: Parents) -> dict[str, Recipe]:
-    groups = {"task arithmetic": parents.experts}
-    if len(parents.experts) > 2:
-        groups |= {" + ".join(pair): pair for pair in combinations(parents.experts, 2)}
+def _task_arithmetic(parents: Parents, every: tuple[str, ...]) -> dict[str, Recipe]:
+    groups = {"task arithmetic": every}
+    if len(every) > 2:
+        groups |= {" + ".join(pair): pair for pair in combinations(every, 2)}
     named = {}
     for label, experts in groups.items():
-        whole = label == "task arithmetic" or len(parents.experts) <= FEW
+        whole = label == "task arithmetic" or len(every) <= FEW
         for scale in SCALES if whole else SCALES[-1:]:
             named[f"{label} {scale}"] = _everywhere(parents, TaskArithmetic(), _sources(experts, scale))
     return named
@@ -53,8 +57,8 @@ def _sources(experts: tuple[str, ...], weight: float, density: float = 1.0) -> t
     return tuple(Source(parent=name, weight=weight, density=density) for name in experts)
 
 
-def _everywhere(parents: Parents, operator: Operator, sources: tuple[Source, ...]) -> Recipe:
-    """The same blend in every layer and every outer group."""
+def _everywhere(parents: Parents, operator: Operator, sources: tuple[Source, ...], depth: int | None = None) -> Recipe:
+    """The same blend in every layer (of `depth`, or as many as the folders have) and every outer group."""
 
     def at(layer: int | None) -> Blend:
         needs_base = not isinstance(operator, Linear)
@@ -62,5 +66,5 @@ def _everywhere(parents: Parents, operator: Operator, sources: tuple[Source, ...
         here = tuple(source.model_copy(update={"layer": layer}) for source in sources)
         return Blend(operator=operator, base=base, sources=here)
 
-    layers = tuple(Layer(blend=at(index)) for index in range(parents.layers))
+    layers = tuple(Layer(blend=at(index)) for index in range(depth or parents.layers))
     return parents.recipe(layers, {name: at(None) for name in parents.outer})

@@ -151,6 +151,12 @@ def check(spec: BlendSpec, parents: Parents) -> None:
         SpecError: the operator needs a base or another number of models; `outer` names nobody.
     """
     kind = spec.operator.kind
+    odd = [name for name in parents.names if parents.depth_of(name) != parents.layers]
+    if odd:
+        raise SpecError(
+            f"models.experts: {odd[0]!r} has {parents.depth_of(odd[0])} layers, the model folders have"
+            f" {parents.layers}, and a blend mixes models of one depth; leave it out, or search another space"
+        )
     taken = [name for name in parents.experts if name in RULES]
     if taken:
         raise SpecError(f"models.experts: {taken[0]!r} has a meaning of its own in a space; choose another name")

@@ -39,6 +39,12 @@ class Ticker:
         self._points: dict[int, tuple[float, ...]] = {}
         self._failed = 0
         self._run, self._reused = 0, 0
+        self._stage = ""
+
+    def enter(self, stage: str) -> None:
+        """Another stage begins."""
+        self.close()
+        self._stage, self._phase = f"{stage}: ", ""
 
     def say(self, text: str) -> None:
         """A remark."""
@@ -59,7 +65,7 @@ class Ticker:
             self._bar.update(self._bar.task_ids[0], completed=done, total=total or None, standing=text)
         elif time.monotonic() - self._said >= QUIET_EVERY or done == total:
             self._said = time.monotonic()
-            self._console.print(f"{phase} {done}{f'/{total}' if total else ''}  {text}")
+            self._console.print(f"{self._stage}{phase} {done}{f'/{total}' if total else ''}  {text}")
 
     def close(self) -> None:
         """End the progress bar."""
@@ -77,7 +83,7 @@ class Ticker:
         if self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, TextColumn("{task.fields[standing]}"), console=self._console)
-            self._bar.add_task(phase, standing="", total=None)
+            self._bar.add_task(f"{self._stage}{phase}", standing="", total=None)
             self._bar.start()
 
     def _counts(self, session: Session, phase: str) -> tuple[int, int]:

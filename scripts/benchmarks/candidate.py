@@ -99,7 +99,7 @@ class Disk:
         from mergekit.merge import run_merge
         from mergekit.options import MergeOptions
 
-        configuration = MergeConfiguration.model_validate(to_mergekit(recipe, self.files.anatomy))
+        configuration = MergeConfiguration.model_validate(to_mergekit(recipe, self.files))
         with tempfile.TemporaryDirectory(dir=self.folder) as out, contextlib.chdir(self.folder), quiet():
             run_merge(configuration, out, MergeOptions(quiet=True))
             lm_eval.simple_evaluate(

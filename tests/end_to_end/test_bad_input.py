@@ -9,28 +9,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import DEMO_MODELS, Typed, small_fitness
+from conftest import DEMO_MODELS, Typed, edited, refused, small_fitness
 from lm_tasks import write_tasks
 from safetensors.torch import load_file, save_file
 
 Cli = Callable[..., Typed]
 Write = Callable[..., Path]
-
-
-def refused(found: Typed, *words: str) -> None:
-    assert found.status == 2, found
-    complaint = [line for line in found.err.splitlines() if line.startswith("evomerge: ")]
-    assert len(complaint) == 1, found.err
-    assert "Traceback" not in found.err + found.out
-    for word in words:
-        assert word in complaint[0], f"{word!r} is not in {complaint[0]!r}"
-
-
-def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    plain = yaml.safe_load(path.read_text())
-    change(plain)
-    path.write_text(yaml.safe_dump(plain, sort_keys=False))
-    return path
 
 
 @pytest.mark.parametrize(

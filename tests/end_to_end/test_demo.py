@@ -13,7 +13,7 @@ from conftest import DEMO_MODELS, ROOT, Typed
 
 from evomerge.fitness import Fitness
 from evomerge.space import SpaceSpec
-from evomerge.spec import RunSpec, load_fitness, load_run, parse
+from evomerge.spec import RunSpec, StagedSpec, load_fitness, load_run, load_spec, parse
 
 Cli = Callable[..., Typed]
 
@@ -75,21 +75,30 @@ def test_the_readme_is_true(workplace: Path, cli: Cli) -> None:
     assert Path("MODEL2/model.safetensors").exists()
 
 
-def load_run_text(text: str) -> RunSpec:
+def load_run_text(text: str) -> RunSpec | StagedSpec:
     Path("whole.yaml").write_text(text)
-    return load_run(Path("whole.yaml"))
+    return load_spec(Path("whole.yaml"))
 
 
 def test_run_files_spaces_and_fitnesses_of_the_documents_are_understood(workplace: Path) -> None:
-    kinds = {"# run.yaml": RunSpec, "# a space": SpaceSpec, "# a fitness": Fitness}
+    kinds = {"# run.yaml": RunSpec, "# run.yaml, in stages": StagedSpec, "# a space": SpaceSpec, "# a fitness": Fitness}
     found = blocks("yaml", "docs/run-file.md")
     assert len(found) >= 10
     for text in found:
         head = text.splitlines()[0]
-        if kinds[head] is RunSpec:
-            load_run_text(text)
+        if kinds[head] in (RunSpec, StagedSpec):
+            assert type(load_run_text(text)) is kinds[head]
         else:
             parse(kinds[head], yaml.safe_load(text), head)
+
+
+def test_the_recipe_of_the_documents_is_merged(workplace: Path, cli: Cli) -> None:
+    (text,) = blocks("yaml", "docs/recipe.md")
+    Path("recipe.yaml").write_text(text.replace("path: models/", f"path: {DEMO_MODELS}/"))
+    found = cli("merge", "recipe.yaml", "--out", "OF-RECIPE")
+    assert found.status == 0, found.err
+    assert "scales are folded into float16 weights: logits differ from the searched model's by at most" in found.err
+    assert json.loads(Path("OF-RECIPE/config.json").read_text())["num_hidden_layers"] == 4
 
 
 def test_the_python_of_the_documents_runs(workplace: Path, run_file: Callable[..., Path]) -> None:

@@ -1,0 +1,78 @@
+"""A recipe as a model folder that any stock loader reads."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig
+
+from evomerge.checkpoint import (
+    ParentFiles,
+    blank_model,
+    moved_config,
+    quiet,
+    read_config,
+    renumbered,
+    write_config,
+    write_model,
+)
+from evomerge.errors import SpecError
+from evomerge.materialize import MAPPED, HeldParents, Merger, Weights, check_scales, signature
+from evomerge.recipe import Recipe
+
+
+def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
+    """Merge tensor by tensor into safetensors files, on the CPU: the same bytes on every machine.
+
+    The model is as deep as the recipe, and scales are folded into its weights.
+
+    Raises:
+        SpecError: this class of models cannot have scales, or cannot have its layers in another order.
+    """
+    cpu = torch.device("cpu")
+    held = HeldParents(files, MAPPED, cpu)
+    weights = Weights(recipe, files, Merger(held.read, held.mask_key, cpu))
+    if weights.folded:
+        check_scales(files.template, files.anatomy)
+    config = write_config(folder, _config(recipe, files), recipe.dtype)
+    if recipe.origins() != tuple(range(files.anatomy.layers)):
+        _check_moved(folder, files, recipe.origins())
+    disk = files.disk[files.lender]
+    places = {}
+    for place in weights.places():
+        name = disk[weights.source(place)]
+        places[name if place.layer is None else renumbered(name, place.layer)] = place
+    shapes = {name: weights.shape(place) for name, place in places.items()}
+    write_model(folder, files.template, config, shapes, lambda name: weights.tensor(places[name]))
+
+
+def _config(recipe: Recipe, files: ParentFiles) -> dict[str, object]:
+    return moved_config(files.template.config, read_config(files.template), recipe.origins())
+
+
+def _check_moved(folder: Path, files: ParentFiles, origins: Sequence[int]) -> None:
+    """See that the config just written gives layers that behave as those they come from.
+
+    Raises:
+        SpecError: it does not: the class decides something by a layer's number, or by the depth.
+    """
+    template = blank_model(read_config(files.template))
+    name = type(template).__name__
+    advice = f"{name} cannot have its layers in another order or number"
+    try:
+        with quiet():
+            moved = blank_model(AutoConfig.from_pretrained(folder))
+    except (ValueError, TypeError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise SpecError(f"{advice} ({reason}); leave every layer at its place") from None
+    stack = files.anatomy.stack
+    old, new = (list(model.get_submodule(stack).children()) for model in (template, moved))
+    types = [getattr(model.config.get_text_config(), "layer_types", None) for model in (template, moved)]
+    if types[0] is not None and [types[0][origin] for origin in origins] != types[1]:
+        raise SpecError(f"{advice}: its config cannot say which attention each has; leave every layer at its place")
+    for place, (layer, origin) in enumerate(zip(new, origins, strict=True)):
+        if signature(layer) != signature(old[origin]):
+            raise SpecError(
+                f"{advice}: it decides something by a layer's number that its config cannot say, and layer {place}"
+                f" would not behave as layer {origin} does; leave every layer at its place"
+            )

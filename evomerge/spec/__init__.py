@@ -1,0 +1,23 @@
+"""The run file as a value, parsed once, with errors that say where and what to do."""
+
+from evomerge.spec.parsing import parse, read_yaml
+from evomerge.spec.paths import SPEC, STAGES, YAML, anchored_recipe, is_run, parent_source, split_pick
+from evomerge.spec.reading import AnySpec, anchored, load_fitness, load_run, load_spec
+from evomerge.spec.run import (
+    Budget,
+    CmaSpec,
+    ExecutorSpec,
+    Models,
+    Nsga2Spec,
+    OptimizerSpec,
+    RandomSpec,
+    RunSpec,
+    TpeSpec,
+)
+from evomerge.spec.stages import StagedSpec, StageSpec
+
+__all__ = [
+    "SPEC", "STAGES", "YAML", "AnySpec", "Budget", "CmaSpec", "ExecutorSpec", "Models", "Nsga2Spec",
+    "OptimizerSpec", "RandomSpec", "RunSpec", "StageSpec", "StagedSpec", "TpeSpec", "anchored", "anchored_recipe",
+    "is_run", "load_fitness", "load_run", "load_spec", "parent_source", "parse", "read_yaml", "split_pick",
+]  # fmt: skip

@@ -1,0 +1,87 @@
+"""Paths that a file names, which are relative to it, and the names that may stand where a path may."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from evomerge.errors import SpecError
+
+SPEC = "spec.yaml"
+"""What makes a folder a run's."""
+STAGES = "stages.yaml"
+"""What makes a folder that of a run in stages."""
+YAML = (".yaml", ".yml")
+
+
+def absolute(value: object, where: Path) -> Path:
+    """A path as a file in `where` names it."""
+    return Path(os.path.normpath(where / Path(str(value)).expanduser()))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, or of a run in stages."""
+    return (folder / SPEC).is_file() or (folder / STAGES).is_file()
+
+
+def split_pick(value: str, where: Path | None = None) -> tuple[str, str | None]:
+    """What stands before and behind the `@` of `RUN@PICK`; None behind it where that is no run, in `where` or here."""
+    where = where or Path.cwd()
+    for place, letter in enumerate(value):
+        if letter == "@" and is_run(absolute(value[:place], where)):
+            return value[:place], value[place + 1 :]
+    return value, None
+
+
+def parent_source(value: str, where: Path) -> str:
+    """A parent as a file in `where` names it: a path made absolute, with its `@PICK`, or a hub id as it is.
+
+    Raises:
+        SpecError: there is such a folder in the working directory, but not in `where`, where it counts.
+    """
+    named, pick = split_pick(value, where)
+    path = absolute(named, where)
+    if pick is not None:
+        return f"{path}@{pick}"
+    if value.startswith((".", "/", "~")) or value.endswith(YAML) or path.exists() or value.count("/") != 1:
+        return str(path)
+    if Path(value).exists() or split_pick(value)[1] is not None:
+        raise SpecError(
+            f"{value} is in the working directory, not in {where}; write its whole path, or {value}@main for the hub"
+        )
+    return value
+
+
+def anchored_recipe(plain: dict[str, Any], where: Path) -> dict[str, Any]:
+    """A recipe with its parents' paths made absolute, also in the recipes among them."""
+    parents = plain.get("parents")
+    if not isinstance(parents, dict):
+        return plain
+    return {**plain, "parents": {name: _anchored_parent(parent, where) for name, parent in parents.items()}}
+
+
+def anchored_models(plain: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Models with their paths made absolute; what is no path here is left for the hub.
+
+    Raises:
+        SpecError: see `parent_source`.
+    """
+    where = file.absolute().parent
+
+    def found(value: Any, field: str) -> Any:
+        try:
+            return parent_source(value, where) if isinstance(value, str) else _anchored_parent(value, where)
+        except SpecError as error:
+            raise SpecError(f"{file}: models.{field}: {error}") from None
+
+    models = {**plain, **({"base": found(plain["base"], "base")} if "base" in plain else {})}
+    if isinstance(plain.get("experts"), dict):
+        models["experts"] = {name: found(value, f"experts.{name}") for name, value in plain["experts"].items()}
+    return models
+
+
+def _anchored_parent(parent: Any, where: Path) -> Any:
+    if not isinstance(parent, dict):
+        return parent
+    if isinstance(parent.get("path"), str):
+        return {**parent, "path": str(absolute(parent["path"], where))}
+    return anchored_recipe(parent, where)

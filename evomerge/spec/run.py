@@ -1,0 +1,105 @@
+"""The run file as a value: everything a search is."""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
+
+from evomerge.fitness import Fitness
+from evomerge.recipe import Recipe
+from evomerge.space import SpaceSpec
+from evomerge.values import Tagged, Value, by_name
+
+Count: TypeAlias = Annotated[int, Field(ge=1)]
+
+
+def _form(value: Any) -> str:
+    return "recipe" if isinstance(value, Recipe | dict) else "source"
+
+
+Expert: TypeAlias = Annotated[Annotated[str, Tag("source")] | Annotated[Recipe, Tag("recipe")], Discriminator(_form)]
+"""A model to merge: a folder, a hub id, a recipe file or a run; or a recipe, which stands for the model it makes."""
+ExpertName: TypeAlias = Annotated[str, Field(pattern=r"^[\w -]+$")]
+
+
+class Models(Value):
+    """The models to merge, experts under the names that genes and reports use.
+
+    The base is a folder or a hub id; an expert may also be a recipe: in a file, a run's (`RUN`, `RUN@knee`), or itself.
+    `template` is the one whose config, tokenizer and chat template a merged model gets; left out: the base, or else
+    the first expert.
+    """
+
+    base: str | None = None
+    template: str | None = None
+    experts: dict[ExpertName, Expert] = Field(min_length=1)
+
+
+class CmaSpec(Tagged):
+    """CMA-ES, for one objective or a scalarisation of several."""
+
+    kind: Literal["cma"] = "cma"
+    population: Annotated[int, Field(ge=3)] | None = None
+    sigma: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class Nsga2Spec(Tagged):
+    """NSGA-II, for a Pareto front."""
+
+    kind: Literal["nsga2"] = "nsga2"
+    population: Annotated[int, Field(ge=4)] = 20
+
+
+class TpeSpec(Tagged):
+    """The tree-structured Parzen estimator, for few genes."""
+
+    kind: Literal["tpe"] = "tpe"
+
+
+class RandomSpec(Tagged):
+    """Scrambled Sobol points: what every other optimiser has to beat."""
+
+    kind: Literal["random"] = "random"
+
+
+OptimizerSpec: TypeAlias = Annotated[CmaSpec | Nsga2Spec | TpeSpec | RandomSpec, Field(discriminator="kind")]
+
+
+class Budget(Value):
+    """Hard limits of a search; the first to be reached ends it. `seconds` counts all sessions together."""
+
+    evaluations: Count | None = None
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    item_evaluations: Count | None = None
+
+
+class ExecutorSpec(Value):
+    """Where candidates are evaluated; `reuse` is how many GiB of hidden states are kept for layers that they share."""
+
+    kind: Literal["inline", "ray"] = "inline"
+    reuse: Annotated[float, Field(ge=0)] | None = None
+
+
+class RunSpec(Value):
+    """Everything a search is."""
+
+    models: Models
+    space: SpaceSpec
+    fitness: Fitness
+    optimizer: Annotated[OptimizerSpec | None, BeforeValidator(by_name)] = None
+    start: tuple[str, ...] = ()
+    budget: Budget = Budget(evaluations=200)
+    executor: Annotated[ExecutorSpec, BeforeValidator(by_name)] = ExecutorSpec()
+    seed: int = Field(7, ge=0)
+    device: str = "auto"
+
+    @field_validator("budget")
+    @classmethod
+    def _limited(cls, budget: Budget) -> Budget:
+        return limited(budget)
+
+
+def limited(budget: Budget) -> Budget:
+    """The budget, if it limits anything; a validator's ValueError otherwise."""
+    if budget == Budget():
+        raise ValueError("sets no limit; give evaluations, seconds or item_evaluations")
+    return budget

@@ -1,0 +1,121 @@
+"""A run in stages as a value: searches one after another, each over what the one before it found."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from evomerge.errors import SpecError
+from evomerge.fitness import Fitness
+from evomerge.recipe import Recipe
+from evomerge.space import SpaceSpec
+from evomerge.spec.run import Budget, Count, ExecutorSpec, ExpertName, Models, OptimizerSpec, RunSpec, limited
+from evomerge.values import Value, by_name
+
+Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+
+
+class StageSpec(Value):
+    """One search of several. What is left out is the run's; `share` is the part of the run's budget that it gets.
+
+    `keep` says how many of its best the next stage may merge; `parents` whether it merges all experts and what the
+    stage before it kept, or only the latter.
+    """
+
+    name: ExpertName | None = None
+    space: SpaceSpec
+    optimizer: Annotated[OptimizerSpec | None, BeforeValidator(by_name)] = None
+    budget: Budget | None = None
+    share: Share | None = None
+    start: tuple[str, ...] = ()
+    seed: Annotated[int, Field(ge=0)] | None = None
+    fitness: Fitness | None = None
+    keep: Count = 1
+    parents: Literal["all", "kept"] = "all"
+
+    @field_validator("budget")
+    @classmethod
+    def _limited(cls, budget: Budget | None) -> Budget | None:
+        return budget if budget is None else limited(budget)
+
+
+class StagedSpec(Value):
+    """Everything a run in stages is."""
+
+    models: Models
+    stages: tuple[StageSpec, ...] = Field(min_length=1)
+    fitness: Fitness
+    budget: Budget = Budget(evaluations=200)
+    executor: Annotated[ExecutorSpec, BeforeValidator(by_name)] = ExecutorSpec()
+    seed: int = Field(7, ge=0)
+    device: str = "auto"
+
+    @field_validator("budget")
+    @classmethod
+    def _limited(cls, budget: Budget) -> Budget:
+        return limited(budget)
+
+    @model_validator(mode="after")
+    def _can_be_paid(self) -> Self:
+        for place, stage in enumerate(self.stages):
+            if (stage.budget is None) == (stage.share is None):
+                both = "both a budget and a share; leave one out" if stage.budget else "neither a budget nor a share"
+                raise ValueError(f"stages.{place} has {both}{'' if stage.budget else '; give one'}")
+        total = sum(stage.share or 0.0 for stage in self.stages)
+        if total > 1 + 1e-9:
+            raise ValueError(f"stages: the shares sum to {total:g}; lower them until they sum to 1 or less")
+        return self
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if self.stages[0].parents == "kept":
+            raise ValueError("stages.0.parents is kept, and no stage before it keeps anything; leave it out")
+        for place, name in enumerate(self.names):
+            if name in self.names[:place]:
+                raise ValueError(f"stages.{place}.name is {name!r}, as that of another stage; choose another")
+            taken = [kept for kept in self.kept_names(place) if kept in self.models.experts]
+            if taken:
+                raise ValueError(f"models.experts: {taken[0]!r} is what stage {name} keeps; choose another name")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the stages: their numbers, from 1, where none is given."""
+        return tuple(stage.name or str(number) for number, stage in enumerate(self.stages, start=1))
+
+    def kept_names(self, place: int) -> tuple[str, ...]:
+        """What the best of a stage (from 0) are called in the next one, in their order."""
+        return tuple(f"{self.names[place]} {number}" for number in range(1, self.stages[place].keep + 1))
+
+    def run(self, place: int, kept: Mapping[str, Recipe]) -> RunSpec:
+        """The search of a stage (from 0), over what the stage before it kept."""
+        stage = self.stages[place]
+        experts: dict[str, Any] = {**(self.models.experts if stage.parents == "all" else {}), **kept}
+        models = self.models.model_copy(update={"experts": experts})
+        if models.template is not None and models.template not in (*experts, *(("base",) if models.base else ())):
+            raise SpecError(f"models.template: {models.template!r} is none of stage {self.names[place]}'s models")
+        return RunSpec(
+            models=models,
+            space=stage.space,
+            fitness=stage.fitness or self.fitness,
+            optimizer=stage.optimizer,
+            start=stage.start,
+            budget=self.budget_of(place),
+            executor=self.executor,
+            seed=self.seed if stage.seed is None else stage.seed,
+            device=self.device,
+        )
+
+    def budget_of(self, place: int) -> Budget:
+        """A stage's own budget, or its share of the run's: at least one of what is counted."""
+        stage = self.stages[place]
+        if stage.budget is not None or stage.share is None:
+            assert stage.budget is not None, "it has a budget or a share"
+            return stage.budget
+        counts = {
+            key: max(1, round(count * stage.share))
+            for key in ("evaluations", "item_evaluations")
+            if (count := getattr(self.budget, key)) is not None
+        }
+        seconds = None if self.budget.seconds is None else self.budget.seconds * stage.share
+        return Budget(**counts, seconds=seconds)
