@@ -105,11 +105,11 @@ class LiveModel:
             SpecError: a layer has a scale, and this model class cannot have scales.
             GainError: the scales multiply to a number that no weights bear.
         """
+        self.prefix.begin(())  # A model half made is none that anything is known of.
         check_gains(recipe)
         if not self._has_scales and any(gain != 1.0 for gain in recipe.gains()):
             check_scales(self.files.template, self.files.anatomy)
             self._has_scales = True
-        self.prefix.begin(())  # A model half made is none that anything is known of.
         return self._load_outer(recipe) + self._load_layers(recipe)
 
     def _load_outer(self, recipe: Recipe) -> int:

@@ -60,7 +60,7 @@ def recipe(files: ParentFiles, layers: Sequence[Layer], norm: str = "base") -> R
     return files.parents.recipe(tuple(layers), outer)
 
 
-def mutants(files: ParentFiles, count: int, *, scaled: bool = True) -> list[Recipe]:
+def mutants(files: ParentFiles, count: int, *, scales: bool = True) -> list[Recipe]:
     """Paths with repeats, gains and blends, each a local change of one before it."""
     rng = random.Random(5)
     one, two = files.parents.experts
@@ -70,7 +70,7 @@ def mutants(files: ParentFiles, count: int, *, scaled: bool = True) -> list[Reci
         layer = rng.randrange(depth)
         blend = Blend(sources=(Source(parent=one, layer=layer), Source(parent=two, layer=rng.randrange(depth))))
         return rng.choice(
-            [hop(one, layer), hop(two, layer, rng.uniform(0.5, 2) if scaled else 1.0), Layer(blend=blend)]
+            [hop(one, layer), hop(two, layer, rng.uniform(0.5, 2) if scales else 1.0), Layer(blend=blend)]
         )
 
     found = [[hop(one, i) for i in range(depth)]]
@@ -102,7 +102,7 @@ def test_what_is_gone_on_from_gives_what_a_whole_pass_gives(family: str, room: i
     files = opened(family, tmp_path)
     live = LiveModel(files, CPU, reuse=room)
     assert not live.notes
-    for candidate in mutants(files, 40, scaled=family != "olmo2"):  # Which cannot have scales.
+    for candidate in mutants(files, 40, scales=family != "olmo2"):  # Which cannot have any.
         live.load(candidate)
         assert all(same(live, name) for name in BATCHES)
         assert live.prefix.states.bytes <= room
