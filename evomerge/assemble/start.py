@@ -7,7 +7,7 @@ from pathlib import Path
 from evomerge.assemble.experts import read_recipe
 from evomerge.assemble.folders import run_folder
 from evomerge.errors import SpecError
-from evomerge.recipe import Parents, Recipe
+from evomerge.recipe import Folder, Parent, Parents, Recipe
 from evomerge.results import Results
 from evomerge.space import SearchSpace, fixed_recipes
 from evomerge.spec import RunSpec, is_run
@@ -71,11 +71,17 @@ def _recipes(path: Path, parents: Parents) -> list[Recipe]:
 
 
 def _over(parents: Parents, recipe: Recipe) -> Recipe:
-    """The recipe with this run's names for the same models."""
-    known = {parent.content(): name for name, parent in parents.models.items()}
+    """The recipe with this run's names for the same models: by content, or by place where it says no digest."""
+    known = {key: name for name, parent in parents.models.items() for key in (_place(parent), parent.content())}
     names = {}
     for name, parent in recipe.parents.items():
-        if parent.content() not in known:
+        key = parent.content() or _place(parent)
+        if key is None or key not in known:
             raise SpecError(f"merges {name!r} ({parent.shown()}), which is not among this run's models; leave it out")
-        names[name] = known[parent.content()]
+        names[name] = known[key]
     return recipe.over(parents, names)
+
+
+def _place(parent: Parent) -> Path | None:
+    """Where a folder lies; a hub id is no place."""
+    return Path(parent.path).resolve() if isinstance(parent, Folder) and parent.hub is None else None
