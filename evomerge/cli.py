@@ -114,7 +114,7 @@ def search(
         raise SpecError("--address: there are no clusters yet; leave it out to search in this process")
     spec = load_spec(run)
     if executor is Where.inline:
-        spec = spec.model_copy(update={"executor": ExecutorSpec()})
+        spec = spec.model_copy(update={"executor": ExecutorSpec(reuse=spec.executor.reuse)})
     if budget is not None:
         if isinstance(spec, StagedSpec) and all(stage.share is None for stage in spec.stages):
             raise SpecError("--budget: every stage has a budget of its own; give them shares of it instead")

@@ -18,7 +18,7 @@ from evomerge.recipe import Recipe
 from evomerge.score import FunctionScorer, ScoreFailure, Scorer, ScorerFunction, TaskScorer, open_banks
 from evomerge.space import unchanged
 from evomerge.spec import Models
-from evomerge.trial import Draw, Evaluation, Failure, Marks, Seconds, Work
+from evomerge.trial import Draw, Evaluation, Failure, LayerEvaluations, Marks, Seconds, Work
 
 SMALL = 10_000_000
 """Weights below which a second thread costs more than it computes."""
@@ -52,6 +52,7 @@ class Evaluator:
     def __call__(self, work: Work) -> Evaluation:
         """Merge and score; whatever goes wrong with this candidate becomes its `Failure`."""
         started = time.perf_counter()
+        run, reused = self.live.prefix.run, self.live.prefix.reused
         merged = None
         outcome: Marks | Failure
         try:
@@ -67,7 +68,15 @@ class Evaluator:
         ended = time.perf_counter()
         seconds = Seconds(merge=(merged or ended) - started, score=ended - (merged or ended))
         plain = outcome if isinstance(outcome, Failure) else {task: dict(rows) for task, rows in outcome.items()}
-        return Evaluation(work=work.id, number=work.number, outcome=plain, seconds=seconds, worker=self.name)
+        layers = LayerEvaluations(run=self.live.prefix.run - run, reused=self.live.prefix.reused - reused)
+        return Evaluation(
+            work=work.id,
+            number=work.number,
+            outcome=plain,
+            seconds=seconds,
+            layer_evaluations=None if layers == LayerEvaluations() else layers,
+            worker=self.name,
+        )
 
     def marks(self, recipe: Recipe, draw: Draw) -> Marks:
         """Merge and score a recipe that is no candidate, so that its failing is an error.
@@ -110,7 +119,10 @@ def _line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class EvaluatorFactory:
-    """All it takes to set up an evaluator, also in another process if `progress` and `scorer` can be pickled."""
+    """All it takes to set up an evaluator, also in another process if `progress` and `scorer` can be pickled.
+
+    `reuse` is how many GiB of hidden states are kept; left out: what is free allows it.
+    """
 
     models: Models
     fitness: Fitness
@@ -118,6 +130,7 @@ class EvaluatorFactory:
     device: str = "auto"
     scorer: ScorerFunction | None = None
     compiled: bool | None = None
+    reuse: float | None = None
     progress: Callable[[str], None] | None = field(default=None, compare=False)
 
     def build(self) -> Evaluator:
@@ -140,7 +153,8 @@ class EvaluatorFactory:
         self._say("reading tasks")
         banks = open_banks(self.fitness) if self.scorer is None else None
         self._say("loading the live model")
-        live = LiveModel(files, device, compiled=self.compiled)
+        room = None if self.reuse is None else int(self.reuse * 2**30)
+        live = LiveModel(files, device, compiled=self.compiled, reuse=0 if self.scorer is not None else room)
         folder = files.template.path
         scorer: Scorer
         if self.scorer is not None:
@@ -149,7 +163,7 @@ class EvaluatorFactory:
         else:
             assert banks is not None
             try:
-                scorer = TaskScorer(self.fitness, banks, live.model, folder)
+                scorer = TaskScorer(self.fitness, banks, live.model, folder, forward=live.forward)
             except ScoreFailure as failure:
                 raise RunError(f"{folder} cannot be scored: {failure}") from None
         canary(live)

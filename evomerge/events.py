@@ -6,7 +6,7 @@ from pydantic import Field, TypeAdapter
 
 from evomerge.recipe import Recipe
 from evomerge.spec import Budget
-from evomerge.trial import Draw, Failure, Observation, Origin, Purpose, Seconds
+from evomerge.trial import Draw, Failure, LayerEvaluations, Observation, Origin, Purpose, Seconds
 from evomerge.values import Genome, Tagged, Value
 
 
@@ -61,6 +61,7 @@ class Evaluated(Tagged):
     marks: MarksAt | None = None
     failure: Failure | None = None
     seconds: Seconds = Seconds()
+    layer_evaluations: LayerEvaluations | None = None
     worker: str = ""
     at: float
 

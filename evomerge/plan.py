@@ -107,8 +107,7 @@ def make_plan(
     the space does not hold; `where` is the folder whose disk the run will fill.
     """
     files, table = evaluator.live.files, evaluator.table
-    sizes = _sizes(run.fitness.estimator, table)
-    costs = _costs(run, evaluator, space, sizes, seeds=seeds, outside=outside)
+    costs = _costs(run, evaluator, space, _sizes(run.fitness.estimator, table), seeds=seeds, outside=outside)
     return Plan(
         parents=_parents(files),
         layers=files.parents.layers,

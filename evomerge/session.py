@@ -62,10 +62,13 @@ class Session:
         """Wall-clock seconds of this session and of all before it."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def left(self, items: int | None = None) -> int:
-        """How many more candidates the budget allows, what is in flight counted as spent; see `affordable`."""
+    def left(self, items: int | None = None, waiting: int = 0) -> int:
+        """How many more candidates the budget allows, what is in flight, or `waiting`, counted as spent.
+
+        See `affordable`.
+        """
         most = self.state.budget.evaluations
-        affordable = self.affordable(items)
+        affordable = max(0, self.affordable(items) - waiting)
         return affordable if most is None else max(0, min(affordable, most - len(self.state.counted())))
 
     def affordable(self, items: int | None = None) -> int:
@@ -118,8 +121,9 @@ class Session:
         """Hand out a work item that is written down; if the same model was scored on the same draw, answer it."""
         number, twin = assigned.number, self.state.twin(assigned)
         if twin is not None:
-            known = {"work": assigned.work, "number": number, "worker": "as before", "seconds": Seconds()}
-            self.record(twin.model_copy(update={**known, "at": time.time()}))
+            known = {"work": assigned.work, "number": number, "worker": "as before"}
+            spent = {"seconds": Seconds(), "layer_evaluations": None, "at": time.time()}
+            self.record(twin.model_copy(update={**known, **spent}))
             return
         self._in_flight.add(assigned.work)
         self.executor.submit(
@@ -141,6 +145,7 @@ class Session:
                     marks=None if isinstance(result.outcome, Failure) else self.store.keep_marks(result.outcome),
                     failure=result.outcome if isinstance(result.outcome, Failure) else None,
                     seconds=result.seconds,
+                    layer_evaluations=result.layer_evaluations,
                     worker=result.worker,
                     at=time.time(),
                 )

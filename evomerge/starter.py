@@ -34,7 +34,7 @@ fitness:
   # More items: fewer candidates an hour, surer ones. Kinds: aipw, difference, mean, ...; items: all estimates nothing.
   estimator: {{kind: aipw, items: 40}}
 
-# Left out: cma for one objective, nsga2 for several. Others: tpe, random.
+# Left out: cma for one objective, nsga2 for several or for paths. Others: tpe, random.
 # optimizer: {{kind: nsga2, population: 20}}
 
 # Recipes or finished runs to begin with, beside the fixed recipes that every search begins with.

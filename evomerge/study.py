@@ -27,7 +27,7 @@ class Parts:
 
     `optimizer` makes one, from observations to start from (none: from the prior design). `seeds` are the
     genomes of that design with the names of the fixed recipes they are; `outside` are fixed recipes that the
-    space does not hold.
+    space does not hold. With `order` a generation is proposed as a whole, and scored in this order of its recipes.
     """
 
     space: SearchSpace
@@ -36,6 +36,7 @@ class Parts:
     schedule: Schedule
     seeds: Mapping[Genome, str | None]
     outside: Mapping[str, Recipe]
+    order: Callable[[Recipe], tuple[str, ...]] | None = None
 
 
 class Study:
@@ -47,6 +48,7 @@ class Study:
         self.notes: list[str] = []
         self._optimizer = parts.optimizer(())
         self._asked: dict[int, Genome] = {}
+        self._orders: dict[int, tuple[str, ...]] = {}
         self._replay()
 
     def run(self) -> None:
@@ -98,12 +100,12 @@ class Study:
         return observation.model_copy(update={"genome": self._asked.get(observation.number, written)})
 
     def _resubmit(self) -> None:
-        """Hand out again what was in flight when the last process ended, or proposed and not yet handed out."""
+        """Hand out again what was in flight when the last process ended, or was to be scored beside the search."""
         state = self.session.state
         for work in state.open_works():
             if work.draw.pool == "search":
                 self._submit(work)
-        for number in sorted(set(state.candidates) - {work.number for work in state.works.values()}):
+        for number in sorted(set(state.candidates) - {work.number for work in state.works.values()} - state.waiting):
             asked = state.candidates[number]
             if asked.origin != "baseline" or asked.name in self.parts.outside:
                 self._assign(number, self._draw_for(asked.origin, asked.name))  # Others are the confirmation's.
@@ -169,12 +171,49 @@ class Study:
         while self.session.executor.free and not self.session.stopping:
             if self._optimizer.generation is None and self._go_on():
                 continue  # Whatever came back before a kill is told before anything else is asked.
-            early = self._parents_to_ask()
-            left = self.session.left(self._cost(WHOLE) if early else None)
-            if left <= RECOMMENDED:  # The last evaluations are kept back for what the optimiser recommends.
-                left -= len(self._optimizer.recommend())
-            if left < 1 or not (early or self._parents_known()) or not self._begin():
+            waiting = self.session.state.waiting
+            if (self._ahead or not waiting) and self._ask(len(waiting)):
+                continue
+            if not waiting or not self._hand_out(waiting):
                 return
+
+    @property
+    def _ahead(self) -> bool:
+        """Whether a generation is proposed before any of it is scored."""
+        return self.parts.order is not None and self._optimizer.generation is not None
+
+    def _ask(self, waiting: int) -> bool:
+        """Have a new candidate proposed beside those that are `waiting`; whether there was one."""
+        early = self._parents_to_ask()
+        left = self.session.left(self._cost(WHOLE) if early else None, waiting)
+        if left <= RECOMMENDED:  # The last evaluations are kept back for what the optimiser recommends.
+            left -= len(self._optimizer.recommend())
+        if left < 1 or not (early or self._parents_known()):
+            return False
+        asked = self._optimizer.ask(1)
+        for genome in asked:
+            origin: Origin = "prior" if genome in self.parts.seeds else "search"
+            name = self._unused(self.parts.seeds.get(genome))
+            self._propose(genome, self.parts.space.decode(genome), origin, name)
+        return bool(asked)
+
+    def _hand_out(self, waiting: Collection[int]) -> bool:
+        """Have the first of those that are waiting scored, if there still are time and items for it."""
+        number = min(waiting, key=self._order)
+        asked = self.session.state.candidates[number]
+        draw = self._draw_for(asked.origin, self.parts.seeds.get(asked.genome or ()))
+        if self._ahead and self.session.affordable(self._cost(draw)) < 1:
+            return False
+        self._assign(number, draw)
+        return True
+
+    def _order(self, number: int) -> tuple[tuple[str, ...], int]:
+        """A candidate's place among those that are scored together."""
+        if self.parts.order is None:
+            return (), number
+        if number not in self._orders:
+            self._orders[number] = self.parts.order(self._recipe(number))
+        return self._orders[number], number
 
     def _parents_known(self) -> bool:
         """Whether draws can be made: no parent that was asked for is still being scored.
@@ -182,7 +221,8 @@ class Study:
         Those in the space are the first that an optimiser asks for; the other fixed recipes come after them.
         """
         state, names = self.session.state, self._parents()
-        if any(state.candidates[work.number].name in names for work in state.open_works()):
+        numbers = [*(work.number for work in state.open_works()), *state.waiting]
+        if any(state.candidates[number].name in names for number in numbers):
             return False
         self._ask_outside([name for name in self.parts.outside if name not in names])
         return True
@@ -195,17 +235,6 @@ class Study:
     def _cost(self, draw: Draw) -> int:
         """How many items a draw has."""
         return self.session.store.table.count("search", draw.places)
-
-    def _begin(self) -> bool:
-        """Have a new candidate proposed and scored; whether there was one."""
-        asked = self._optimizer.ask(1)
-        for genome in asked:
-            origin: Origin = "prior" if genome in self.parts.seeds else "search"
-            name = self.parts.seeds.get(genome)
-            draw = self._draw_for(origin, name)
-            self._propose(genome, self.parts.space.decode(genome), origin, self._unused(name))
-            self._assign(self.session.next_number - 1, draw)
-        return bool(asked)
 
     def _unused(self, name: str | None) -> str | None:
         """A fixed recipe's name, unless the confirmation of a smaller budget has used it."""
@@ -226,6 +255,8 @@ class Study:
         if not ready or not free or self.session.stopping:
             return False
         wanted = self.parts.schedule.more(ready, max(0, self.session.state.draw))
+        if self.parts.order is not None:
+            wanted = sorted(wanted, key=lambda more: self._order(more.number))
         # Either more work, as much as there are workers for, or news: wherever a process is killed, the next one finds
         # the same to do.
         begun = [more for more in wanted if more.number not in busy][:free]

@@ -77,13 +77,21 @@ class Seconds(Value):
     score: float = 0.0
 
 
+class LayerEvaluations(Value):
+    """Layers of candidates put to batches of items: those that were run, and those whose result was still known."""
+
+    run: int = 0
+    reused: int = 0
+
+
 class Evaluation(Value):
-    """What came back for one `Work`."""
+    """What came back for one `Work`. `layer_evaluations` are those of log-likelihoods; None where there were none."""
 
     work: int
     number: int
     outcome: dict[str, dict[str, tuple[float, ...]]] | Failure
     seconds: Seconds = Seconds()
+    layer_evaluations: LayerEvaluations | None = None
     worker: str = ""
 
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "evomerge/demo/models"
 PROCESS = ("opened", "closed", "incident", "extended")
 """Events that tell of processes, not of the search."""
-VOLATILE = ("at", "seconds", "worker")
+VOLATILE = ("at", "seconds", "layer_evaluations", "worker")
 
 
 def write_run_file(folder: Path, optimizer: str, evaluations: int) -> Path:

@@ -89,7 +89,8 @@ def events(run: Path) -> list[dict[str, Any]]:
 def story(run: Path) -> list[dict[str, Any]]:
     """Events of the search alone, without times and workers."""
     kept = [event for event in events(run) if event["kind"] not in ("opened", "closed", "extended", "incident")]
-    return [{k: v for k, v in event.items() if k not in ("at", "seconds", "worker")} for event in kept]
+    passing = ("at", "seconds", "layer_evaluations", "worker")
+    return [{k: v for k, v in event.items() if k not in passing} for event in kept]
 
 
 def small_fitness(*tasks: str, search: int = 16, confirm: int = 24) -> dict[str, object]:

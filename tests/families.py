@@ -44,6 +44,7 @@ MORE: dict[str, dict[str, object]] = {
     "olmo": GROUPED,
     "nemotron": GROUPED,
     "gpt_bigcode": {"vocab_size": 512, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
+    "gptj": {"vocab_size": 512, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128, "rotary_dim": 4},
     "smollm3": GROUPED,
     "glm4": GROUPED | {"head_dim": 8},
     "falcon": {},

@@ -18,7 +18,7 @@ from evomerge.items import ItemTable
 from evomerge.optimize.build import Build, resolve
 from evomerge.recipe import Parents
 from evomerge.results import FINALISTS, Results
-from evomerge.schedule import Draws, Policy
+from evomerge.schedule import Draws, Policy, hop_order
 from evomerge.session import Interruptible, Session, Watch
 from evomerge.space import bind
 from evomerge.spec import Budget, RunSpec
@@ -164,7 +164,13 @@ def factory(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
     if run.executor.kind == "ray":
         raise SpecError("executor: ray is not there yet; write executor: {kind: inline}, or leave the key out")
     return EvaluatorFactory(
-        models=run.models, fitness=run.fitness, seed=run.seed, device=run.device, scorer=scorer, progress=listener.say
+        models=run.models,
+        fitness=run.fitness,
+        seed=run.seed,
+        device=run.device,
+        scorer=scorer,
+        reuse=run.executor.reuse,
+        progress=listener.say,
     )
 
 
@@ -185,8 +191,8 @@ def check_calibration(run: RunSpec, table: ItemTable) -> None:
 
 def with_defaults(run: RunSpec, parents: Parents) -> RunSpec:
     """The run with its optimiser written out."""
-    genes = len(bind(run.space, parents).genes)
-    if genes == 0:
+    genes = bind(run.space, parents).genes
+    if not genes:
         raise SpecError("space: nothing is searched, every number is fixed; give weight or density a range")
     return run.model_copy(update={"optimizer": resolve(run.optimizer, genes, len(run.fitness.objectives))})
 
@@ -248,7 +254,9 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
     for work in session.state.works.values():
         draws.remember(work.draw)
     schedule = Policy(appraiser, draws, estimator, run.fitness.scalar)
-    study = Study(session, Parts(space, build, appraiser, schedule, start.seeds, start.outside))
+    # Where all genes are real numbers all layers change, and nothing is shared that an order could bring together.
+    order = hop_order if any(gene.discrete for gene in space.genes) else None
+    study = Study(session, Parts(space, build, appraiser, schedule, start.seeds, start.outside, order))
     for note in study.notes:
         listener.say(note)
     return study

@@ -41,7 +41,8 @@ def wanted_genomes(run: RunSpec, space: SearchSpace, parents: Parents) -> tuple[
 
 
 def starting_points(wanted: Iterable[Genome], space: SearchSpace, parents: Parents) -> Start:
-    """The prior design of a run: the parents, whose answers all estimates lean on, what is wanted, fixed recipes."""
+    """The prior design of a run: the parents, whose answers all estimates lean on, what is wanted, fixed recipes, and
+    what else the space knows to be worth a try."""
     named: dict[Genome, str] = {}
     outside = {}
     for name, recipe in fixed_recipes(parents).items():
@@ -50,7 +51,7 @@ def starting_points(wanted: Iterable[Genome], space: SearchSpace, parents: Paren
         except SpecError:
             outside[name] = recipe
     first = [genome for genome, name in named.items() if name in parents.names]
-    seeds = {genome: named.get(genome) for genome in (*first, *wanted, *named)}
+    seeds = {genome: named.get(genome) for genome in (*first, *wanted, *named, *space.priors())}
     return Start(seeds, outside)
 
 

@@ -1,7 +1,9 @@
 """The one model that stays resident and becomes candidate after candidate."""
 
 import os
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -10,14 +12,20 @@ from evomerge.checkpoint import ParentFiles, quiet
 from evomerge.materialize.compiled import WORTH_COMPILING, why_not
 from evomerge.materialize.merger import Job, Merger
 from evomerge.materialize.placement import HeldParents, Needs, Placement, place_parents
+from evomerge.materialize.prefix import PrefixReuse
 from evomerge.materialize.probe import check_scales
 from evomerge.materialize.stack import Hop, Stack
+from evomerge.materialize.states import chain_of
 from evomerge.materialize.tensors import Key, LayerTensors, Wanted
 from evomerge.recipe import COMPONENTS, Blend, Recipe
 from evomerge.space import unchanged
 
 KEPT = 0.25
 """Share of the free memory in which copies of parents' layers are kept for candidates to come."""
+STATES = {"cpu": 0.1, "cuda": 0.05}
+"""Share of the free memory, beside parents, in which hidden states are kept for candidates to come."""
+MOST_STATES = 4 << 30
+"""On a CPU."""
 
 
 class LiveModel:
@@ -28,7 +36,10 @@ class LiveModel:
     `notes` says in plain words what goes the slow way, and why.
     """
 
-    def __init__(self, files: ParentFiles, device: torch.device, *, compiled: bool | None = None) -> None:
+    def __init__(
+        self, files: ParentFiles, device: torch.device, *, compiled: bool | None = None, reuse: int | None = None
+    ) -> None:
+        """`reuse` is how many bytes of hidden states are kept, see `forward`; left out: what is free allows it."""
         self.files = files
         self.device = device
         compute = torch.float32 if device.type == "cpu" else getattr(torch, files.parents.dtype)
@@ -47,7 +58,10 @@ class LiveModel:
         self.stack = Stack(self.model, files.anatomy)
         room = int(KEPT * sum(free_memory(device)[: 1 if device.type == "cuda" else 2]))
         self._tensors = LayerTensors(self.merger, compute, room, self.stack.emptied())
+        self.prefix = PrefixReuse(self.model, self.stack, self._room_for_states() if reuse is None else reuse)
+        self._before_hops = tuple(files.anatomy.outer)
         self.load(unchanged(files.parents, files.parents.template))
+        self._can_reuse()
 
     def _can_compile(self) -> bool:
         if self.files.anatomy.parameters < WORTH_COMPILING:
@@ -55,6 +69,32 @@ class LiveModel:
         reason = why_not(self.device)
         self.notes |= {reason} if reason else set()
         return not reason
+
+    def _room_for_states(self) -> int:
+        device, host = free_memory(self.device)
+        if self.device.type == "cpu":
+            return min(MOST_STATES, int(STATES["cpu"] * host))
+        parents = Needs.of(self.files, 2).parents if self.placement.where == "device" else 0
+        return max(0, int(STATES["cuda"] * (device - parents)))
+
+    def _can_reuse(self) -> None:
+        if not self.prefix.states.room:
+            return
+        places = self.files.anatomy.outside
+        names = self.prefix.before_hops(list(places))
+        self._before_hops = tuple(sorted({places[name].part for name in names}))
+        reason = self.prefix.why_not()
+        if reason:
+            self.prefix.states.room = 0
+            self.notes.add(f"layers that candidates share are run for each: {type(self.model).__name__}'s {reason}")
+
+    def forward(self, batch: Hashable, inputs: Mapping[str, Any]) -> Any:
+        """What the model gives for `inputs`, which are the same whenever `batch` is.
+
+        Equal, bit for bit, to calling `model`; but layers that the model begins with, and that candidates before it
+        began with, are not run again where what they gave is still known.
+        """
+        return self.prefix(batch, inputs)
 
     def load(self, recipe: Recipe) -> int:
         """Make the model that `recipe` names; returns how many tensors had to be merged anew.
@@ -65,6 +105,7 @@ class LiveModel:
         if not self._has_scales and any(gain != 1.0 for gain in recipe.gains()):
             check_scales(self.files.template, self.files.anatomy)
             self._has_scales = True
+        self.prefix.begin(())  # A model half made is none that anything is known of.
         return self._load_outer(recipe) + self._load_layers(recipe)
 
     def _load_outer(self, recipe: Recipe) -> int:
@@ -83,10 +124,12 @@ class LiveModel:
     def _load_layers(self, recipe: Recipe) -> int:
         anatomy, origins = self.files.anatomy, recipe.origins()
         keys: list[dict[str, Key]] = []
+        hops: list[str] = []
         wanted: dict[Key, Wanted] = {}
-        for layer, origin in zip(recipe.layers, origins, strict=True):
+        for layer, origin, gain in zip(recipe.layers, origins, recipe.gains(), strict=True):
             blends: dict[str, Blend] = {part: layer.part(part) for part in COMPONENTS}
             texts = {part: blend.model_dump_json() for part, blend in blends.items()}
+            hops.append("\n".join((str(origin), repr(gain), *texts.values())))
             keys.append({})
             for name, place in anatomy.inside[origin].items():
                 key = keys[-1][place.name] = Key(texts[place.part], name, recipe.dtype, recipe.seed)
@@ -98,6 +141,8 @@ class LiveModel:
                 for origin, named, gain in zip(origins, keys, recipe.gains(), strict=True)
             ]
         )
+        outer = [recipe.outer[part].model_dump_json() for part in self._before_hops]
+        self.prefix.begin(chain_of("\n".join((recipe.dtype, str(recipe.seed), *outer)), hops))
         return fresh
 
 

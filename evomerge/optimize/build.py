@@ -15,6 +15,8 @@ from evomerge.values import Genome
 
 SIGMA_FROM_SEEDS = 0.15
 SIGMA_FROM_NOTHING = 0.3
+MOSTLY_REAL = 4
+"""One discrete gene among so many is not too many for CMA-ES."""
 FEWEST_AROUND = 4
 """Points drawn around the best seeds, at least; more if the first population is larger than the design."""
 
@@ -90,12 +92,14 @@ class Build:
         return cma
 
 
-def resolve(spec: OptimizerSpec | None, dimension: int, objectives: int) -> OptimizerSpec:
-    """The spec with its defaults written out: CMA-ES for one objective, NSGA-II for several."""
+def resolve(spec: OptimizerSpec | None, genes: Sequence[Gene], objectives: int) -> OptimizerSpec:
+    """The spec with its defaults written out: CMA-ES for one objective and mostly real genes, otherwise NSGA-II."""
     if spec is None:
-        spec = CmaSpec() if objectives == 1 else Nsga2Spec()
+        discrete = sum(gene.discrete for gene in genes)
+        # Among dozens of binary genes CMA-ES loses its way: 60 of them took it half as long again, if it got there.
+        spec = CmaSpec() if objectives == 1 and MOSTLY_REAL * discrete <= len(genes) else Nsga2Spec()
     if isinstance(spec, CmaSpec) and spec.population is None:
-        return spec.model_copy(update={"population": first_population(spec, dimension)})
+        return spec.model_copy(update={"population": first_population(spec, len(genes))})
     return spec
 
 

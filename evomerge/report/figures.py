@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
-from evomerge.recipe import Layer, Recipe
+from evomerge.recipe import Blend, Layer, Recipe, Slerp
 from evomerge.results import Results, Row, Which, hypervolume, non_dominated, worst
 
 SEARCH, CONFIRMED, FIXED, PARENT, BEST = "#9aa5b1", "#2563eb", "#d97706", "#111827", "#dc2626"
@@ -269,10 +269,7 @@ def _place(index: int, layer: Layer) -> str:
     return f"{index}{moved}" + (f" × {layer.scale:.3g}" if layer.scale != 1.0 else "")
 
 
-def _weights(blend: object) -> dict[str, float]:
-    from evomerge.recipe import Blend, Slerp
-
-    assert isinstance(blend, Blend)
+def _weights(blend: Blend) -> dict[str, float]:
     if isinstance(blend.operator, Slerp):
         first, second = blend.sources
         return {first.parent: 1 - blend.operator.t, second.parent: blend.operator.t}

@@ -15,6 +15,7 @@ from evomerge.events import (
 )
 from evomerge.items import ItemTable
 from evomerge.spec import Budget
+from evomerge.trial import LayerEvaluations
 
 
 @dataclass
@@ -23,6 +24,8 @@ class RunState:
 
     budget: Budget
     candidates: dict[int, Asked] = field(default_factory=dict)
+    waiting: set[int] = field(default_factory=set)
+    """Candidates of the optimiser that were not handed out yet."""
     works: dict[int, Assigned] = field(default_factory=dict)
     outcomes: dict[int, Evaluated] = field(default_factory=dict)
     scored: dict[tuple[int, str], list[Evaluated]] = field(default_factory=dict)
@@ -47,6 +50,7 @@ class RunState:
         match event:
             case Asked():
                 self.candidates[event.number] = event
+                self.waiting |= {event.number} if event.origin in ("prior", "search") else set()
             case Assigned():
                 self._apply_assigned(event)
             case Evaluated():
@@ -64,6 +68,7 @@ class RunState:
 
     def _apply_assigned(self, work: Assigned) -> None:
         self.works[work.work] = work
+        self.waiting.discard(work.number)
         generation = work.draw.generation
         if generation is not None and generation > self.draw:
             self.draw, self.on_draw = generation, set()
@@ -116,6 +121,11 @@ class RunState:
         return sum(
             table.count("search", work.draw.places) for work in self.works.values() if work.draw.pool == "search"
         )
+
+    def layer_evaluations(self) -> LayerEvaluations:
+        """Those of the whole run."""
+        counted = [e.layer_evaluations for e in self.outcomes.values() if e.layer_evaluations is not None]
+        return LayerEvaluations(run=sum(each.run for each in counted), reused=sum(each.reused for each in counted))
 
     def seconds(self) -> float:
         """Wall-clock seconds of all sessions together."""

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from evomerge.schedule.draws import Draws
+from evomerge.schedule.order import hop_order
 from evomerge.schedule.policy import More, Policy
 from evomerge.trial import Draw
 
-__all__ = ["Draws", "More", "Policy", "Schedule"]
+__all__ = ["Draws", "More", "Policy", "Schedule", "hop_order"]
 
 
 class Schedule(Protocol):

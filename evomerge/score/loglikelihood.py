@@ -4,9 +4,11 @@ Everything but the forward passes is done once: a plan holds padded tensors and 
 for candidate after candidate.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +20,10 @@ LOGIT_BYTES = 1 << 28
 """Most bytes of logits that are made at once."""
 MASK_BYTES = 1 << 28
 """Most bytes of attention masks of one forward pass."""
+
+Forward: TypeAlias = Callable[[Hashable, Mapping[str, Any]], Any]
+"""What the live model gives for inputs; they come with an identity, and are the same whenever that is the same."""
+_BATCHES = count()
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,17 @@ class _Batch:
     source: Tensor  # (targets,) which read each target looks at
     targets: Tensor  # (targets,) token predicted there
     owners: Tensor  # (targets,) request it belongs to; always in host memory
+    identity: int = field(default_factory=_BATCHES.__next__)
+
+    def inputs(self, mask: Tensor | None) -> dict[str, Any]:
+        """What the model is given."""
+        given = {"input_ids": self.tokens, "attention_mask": mask, "position_ids": self.positions}
+        return {**given, "use_cache": False}
+
+
+def plain(model: PreTrainedModel) -> Forward:
+    """A plain call of the model."""
+    return lambda _, inputs: model(**inputs)
 
 
 class LikelihoodPlan:
@@ -125,17 +142,20 @@ class LikelihoodPlan:
         ]
 
     @torch.inference_mode()
-    def run(self, model: PreTrainedModel) -> tuple[list[float], list[bool]]:
+    def run(self, model: PreTrainedModel, forward: Forward | None = None) -> tuple[list[float], list[bool]]:
         """Log-likelihood in nats and greediness of each request, in the order they were given.
+
+        `forward` is how to have the model run, if not by a plain call.
 
         Raises:
             ScoreFailure: a log-likelihood is not finite.
         """
         picked, missed = [], []
+        forward = forward or plain(model)
         for batch in self._batches:
             mask = None if batch.ends is None else _mask(batch.ends, model.dtype)
             with _read_only_at(model, batch.rows, batch.columns):
-                out = model(input_ids=batch.tokens, attention_mask=mask, position_ids=batch.positions, use_cache=False)
+                out = forward(batch.identity, batch.inputs(mask))
             logits = out.logits[0].float()  # (reads, vocabulary)
             normaliser = torch.logsumexp(logits, -1)
             best = logits.argmax(-1)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from evomerge.score.budget import TokenBudget
 from evomerge.score.failure import finite_logits
 from evomerge.score.generation import GreedyDecoder, Prompt
-from evomerge.score.loglikelihood import LikelihoodPlan, Request
+from evomerge.score.loglikelihood import Forward, LikelihoodPlan, Request
 from evomerge.score.tasks import silent
 
 GREEDY_KEYS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
@@ -40,11 +40,15 @@ In bf16 ten families were off by 0.001 at most; with the masks ignored, the demo
 class Responder:
     """Puts requests to a live model.
 
-    `notes` says in plain words what goes the slow way, and why.
+    `forward` is how log-likelihoods have it run, if not by a plain call. `notes` says in plain words what goes the slow
+    way, and why.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, forward: Forward | None = None
+    ) -> None:
         self.model = model
+        self.forward = forward
         with silent():
             self.lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=16)
         self.notes: set[str] = set()
@@ -193,7 +197,7 @@ class Prepared:
         while True:
             assert self._plan is not None
             try:
-                return self._plan.run(self._responder.model)
+                return self._plan.run(self._responder.model, self._responder.forward)
             except torch.OutOfMemoryError:
                 if not self._responder.budget.shrink(self._plan.budget):
                     raise

@@ -14,6 +14,7 @@ from evomerge.items import ItemTable
 from evomerge.score.bank import TaskBank, build_requests, open_bank
 from evomerge.score.cost import with_costs
 from evomerge.score.failure import finite
+from evomerge.score.loglikelihood import Forward
 from evomerge.score.responses import Prepared, Responder
 from evomerge.score.tasks import TaskCatalogue, mark_of, metric_name
 from evomerge.trial import Draw, Marks
@@ -43,14 +44,21 @@ class TaskScorer:
     """
 
     def __init__(
-        self, fitness: Fitness, banks: dict[str, TaskBank], model: PreTrainedModel, tokenizer_folder: Path
+        self,
+        fitness: Fitness,
+        banks: dict[str, TaskBank],
+        model: PreTrainedModel,
+        tokenizer_folder: Path,
+        *,
+        forward: Forward | None = None,
     ) -> None:
+        """`forward` is how log-likelihoods have the model run, if not by a plain call."""
         self._banks = banks
         self.table = ItemTable(tasks={name: bank.table for name, bank in self._banks.items()})
         check_metrics(fitness, self.table)
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
         _check_template(fitness, tokenizer)
-        self._responder = Responder(model, tokenizer)
+        self._responder = Responder(model, tokenizer, forward)
         lm = self._responder.lm
         self._requests = {name: build_requests(bank, lm) for name, bank in self._banks.items()}
         counted = {name: with_costs(bank.table, self._requests[name], lm) for name, bank in self._banks.items()}

@@ -52,6 +52,10 @@ class SearchSpace(Protocol):
         """The genome that names a recipe, for warm starts; SpecError if it is not in the space."""
         ...
 
+    def priors(self) -> tuple[Genome, ...]:
+        """Points worth beginning with, beside the fixed recipes."""
+        ...
+
 
 def bind(spec: SpaceSpec, parents: Parents) -> SearchSpace:
     """The space that `spec` describes, over these parents.

@@ -43,6 +43,10 @@ class BlendSpace:
         self._axes = {slot: self._axes_of(slot) for slot in self._slots}
         self.genes = tuple(axis for axes in self._axes.values() for axis in axes if isinstance(axis, Gene))
 
+    def priors(self) -> tuple[Genome, ...]:
+        """None: the fixed recipes are where such searches begin."""
+        return ()
+
     def decode(self, genome: Genome) -> Recipe:
         """The recipe a genome names; total, every genome of the right length is some recipe."""
         units = iter(genome)

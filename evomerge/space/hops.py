@@ -1,6 +1,7 @@
 """What spaces of paths share: whose layers may be hops, how many, and a recipe that is nothing but hops."""
 
 from collections.abc import Mapping, Sequence
+from itertools import permutations, product
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import Field, field_validator
@@ -15,6 +16,8 @@ from evomerge.values import Genome, Tagged
 Key = TypeVar("Key")
 Bound: TypeAlias = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]
 Anchored: TypeAlias = Literal["anchor"] | tuple[str, ...]
+CUTS = (0.25, 0.5, 0.75)
+"""Where models are cut, in shares of their depth, for stacks to begin a search with."""
 SHORTEST = 2
 """Hops of the shortest path: the anchor's first and last layer."""
 
@@ -73,19 +76,18 @@ def anchor_of(spec: HopsSpec, parents: Parents) -> str:
 
 
 def givers_of(spec: HopsSpec, parents: Parents, anchor: str) -> tuple[str, ...]:
-    """The parents whose layers may be hops, the anchor first if it is one of them.
+    """The parents whose layers may be hops: in the order that is written down, else the anchor first.
 
     Raises:
         SpecError: there is no such parent.
     """
     if spec.parents == "anchor":
         return (anchor,)
-    named = spec.parents or (*parents.experts, anchor)
+    named = spec.parents or (anchor, *parents.experts)
     for name in named:
         if name not in parents.names:
             raise SpecError(f"space.parents: {name!r} is none of the models; write some of {', '.join(parents.names)}")
-    first = (anchor,) if anchor in named else ()
-    return tuple(dict.fromkeys((*first, *named)))
+    return tuple(dict.fromkeys(named))
 
 
 def bounds_of(spec: HopsSpec, parents: Parents, anchor: str, most: int) -> tuple[int, int]:
@@ -158,6 +160,16 @@ def hops_of(recipe: Recipe, anchor: str) -> list[Hop]:
         if _copied(span_of(blend)) != anchor:
             raise SpecError(f"its {group} is not that of {anchor}, the anchor")
     return [_hop(index, layer) for index, layer in enumerate(recipe.layers)]
+
+
+def halves(parents: Parents, givers: Sequence[str]) -> list[list[Hop]]:
+    """Beginnings of one model before endings of another, with one layer of overlap or none: the usual frankenmerges."""
+    found = []
+    for (one, other), part, overlap in product(permutations(givers, 2), CUTS, (0, 1)):
+        cut = round(part * min(parents.depth_of(one), parents.depth_of(other)))
+        ending = range(max(0, cut - overlap), parents.depth_of(other))
+        found.append([*(Hop(one, layer) for layer in range(cut)), *(Hop(other, layer) for layer in ending)])
+    return found
 
 
 def same_hops(one: Sequence[Hop], other: Sequence[Hop]) -> bool:

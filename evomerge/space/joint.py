@@ -45,6 +45,10 @@ class JointSpace:
         self._path = route_space(_towards_merged(spec.path), _with_merged(parents))
         self.genes = (*self._blend.genes, *self._path.genes)
 
+    def priors(self) -> tuple[Genome, ...]:
+        """None: the fixed recipes are where such searches begin."""
+        return ()
+
     def decode(self, genome: Genome) -> Recipe:
         """The recipe a genome names; total."""
         count = len(self._blend.genes)

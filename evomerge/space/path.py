@@ -1,5 +1,6 @@
 """The data-flow space: which layers of all parents run, in which order, how often, with which input scales."""
 
+import contextlib
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -17,6 +18,7 @@ from evomerge.space.hops import (
     genes_of,
     genome_of,
     givers_of,
+    halves,
     hops_of,
     recipe_of,
     same_hops,
@@ -25,6 +27,8 @@ from evomerge.space.hops import (
 )
 from evomerge.values import Genome
 
+MOST_PRIORS = 12
+"""Stacks that a search begins with; of more, every second or third."""
 ON = 0.5
 """A slot runs whose gene is above."""
 
@@ -56,8 +60,8 @@ class PathSpace:
         self.spec = spec
         self.parents = parents
         self.anchor = anchor_of(spec, parents)
-        givers = givers_of(spec, parents, self.anchor)
-        once = [Hop(name, layer) for name in givers for layer in range(parents.depth_of(name))]
+        self._givers = givers_of(spec, parents, self.anchor)
+        once = [Hop(name, layer) for name in self._givers for layer in range(parents.depth_of(name))]
         first, last = Hop(self.anchor, 0), Hop(self.anchor, parents.depth_of(self.anchor) - 1)
         self._front, self._back = ([first], [last]) if spec.ends == "anchor" else ([], [])
         slots = [(turn, hop) for turn in range(spec.repeats) for hop in once]
@@ -99,6 +103,17 @@ class PathSpace:
         if not same_hops(hops_of(self.decode(genome), self.anchor), hops):
             raise SpecError("the recipe has scales where the space has none")
         return genome
+
+    def priors(self) -> tuple[Genome, ...]:
+        """Stacks of two parents, as people make them by hand: between them and the anchor's own path lies the rest."""
+        found = []
+        for hops in halves(self.parents, self._givers):
+            begin = [] if hops[:1] == self._front else self._front
+            end = [] if hops[-1:] == self._back else self._back
+            with contextlib.suppress(SpecError):
+                found.append(self.encode(recipe_of(self.parents, self.anchor, [*begin, *hops, *end])))
+        every = list(dict.fromkeys(found))
+        return tuple(every[place] for place in range(0, len(every), -(-len(every) // MOST_PRIORS) or 1))
 
     def _chosen(self, units: Genome) -> list[int]:
         """Places of the slots that run: those that are on, as far as the bounds of depth let them."""

@@ -65,6 +65,10 @@ class RepeatSpace:
         }
         self.genes = genes_of(self._axes)
 
+    def priors(self) -> tuple[Genome, ...]:
+        """None: the fixed recipes are where such searches begin."""
+        return ()
+
     def decode(self, genome: Genome) -> Recipe:
         """The recipe a genome names; total."""
         return recipe_of(self.parents, self.anchor, self._hops(values_of(self._axes, genome)))

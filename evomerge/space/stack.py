@@ -72,6 +72,10 @@ class StackSpace:
         if self._bounds[1] < spec.ranges:
             raise SpecError(f"space.depth: {self._bounds[1]} hops are too few for {spec.ranges} ranges; allow more")
 
+    def priors(self) -> tuple[Genome, ...]:
+        """None: the fixed recipes are where such searches begin."""
+        return ()
+
     def decode(self, genome: Genome) -> Recipe:
         """The recipe a genome names; total."""
         values = values_of(self._axes, genome)

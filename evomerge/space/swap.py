@@ -51,6 +51,10 @@ class SwapSpace:
         }
         self.genes = genes_of(self._axes)
 
+    def priors(self) -> tuple[Genome, ...]:
+        """None: the fixed recipes are where such searches begin."""
+        return ()
+
     def decode(self, genome: Genome) -> Recipe:
         """The recipe a genome names; total: which of two places comes first is the beginning."""
         values = values_of(self._axes, genome)

@@ -73,9 +73,10 @@ class Budget(Value):
 
 
 class ExecutorSpec(Value):
-    """Where candidates are evaluated."""
+    """Where candidates are evaluated; `reuse` is how many GiB of hidden states are kept for layers that they share."""
 
     kind: Literal["inline", "ray"] = "inline"
+    reuse: Annotated[float, Field(ge=0)] | None = None
 
 
 class RunSpec(Value):

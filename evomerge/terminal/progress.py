@@ -38,6 +38,7 @@ class Ticker:
         self._phase = ""
         self._points: dict[int, tuple[float, ...]] = {}
         self._failed = 0
+        self._run, self._reused = 0, 0
         self._stage = ""
 
     def enter(self, stage: str) -> None:
@@ -57,6 +58,8 @@ class Ticker:
             self._begin(session, phase, done - 1, evaluation.seconds.merge + evaluation.seconds.score)
         elif phase == "search":
             self._take(session, evaluation.number)
+        if (layers := evaluation.layer_evaluations) is not None:
+            self._run, self._reused = self._run + layers.run, self._reused + layers.reused
         text = "  ".join((*self._found(session), *self._pace(done, total)))
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, total=total or None, standing=text)
@@ -100,7 +103,7 @@ class Ticker:
             self._points[number] = tuple(sign * estimate.value for sign, estimate in signed)
 
     def _found(self, session: Session) -> list[str]:
-        """The best of each objective, the size of the front, failures."""
+        """The best of each objective, the size of the front, failures, layers that were not run again."""
         parts, points = [], list(self._points.values())
         if points:
             grader = session.appraiser.grader
@@ -112,7 +115,9 @@ class Ticker:
             parts.append("best " + ", ".join(shown))
             if len(points[0]) > 1:
                 parts.append(f"front {len(non_dominated(points))}")
-        return parts + ([f"{self._failed} failed"] if self._failed else [])
+        parts += [f"{self._failed} failed"] if self._failed else []
+        share = self._reused / max(1, self._run + self._reused)
+        return parts + ([f"{share:.0%} of layers reused"] if share else [])
 
     def _pace(self, done: int, total: int) -> list[str]:
         """The rate, and the time left where no bar shows it."""

@@ -1,11 +1,11 @@
 """Benchmarks: the merge kernels, one candidate against what today's tools do, the start of the command line.
 
-    scripts/bench [operators] [candidate] [start] [demo] [policies] [estimators]
+    scripts/bench [operators] [candidate] [start] [prefix] [demo] [policies] [estimators]
 
 Times are CPU seconds of one thread, rounds of the competitors interleaved, medians; what is quoted are ratios within
-one run, since machines are noisy. Left out unless they are named: `demo`, five seeds of the demo's two searches,
-`policies`, five seeds of the default estimator against the mean on fixed items, and `estimators`, some 300 searches on
-simulated models.
+one run, since machines are noisy. Left out unless they are named: `prefix`, layers that candidates share run once,
+`demo`, five seeds of the demo's two searches, `policies`, five seeds of the default estimator against the mean on fixed
+items, and `estimators`, some 300 searches on simulated models.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from estimators import bench_estimators
 from measure import demo_run, table
 from operators import bench_operators
 from policies import bench_policies
+from prefix import bench_prefix
 
 from evomerge.assemble import search
 
@@ -69,11 +70,12 @@ BENCHMARKS = {
     "operators": bench_operators,
     "candidate": bench_candidate,
     "start": bench_start,
+    "prefix": bench_prefix,
     "demo": bench_demo,
     "policies": bench_policies,
     "estimators": bench_estimators,
 }
-LONG = ("demo", "policies", "estimators")
+LONG = ("prefix", "demo", "policies", "estimators")
 
 
 def main() -> None:

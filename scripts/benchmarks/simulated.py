@@ -163,9 +163,12 @@ def begin(worlds: Mapping[str, World], plan: Plan, folder: Path) -> RunStore:
 
 
 def go_on(
-    worlds: Mapping[str, World], store: RunStore, executor: Callable[[Evaluate], Executor] = InlineExecutor
+    worlds: Mapping[str, World],
+    store: RunStore,
+    executor: Callable[[Evaluate], Executor] = InlineExecutor,
+    order: Callable[[Recipe], tuple[str, ...]] | None = None,
 ) -> Results:
-    """Search, or go on with it, to the confirmed results; the store is closed then."""
+    """Search, or go on with it, to the confirmed results; the store is closed then. `order` is as in `Parts`."""
     run, space = store.file.spec, bind(store.file.spec.space, store.file.parents)
     assert run.optimizer is not None, "every plan has one"
     seeds: dict[Genome, str | None] = {
@@ -176,7 +179,7 @@ def go_on(
     build = Build(run.optimizer, space.genes, len(run.fitness.objectives), tuple(seeds), run.fitness.scalar, run.seed)
     estimator, appraiser = run.fitness.estimator, session.appraiser
     policy = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)
-    Study(session, Parts(space, build, appraiser, policy, seeds, {})).run()
+    Study(session, Parts(space, build, appraiser, policy, seeds, {}, order)).run()
     confirm(session, FINALISTS)
     store.close()
     return Results(store)

@@ -116,6 +116,25 @@ def test_every_gene_is_alive(space: SearchSpace) -> None:
     assert not dead, [space.genes[place].name for place in dead]
 
 
+def test_what_a_search_may_begin_with_is_in_the_space(space: SearchSpace) -> None:
+    priors = space.priors()
+    digests = [space.decode(genome).digest() for genome in priors]
+    assert len(set(digests)) == len(digests) <= 12
+    for genome, digest in zip(priors, digests, strict=True):
+        assert space.decode(space.encode(space.decode(genome))).digest() == digest
+
+
+def test_a_path_search_begins_with_stacks_of_two_parents() -> None:
+    plain = {"kind": "path", "anchor": "japanese", "parents": ["maths", "japanese"], "ends": "free"}
+    space = bind(parse(SpaceSpec, plain, "space"), parents())
+    paths = [
+        [(layer.blend.sources[0].parent, layer.blend.sources[0].layer) for layer in space.decode(genome).layers]
+        for genome in space.priors()
+    ]
+    assert [*(("maths", i) for i in range(3)), *(("japanese", i) for i in range(2, 6))] in paths
+    assert [*(("japanese", i) for i in range(3)), *(("maths", i) for i in range(3, 6))] in paths
+
+
 def test_genes_are_told_apart_by_name(space: SearchSpace) -> None:
     names = [gene.name for gene in space.genes]
     assert len(set(names)) == len(names)

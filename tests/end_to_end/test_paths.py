@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import DEMO_MODELS, ROOT, Typed
+from conftest import DEMO_MODELS, ROOT, Typed, small_fitness
+from families import make_family
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -84,3 +85,78 @@ def test_a_planted_path_is_found(
     for hop in hops:  # Layers of noise may stand between them; what does no harm is no fault.
         wanted = next(right, None) if (hop.parent, hop.layer) == wanted else wanted
     assert wanted is None, hops
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"kind": "path", "anchor": "japanese", "scale": [0.5, 1.5], "depth": [4, 9]},
+        {"kind": "joint", "blend": {}, "path": {"kind": "path", "scale": [0.7, 1.3], "depth": [5, 8]}},
+    ],
+    ids=["path", "joint"],
+)
+def test_what_is_exported_is_what_was_searched(
+    space: dict[str, object], cli: Cli, run_file: Write, tmp_path: Path
+) -> None:
+    """The exported folder, loaded by itself, gets the marks that the search gave the candidate."""
+    run, fitness = tmp_path / "RUN", small_fitness("lists", search=24, confirm=24) | {"estimator": {"items": "all"}}
+    fitness["objectives"]["size"] = {"cost": "parameters"}  # type: ignore[index]
+    found = cli("search", run_file(space=space, fitness=fitness, budget={"evaluations": 30}), "--out", run)
+    assert found.status == 0, found.err
+    results = load(run)
+    depths = {number: len(results.recipe(number).layers) for number in results.state.counted()}
+    number = next(n for n in reversed(depths) if depths[n] != 6 and set(results.recipe(n).gains()) != {1.0})
+    exported = cli("export", run, "--pick", f"number:{number}", "--out", tmp_path / "MODEL")
+    assert exported.status == 0, exported.err
+    assert "scales are folded" in exported.out
+    assert json.loads((tmp_path / "MODEL/config.json").read_text())["num_hidden_layers"] == depths[number]
+    (tmp_path / "fitness.yaml").write_text(json.dumps(fitness))
+    for model in (tmp_path / "MODEL", tmp_path / "MODEL/recipe.yaml"):
+        scored = cli("score", model, "--fitness", tmp_path / "fitness.yaml", "--items", "search", "--json")
+        values = json.loads(scored.out)["objectives"]
+        searched = results.rows[number].search
+        assert searched is not None
+        assert abs(values["lists"][0] - searched["lists"][0]) <= 1 / 24, "rounding may turn an item"
+        assert values["size"][0] == searched["size"][0]
+    assert "Scales are folded" in (tmp_path / "MODEL/README.md").read_text()
+    assert cli("report", run, "--out", tmp_path / "page.html").status == 0
+
+
+def test_scales_are_refused_where_a_class_cannot_have_them(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    paths = make_family("olmo2", tmp_path, vocab_size=521)
+    models = {"experts": {"one": str(paths["one"]), "two": str(paths["two"])}}
+    plain = {"kind": "path", "repeats": 1}
+    refused = run_file(models=models, space=plain | {"scale": [0.5, 1.5]})
+    for command in (["plan", refused], ["search", refused, "--out", tmp_path / "RUN"]):
+        found = cli(*command)
+        assert found.status == 2
+        assert "Olmo2ForCausalLM" in found.err
+        assert "scale" in found.err
+        assert not (tmp_path / "RUN").exists()
+    fine = run_file(models=models, space=plain, budget={"evaluations": 8})
+    found = cli("search", fine, "--out", tmp_path / "RUN")
+    assert found.status == 0, found.err
+    assert cli("export", tmp_path / "RUN", "--out", tmp_path / "M").status == 0
+
+
+def test_the_two_stages_of_the_literature(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    """Coefficients, then a path over what they made, as one run file; the last winner is a parent for another run."""
+    run = tmp_path / "RUN"
+    found = cli("search", run_file(space="two-stage", budget={"evaluations": 40}), "--out", run)
+    assert found.status == 0, found.err
+    path = load(run)
+    assert path.file.parents.experts == ("maths", "japanese", "coefficients 1")
+    first = load(run / "1-coefficients")
+    assert first.best is not None
+    assert path.file.parents.models["coefficients 1"].content() == first.best.recipe
+    names = [row.name for row in path.baselines]
+    assert "coefficients 1" in names
+    assert cli("export", run, "--out", tmp_path / "MODEL").status == 0
+    again = run_file(
+        "again.yaml", models={"experts": {"staged": str(run), "maths": str(DEMO_MODELS / "maths")}}, space="slerp"
+    )
+    found = cli("plan", again)
+    assert path.best is not None
+    depth = len(path.recipe(path.best.number).layers)
+    assert found.status == (0 if depth == 6 else 2), found.err
+    assert depth == 6 or f"'staged' has {depth} layers" in found.err

@@ -13,6 +13,7 @@ from simulated import Plan, World, begin, go_on, make_world
 from evomerge.events import Incident
 from evomerge.execute import Evaluate
 from evomerge.fitness import EstimatorSpec
+from evomerge.schedule import hop_order
 from evomerge.spec import Budget, CmaSpec, Nsga2Spec, OptimizerSpec, TpeSpec
 from evomerge.store import RunStore
 from evomerge.trial import Evaluation, Work
@@ -48,6 +49,38 @@ def test_a_search_with_fresh_items_cut_at_any_line_goes_on_the_same(name: str, t
         shutil.copytree(tmp_path / "whole", run)
         (run / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
         go_on(here, RunStore(run, write=True))
+        assert story(run) == whole, f"cut after {cut} of {len(lines)} lines"
+        shutil.rmtree(run)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("budget", [Budget(evaluations=24), Budget(item_evaluations=420)])
+def test_a_generation_in_the_order_of_its_layers_cut_at_any_line_goes_on_the_same(
+    name: str, budget: Budget, tmp_path: Path
+) -> None:
+    """It is proposed as a whole; what is scored first is a function of what is left."""
+    here = worlds(2 if name == "nsga2" else 1)
+    found = go_on(here, begin(here, plan(name, budget=budget), tmp_path / "whole"), order=hop_order)
+    assert not found.state.waiting
+    most = budget.item_evaluations or 10**9
+    assert found.state.items(found.store.table) <= most
+    assert len(found.state.counted()) == (budget.evaluations or len(found.state.counted())) > 12
+    whole = story(tmp_path / "whole")
+    first: dict[int, int] = {}
+    for work in whole:
+        if work["kind"] == "assigned" and found.state.candidates[work["number"]].origin == "search":
+            first.setdefault(work["number"], work["draw"].get("generation", -1))
+    scored = [[n for n, draw in first.items() if draw == generation] for generation in sorted(set(first.values()))]
+    assert any(numbers != sorted(numbers) for numbers in scored) or name == "tpe"
+    if budget.evaluations and name != "tpe":  # Which knows no generations, as items know none that are left over.
+        keys = [[hop_order(found.recipe(number)) for number in numbers] for numbers in scored]
+        assert all(each == sorted(each) for each in keys)
+    lines = (tmp_path / "whole/journal.jsonl").read_bytes().splitlines(keepends=True)
+    for cut in range(1, len(lines), 13):
+        run = tmp_path / f"cut-{cut}"
+        shutil.copytree(tmp_path / "whole", run)
+        (run / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+        go_on(here, RunStore(run, write=True), order=hop_order)
         assert story(run) == whole, f"cut after {cut} of {len(lines)} lines"
         shutil.rmtree(run)
 

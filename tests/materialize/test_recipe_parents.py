@@ -13,6 +13,7 @@ from evomerge.export import export_recipe
 from evomerge.materialize import LiveModel, Needs
 from evomerge.recipe import Blend, Folder, Layer, Recipe, Source
 from evomerge.space import BlendSpec, bind, fixed_recipes, unchanged
+from evomerge.space.hops import Hop, recipe_of
 
 CPU = torch.device("cpu")
 BASE = str(DEMO_MODELS / "base")
@@ -57,6 +58,22 @@ def same_as_its_folder(recipe: Recipe, opened: ParentFiles, tmp_path: Path) -> N
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_a_recipe_as_a_parent_is_the_folder_it_is_exported_to(dtype: str, files: ParentFiles, tmp_path: Path) -> None:
     same_as_its_folder(mixed(files, dtype=dtype), files, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_path_as_a_parent_is_the_folder_it_is_exported_to(dtype: str, files: ParentFiles, tmp_path: Path) -> None:
+    """Scales are folded into the weights that others are merged with."""
+    order = [
+        ("maths", 0, 1.3),
+        ("maths", 2, 0.7),
+        ("japanese", 2, 1.0),
+        ("maths", 2, 1.2),
+        ("maths", 4, 1.0),
+        ("maths", 5, 0.9),
+    ]
+    path = recipe_of(files.parents, "maths", [Hop(*hop) for hop in order]).model_copy(update={"dtype": dtype})
+    assert len(set(path.gains())) == 4
+    same_as_its_folder(path, files, tmp_path)
 
 
 def test_recipes_may_be_made_of_recipes(files: ParentFiles, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from asking import Loop
 
 from evomerge.fitness import Fitness, Objective
-from evomerge.optimize.build import Build
+from evomerge.optimize.build import Build, resolve
 from evomerge.optimize.coordinates import Coordinates
 from evomerge.optimize.distribution import Distribution
 from evomerge.optimize.kinds import middle
@@ -215,3 +215,17 @@ def test_a_space_with_few_points_never_stops_it(
     build = Build(SPECS[name], genes, objectives, ((0.0,) * len(genes),), fitness.scalar, 3)
     asked = Loop(build(), objectives).run(150, width=3)
     assert len(set(asked)) >= share * math.prod((gene.levels or 0) + 1 for gene in genes)
+
+
+@pytest.mark.parametrize(
+    ("genes", "objectives", "kind"),
+    [
+        (reals(14), 1, "cma"),
+        (reals(14), 2, "nsga2"),
+        ((*reals(12), *bits(4)), 1, "cma"),
+        ((*reals(14), *bits(11)), 1, "nsga2"),
+        (integers(3, 6), 1, "nsga2"),
+    ],
+)
+def test_an_optimiser_that_is_left_out_suits_the_genes(genes: tuple[Gene, ...], objectives: int, kind: str) -> None:
+    assert resolve(None, genes, objectives).kind == kind
