@@ -1,6 +1,5 @@
 """Where a search begins: what the user asks for, then the fixed recipes that its space can express."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from evomerge.assemble.experts import read_recipe
 from evomerge.assemble.folders import run_folder
 from evomerge.errors import SpecError
-from evomerge.recipe import Folder, Parents, Recipe
+from evomerge.recipe import Folder, Parent, Parents, Recipe
 from evomerge.results import Results
 from evomerge.space import SearchSpace, fixed_recipes
 from evomerge.spec import RunSpec, is_run
@@ -73,16 +72,18 @@ def _recipes(path: Path, parents: Parents) -> list[Recipe]:
 
 
 def _over(parents: Parents, recipe: Recipe) -> Recipe:
-    """The recipe with this run's names for the same models."""
+    """The recipe with this run's names for the same models: by content, or by place where it says no digest."""
     recipe = recipe.only_used()
-    known = {parent.content(): name for name, parent in parents.models.items()}
-    paths = {parent.path: name for name, parent in parents.models.items() if isinstance(parent, Folder)}
+    known = {key: name for name, parent in parents.models.items() for key in (_place(parent), parent.content())}
     names = {}
     for name, parent in recipe.parents.items():
-        # Where nobody wrote down what is in a folder, its path must do.
-        unread = isinstance(parent, Folder) and parent.digest is None
-        found = paths.get(os.path.normpath(parent.shown())) if unread else known.get(parent.content())
-        if found is None:
+        key = parent.content() or _place(parent)
+        if key is None or key not in known:
             raise SpecError(f"merges {name!r} ({parent.shown()}), which is not among this run's models; leave it out")
-        names[name] = found
+        names[name] = known[key]
     return recipe.over(parents, names)
+
+
+def _place(parent: Parent) -> Path | None:
+    """Where a folder lies; a hub id is no place."""
+    return Path(parent.path).resolve() if isinstance(parent, Folder) and parent.hub is None else None

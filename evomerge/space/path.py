@@ -65,9 +65,9 @@ class PathSpace:
         first, last = Hop(self.anchor, 0), Hop(self.anchor, parents.depth_of(self.anchor) - 1)
         self._front, self._back = ([first], [last]) if spec.ends == "anchor" else ([], [])
         slots = [(turn, hop) for turn in range(spec.repeats) for hop in once]
-        # Forced to be at the beginning and at the end, these would be there twice.
-        forced = {(0, first), (spec.repeats - 1, last)} if self._front else set()
-        self._slots = [slot for slot in slots if slot not in forced]
+        # What is forced at an end anyway would be there twice.
+        begin, end = self._front == [slots[0][1]], len(slots) - (self._back == [slots[-1][1]])
+        self._slots = slots[begin:end]
         self._bounds = bounds_of(spec, parents, self.anchor, len(self._path(range(len(self._slots)))))
         self._names = [f"{hop.name}{f' #{turn + 1}' if turn else ''}" for turn, hop in self._slots]
         self._scales = {key: scale_axis(key, spec) for key in self._scale_keys()}

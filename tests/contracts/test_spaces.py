@@ -209,6 +209,13 @@ def test_a_recipe_with_scales_is_in_no_space_without() -> None:
             bind(parse(SpaceSpec, plain, "space"), parents()).encode(recipe)
 
 
+def test_leaving_out_layers_has_a_gene_for_each_but_the_first_and_the_last() -> None:
+    space = bind(parse(SpaceSpec, spec_of("preset prune-layers"), "x"), parents())
+    assert [gene.name for gene in space.genes] == [f"maths.layers.{layer}.in" for layer in range(1, 5)]
+    whole = space.decode((1.0,) * 4)
+    assert [layer.blend.sources[0].layer for layer in whole.layers] == list(range(6))
+
+
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_paths_keep_to_their_bounds(data: st.DataObject) -> None:

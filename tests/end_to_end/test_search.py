@@ -188,6 +188,27 @@ def test_a_search_starts_from_recipes_and_runs(
     assert not (tmp_path / "NO").exists()
 
 
+def test_a_search_starts_from_a_recipe_that_says_only_where_models_lie(
+    cli: Cli, run_file: Write, finished: dict[str, Path], tmp_path: Path
+) -> None:
+    """As people write them, without digests."""
+    out = tmp_path / "R"
+    assert cli("export", finished["one"], "--pick", "number:12", "--format", "recipe", "--out", out).status == 0
+    plain = yaml.safe_load((out / "recipe.yaml").read_text())
+    for parent in plain["parents"].values():
+        assert parent.pop("digest")
+    (out / "mine.yaml").write_text(yaml.safe_dump(plain))
+    path = run_file(space="per-layer", start=[str(out / "mine.yaml")], budget={"evaluations": 6})
+    assert cli("search", path, "--out", tmp_path / "RUN").status == 0
+    asked = [e["digest"] for e in events(tmp_path / "RUN") if e["kind"] == "asked"]
+    assert load(finished["one"]).rows[12].recipe in asked
+    plain["parents"]["maths"]["path"] = str(tmp_path)
+    (out / "mine.yaml").write_text(yaml.safe_dump(plain))
+    found = cli("search", path, "--out", tmp_path / "NO")
+    assert found.status == 2
+    assert "not among this run's models" in found.err
+
+
 def test_a_failed_candidate_never_ends_a_run(run_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fifth candidate gives no finite logits, every seventh dies in the merge."""
     import torch
