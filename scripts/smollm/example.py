@@ -1,7 +1,7 @@
 """Searches on a real model: SmolLM2-135M, everything out of packages.
 
     scripts/example_smollm [merge] [--out DIR]     a merge of two experts trained here: half an hour on two CPU cores
-    scripts/example_smollm prune [--out DIR]       which of its layers to leave out: a quarter of an hour
+    scripts/example_smollm prune [--out DIR]       which of its layers to leave out: twenty minutes
 
 What is done already is not done again, so a killed example goes on where it was. docs/smollm.md tells what came of it.
 """

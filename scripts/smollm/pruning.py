@@ -8,13 +8,14 @@ from typing import Any
 
 import yaml
 from prose import compare, write_prose
-from steps import conclude, make_base, search, step, whole
+from steps import conclude, evomerge, make_base, search, step, whole
 
 from evomerge import load
 
 LAYERS, SHALLOWEST = 30, 22
 SEEDS = 11
 """Of the models without one layer, the best that the search begins with."""
+FINALISTS = 24
 RUN_FILE = """\
 # {title}
 models:
@@ -28,7 +29,7 @@ fitness:
     depth: {{cost: layers}}
   items: {{search: 40, confirm: {confirm}, group: subject}}    # two pieces of 64 tokens of every subject
   estimator: {{items: {items}}}
-start: {start}
+start:{start}
 optimizer: {{kind: nsga2, population: 16}}
 budget: {{evaluations: {evaluations}}}
 seed: 7
@@ -62,9 +63,20 @@ def prune_story(out: Path) -> None:
     search(
         folder, run_file(Search(TOGETHER, first_guesses(single), confirm=40, items=10, evaluations=132), folder, base)
     )
+    confirm_more(folder)
     conclude(folder)
     with step("its perplexity beside the whole model's, by stock transformers"):
         compare({"whole": base, "merged": folder / "merged"}, folder / "prose")
+
+
+def confirm_more(folder: Path) -> None:
+    """Confirm those, too, that the luckiest of their depth left behind in the search: ten pieces tell little apart."""
+    shown = folder / "confirmed.txt"
+    with step("more finalists on held-out items", shown) as missing:
+        if missing:
+            text = evomerge("confirm", folder / "run", "--top", str(FINALISTS), capture=True)
+            print(text, end="")
+            shown.write_text(text)
 
 
 def first_guesses(single: Path) -> list[set[int]]:
