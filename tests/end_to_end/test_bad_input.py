@@ -348,7 +348,7 @@ def test_a_recipe_that_is_wrong(cli: Cli, tmp_path: Path, finished: dict[str, Pa
         (lambda p: p["parents"]["maths"].update(path="none"), ["bad.yaml", "parents.maths", "none does not exist"]),
         (lambda p: p["parents"].pop("maths"), ["bad.yaml", "'maths'", "not among the parents"]),
         (lambda p: p.update(template="nobody"), ["bad.yaml", "'nobody'"]),
-        (lambda p: p["layers"][2].update(scale=0), ["bad.yaml", "layers.2.scale is 0", "greater than 0"]),
+        (lambda p: p["layers"][2].update(scale=0), ["bad.yaml", "layers.2.scale is 0", "0.001"]),
         (lambda p: p["outer"].pop("norm"), ["bad.yaml", "outer.norm is missing", "embeddings, norm"]),
         (lambda p: p["outer"].update(neck=p["outer"]["norm"]), ["bad.yaml", "outer.neck is not there"]),
         (lambda p: p["layers"][1]["blend"]["sources"][0].update(layer=6), ["layers.1: maths gives layer 6", "0 to 5"]),
