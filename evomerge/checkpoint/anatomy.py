@@ -34,6 +34,10 @@ class Place:
     name: str
     """The tensor's name within its layer; its full name outside the stack."""
 
+    def in_layer(self, layer: int | None) -> "Place":
+        """The same place in another layer, if one is given; outside the stack there is none."""
+        return self if layer is None or self.layer is None else Place(layer, self.part, self.name)
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -75,12 +79,11 @@ class Anatomy:
         yield from self.outside.items()
         for layer, origin in enumerate(origins):
             for name, place in self.inside[origin].items():
-                yield name, Place(layer, place.part, place.name)
+                yield name, place.in_layer(layer)
 
     def in_layer(self, name: str, layer: int | None) -> str:
         """The tensor that stands where `name` stands, but in another layer."""
-        place = self.places[name]
-        return name if layer is None or place.layer is None else self.at(Place(layer, place.part, place.name))
+        return self.at(self.places[name].in_layer(layer))
 
     def at(self, place: Place) -> str:
         """Name in memory of the tensor at a place."""

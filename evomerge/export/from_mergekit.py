@@ -1,13 +1,14 @@
 """A mergekit configuration read as a recipe: filters, gradients and slices mean what they mean there."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evomerge.checkpoint import ParentFiles, Place, renumbered
 from evomerge.errors import SpecError
 from evomerge.export.passthrough import gain_of, scales_of
-from evomerge.materialize import lasts_of
+from evomerge.materialize import Last, lasts_of
 from evomerge.recipe import (
     BASE,
     COMPONENTS,
@@ -142,7 +143,12 @@ class _Reader:
         scales = {place.name: self._scale(at, name) for name, place in self._names(at).items()} if self.passes else {}
         if not set(scales.values()) - {1.0}:
             return 1.0
-        return gain_of(scales, lasts_of(self.files)[_origin(at)], f"layer {at.layer}")
+        return gain_of(scales, self._lasts[_origin(at)], f"layer {at.layer}")
+
+    @cached_property
+    def _lasts(self) -> tuple[Mapping[str, Last], ...]:
+        """What each layer of the models ends with; a model is built to find out."""
+        return lasts_of(self.files)
 
     def _scale(self, at: "_At", name: str) -> float:
         (source,) = at.part["sources"]

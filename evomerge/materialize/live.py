@@ -126,11 +126,11 @@ class LiveModel:
         return fresh
 
     def _load_layers(self, recipe: Recipe) -> int:
-        anatomy, origins = self.files.anatomy, recipe.origins()
+        anatomy, origins, gains = self.files.anatomy, recipe.origins(), recipe.gains()
         keys: list[dict[str, Key]] = []
         hops: list[str] = []
         wanted: dict[Key, Wanted] = {}
-        for layer, origin, gain in zip(recipe.layers, origins, recipe.gains(), strict=True):
+        for layer, origin, gain in zip(recipe.layers, origins, gains, strict=True):
             blends: dict[str, Blend] = {part: layer.part(part) for part in COMPONENTS}
             texts = {part: blend.model_dump_json() for part, blend in blends.items()}
             hops.append("\n".join((str(origin), repr(gain), *texts.values())))
@@ -142,7 +142,7 @@ class LiveModel:
         self.stack.arrange(
             [
                 Hop(origin, {name: self._tensors[key] for name, key in named.items()}, gain)
-                for origin, named, gain in zip(origins, keys, recipe.gains(), strict=True)
+                for origin, named, gain in zip(origins, keys, gains, strict=True)
             ]
         )
         outer = [recipe.outer[part].model_dump_json() for part in self._before_hops]

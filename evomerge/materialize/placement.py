@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from evomerge.checkpoint import Anatomy, ParentFiles, Place
+from evomerge.checkpoint import Anatomy, ParentFiles
 from evomerge.errors import SpecError
 from evomerge.materialize.fold import GainError, check_gains
 from evomerge.materialize.merger import Merger
@@ -138,6 +138,4 @@ class HeldParents:
                 check_gains(self._files.recipes[parent])
             except GainError as error:
                 raise SpecError(f"{parent}: {error}; merge another") from None
-        place = self._files.anatomy.places[name]
-        here = place if layer is None or place.layer is None else Place(layer, place.part, place.name)
-        return self._weights[parent].tensor(here).view(-1)
+        return self._weights[parent].tensor(self._files.anatomy.places[name].in_layer(layer)).view(-1)

@@ -85,10 +85,6 @@ class Stack:
         if self._types is not None:
             self._config.layer_types = [self._types[origin] for origin in origins]
 
-    def last_of(self, origin: int) -> tuple[Last, ...]:
-        """The tensors that the contribution of a layer is proportional to."""
-        return last_of(self._prototypes[origin])
-
     def _slot(self, place: int, origin: int) -> _Slot:
         kind = self._kinds[origin]
         if (place, kind) not in self._slots:

@@ -41,7 +41,7 @@ class Weights:
 
     def source(self, place: Place) -> str:
         """What the tensor at a place is called, in memory, in the layer of a model folder that it comes from."""
-        return self._anatomy.at(place if place.layer is None else replace(place, layer=self._origins[place.layer]))
+        return self._anatomy.at(place if place.layer is None else place.in_layer(self._origins[place.layer]))
 
     def tensor(self, place: Place) -> Tensor:
         """The tensor at a place, of the recipe's dtype: one with a gain in it is made in fp32, and rounded once."""

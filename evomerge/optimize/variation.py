@@ -1,7 +1,6 @@
 """How NSGA-II varies genes of several kinds in one genome: pymoo's operators where it has them, by kind."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +34,12 @@ class Drawing(Sampling):  # type: ignore[misc]  # pymoo has no types
         self._genes = genes
 
     def _do(
-        self, problem: Problem, n_samples: int, *_: Any, random_state: np.random.Generator, **_options: Any
+        self,
+        problem: Problem,
+        n_samples: int,
+        *,
+        random_state: np.random.Generator,
+        algorithm: object = None,  # noqa: ARG002  pymoo hands it to all of these.
     ) -> Floats:
         return np.array([drawn(self._genes, row) for row in random_state.random((n_samples, problem.n_var))])
 
@@ -53,7 +57,14 @@ class Crossing(Crossover):  # type: ignore[misc]  # pymoo has no types
         self._binary = of_kind(genes, "binary")
         self._categories = of_kind(genes, "categorical")
 
-    def _do(self, _problem: Problem, X: Floats, *_: Any, random_state: np.random.Generator, **_options: Any) -> Floats:
+    def _do(
+        self,
+        _problem: Problem,
+        X: Floats,
+        *,
+        random_state: np.random.Generator,
+        algorithm: object = None,  # noqa: ARG002
+    ) -> Floats:
         """Children (2, pairs, genes) of parents (2, pairs, genes)."""
         children, pairs, count = X.copy(), X.shape[1], len(self._numbers)
         if count:
@@ -85,7 +96,14 @@ class Mutating(Mutation):  # type: ignore[misc]  # pymoo has no types
         self._categories = of_kind(genes, "categorical")
         self._levels = np.array([gene.levels or 1 for gene in genes])
 
-    def _do(self, _problem: Problem, X: Floats, *_: Any, random_state: np.random.Generator, **_options: Any) -> Floats:
+    def _do(
+        self,
+        _problem: Problem,
+        X: Floats,
+        *,
+        random_state: np.random.Generator,
+        algorithm: object = None,  # noqa: ARG002
+    ) -> Floats:
         """Children (children, genes), some genes changed."""
         mutated, many = X.copy(), len(X)
         if count := len(self._numbers):
@@ -123,7 +141,14 @@ class Snapping(Repair):  # type: ignore[misc]  # pymoo has no types
         super().__init__()
         self._genes = genes
 
-    def _do(self, _problem: Problem, X: Floats, **_options: Any) -> Floats:
+    def _do(
+        self,
+        _problem: Problem,
+        X: Floats,
+        *,
+        random_state: np.random.Generator,  # noqa: ARG002
+        algorithm: object = None,  # noqa: ARG002
+    ) -> Floats:
         return np.array([snapped(self._genes, row) for row in X])
 
 

@@ -123,6 +123,12 @@ def category(name: str, count: int) -> Gene | float:
     return Gene(name=name, low=0, high=count - 1, levels=count - 1, kind="categorical") if count > 1 else 0.0
 
 
+def wholes_of(axis: Gene | float) -> range:
+    """The whole numbers of an axis."""
+    low, high = (axis.low, axis.high) if isinstance(axis, Gene) else (axis, axis)
+    return range(int(low), int(high) + 1)
+
+
 def values_of(axes: Mapping[Key, Gene | float], genome: Genome) -> dict[Key, float]:
     """The number on every axis: a gene's, or the one that is fixed."""
     units = iter(genome)

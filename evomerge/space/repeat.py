@@ -8,7 +8,6 @@ from pydantic import Field, field_validator
 
 from evomerge.errors import SpecError
 from evomerge.recipe import Parents, Recipe
-from evomerge.space.genes import Gene
 from evomerge.space.hops import (
     Hop,
     HopsSpec,
@@ -22,6 +21,7 @@ from evomerge.space.hops import (
     same_hops,
     scale_axis,
     values_of,
+    wholes_of,
 )
 from evomerge.values import Genome
 
@@ -84,7 +84,7 @@ class RepeatSpace:
         """
         hops = hops_of(recipe, self.anchor)
         scale = next((hop.scale for hop in hops if hop.scale != 1.0), 1.0)
-        wholes = (_whole(self._axes[key]) for key in ("times", "length", "first"))
+        wholes = (wholes_of(self._axes[key]) for key in ("times", "length", "first"))
         for times, length, first in product(*wholes):  # Times in front: the anchor itself is no repetition.
             values = {"first": first, "length": length, "times": times, "scale": scale}
             if same_hops(self._hops(values), hops):
@@ -98,8 +98,3 @@ class RepeatSpace:
         once = [Hop(self.anchor, layer) for layer in range(self._depth)]
         block = [once[first]._replace(scale=values["scale"]), *once[first + 1 : end]]
         return [*once[:end], *block * again, *once[end:]]
-
-
-def _whole(axis: Gene | float) -> range:
-    """The whole numbers of an axis."""
-    return range(int(axis.low), int(axis.high) + 1) if isinstance(axis, Gene) else range(int(axis), int(axis) + 1)

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from evomerge.errors import SpecError
 from evomerge.recipe import COMPONENTS, Blend, Layer, Linear, Parents, Recipe, Source
-from evomerge.space.genes import TOLERANCE, Gene
-from evomerge.space.hops import category, genes_of, genome_of, integer, values_of
+from evomerge.space.genes import TOLERANCE
+from evomerge.space.hops import category, genes_of, genome_of, integer, values_of, wholes_of
 from evomerge.space.span import copy_of, span_of
 from evomerge.values import Genome, Tagged
 
@@ -71,9 +71,9 @@ class SwapSpace:
         """
         mixtures = [_mixture(index, layer) for index, layer in enumerate(recipe.layers)]
         outer = {name for blend in recipe.outer.values() for name in _names(span_of(blend))}
-        ends, zone = range(self.parents.layers + 1), self._axes["transition"]
-        widths = range(int(zone.high) + 1 if isinstance(zone, Gene) else int(zone) + 1)
-        for place, (width, begin, end) in product(range(len(self._roles)), product(widths, ends, ends)):
+        for place, width, begin, end in product(
+            *(wholes_of(self._axes[key]) for key in ("roles", "transition", "begin", "end"))
+        ):
             roles = self._roles[place]
             if outer == {roles.outside} and begin <= end and self._mixtures(roles, begin, end, width) == mixtures:
                 return genome_of(self._axes, {"roles": place, "begin": begin, "end": end, "transition": width})
