@@ -56,7 +56,7 @@ def resume(
         from evomerge.spec import Budget
 
         budget = Budget(evaluations=budget)
-    return assemble.resume(Path(out), budget=budget, device=device, scorer=scorer)
+    return assemble.resume(Path(out), budget=budget, elsewhere=assemble.Elsewhere(device=device), scorer=scorer)
 
 
 def load(out: str | Path, estimator: "EstimatorKind | None" = None) -> "Results":

@@ -72,7 +72,18 @@ Models = Annotated[
 Recipe = Annotated[
     Path, typer.Argument(help="A recipe of evomerge's, or a mergekit configuration.", metavar="RECIPE.yaml")
 ]
-Address = Annotated[str | None, typer.Option(help="A cluster's address; not there yet.")]
+Executor = Annotated[
+    Where | None,
+    typer.Option(
+        help="inline (this process), or ray: a worker for every accelerator, or core, of a machine or cluster."
+    ),
+]
+Address = Annotated[
+    str | None, typer.Option(help="A Ray cluster's: auto or HOST:PORT; left out: RAY_ADDRESS, or Ray on this machine.")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="How many workers on Ray; left out: as many as there is room for.")
+]
 Responses = Annotated[
     list[Path],
     typer.Argument(

@@ -13,6 +13,7 @@ from evomerge.arguments import (
     Address,
     Dimensions,
     Estimator,
+    Executor,
     Force,
     Models,
     NewRun,
@@ -24,11 +25,11 @@ from evomerge.arguments import (
     RunFile,
     Top,
     What,
-    Where,
+    Workers,
 )
 from evomerge.errors import EvomergeError, Interrupted, SpecError
 from evomerge.version import __version__
-from evomerge.watch import conduct, console, show_results, stage_keys, watched
+from evomerge.watch import conduct, console, elsewhere, show_results, stage_keys, watched
 
 app = typer.Typer(
     name="evomerge",
@@ -97,24 +98,25 @@ def plan(run: RunFile) -> None:
 def search(
     run: RunFile,
     out: NewRun,
-    executor: Annotated[Where | None, typer.Option(help="inline (this process); ray is not there yet.")] = None,
+    executor: Executor = None,
     address: Address = None,
+    workers: Workers = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Evaluations, instead of the run file's budget.")] = None,
+    go_on: Annotated[
+        bool, typer.Option("--resume", help="Go on, if there is a run; for jobs that are requeued.")
+    ] = False,
 ) -> None:
     """Search for the best merge and confirm it on held-out items.
 
-    Ctrl-C stops it after the running candidate; `evomerge resume` goes on.
+    Ctrl-C stops it after the running candidates; `evomerge resume` goes on.
     """
     from evomerge.assemble import search as go
-    from evomerge.spec import Budget, ExecutorSpec, StagedSpec, load_spec
+    from evomerge.spec import Budget, StagedSpec, is_run, load_spec
 
-    if executor is Where.ray:
-        raise SpecError("--executor: ray is not there yet; leave it out to search in this process")
-    if address is not None:
-        raise SpecError("--address: there are no clusters yet; leave it out to search in this process")
-    spec = load_spec(run)
-    if executor is Where.inline:
-        spec = spec.model_copy(update={"executor": ExecutorSpec(reuse=spec.executor.reuse)})
+    if go_on and is_run(out):
+        resume(out, executor=executor, address=address, workers=workers)
+        return
+    spec = elsewhere(None, executor, address, workers).of(load_spec(run))
     if budget is not None:
         if isinstance(spec, StagedSpec) and all(stage.share is None for stage in spec.stages):
             raise SpecError("--budget: every stage has a budget of its own; give them shares of it instead")
@@ -127,6 +129,9 @@ def resume(
     run: Run,
     budget: Annotated[int | None, typer.Option(min=1, help="Evaluations in all, instead of the budget so far.")] = None,
     device: Annotated[str | None, typer.Option(help="Where to go on: auto, cpu, cuda or cuda:N.")] = None,
+    executor: Executor = None,
+    address: Address = None,
+    workers: Workers = None,
 ) -> None:
     """Go on with a stopped, killed or finished search.
 
@@ -136,7 +141,8 @@ def resume(
     from evomerge.spec import Budget
 
     extended = Budget(evaluations=budget) if budget is not None else None
-    conduct(run, lambda listener: go(run, budget=extended, device=device, listener=listener))
+    where = elsewhere(device, executor, address, workers)
+    conduct(run, lambda listener: go(run, budget=extended, elsewhere=where, listener=listener))
 
 
 @app.command()
@@ -166,6 +172,9 @@ def show(
 def confirm(
     run: Run,
     top: Top = 8,
+    executor: Executor = None,
+    address: Address = None,
+    workers: Workers = None,
 ) -> None:
     """Score the best candidates of a run on held-out items.
 
@@ -173,7 +182,8 @@ def confirm(
     """
     from evomerge.assemble import confirm_more
 
-    conduct(run, lambda listener: confirm_more(run, top, listener=listener))
+    where = elsewhere(None, executor, address, workers)
+    conduct(run, lambda listener: confirm_more(run, top, elsewhere=where, listener=listener))
 
 
 @app.command()

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 
-from evomerge.errors import Interrupted
 from evomerge.events import Confirmed
 from evomerge.results import Results
 from evomerge.session import Session
@@ -43,11 +42,12 @@ def _score(session: Session, results: Results, numbers: Sequence[int], draw: Dra
             session.assign(number, draw, "confirm")
     for work in state.open_works():
         if work.draw == draw:
-            _make_room(session)
+            while not session.room:
+                session.collect()
+            session.check_interrupted()
             session.submit(work, results.recipe(work.number))
-    while session.in_flight:
-        session.collect()
-    _stop_if_asked(session)
+    session.settle()
+    session.check_interrupted()
 
 
 def _propose_missing(session: Session) -> None:
@@ -56,16 +56,3 @@ def _propose_missing(session: Session) -> None:
         if name not in known:
             number = session.next_number
             session.propose(Candidate(number=number, genome=None, recipe=recipe, origin="baseline", name=name))
-
-
-def _make_room(session: Session) -> None:
-    while not session.executor.free:
-        session.collect()
-    _stop_if_asked(session)
-
-
-def _stop_if_asked(session: Session) -> None:
-    if session.stopping:
-        while session.in_flight:
-            session.collect()
-        raise Interrupted("stopped during the confirmation")

@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from transformers import AutoTokenizer
@@ -14,7 +14,7 @@ from evomerge.errors import EvomergeError, RunError, SpecError
 from evomerge.fitness import Fitness
 from evomerge.items import COST
 from evomerge.materialize import GainError, LiveModel
-from evomerge.recipe import Folder, Recipe
+from evomerge.recipe import Folder, Parents, Recipe
 from evomerge.score import FunctionScorer, ScoreFailure, Scorer, ScorerFunction, TaskScorer, open_banks
 from evomerge.space import unchanged
 from evomerge.spec import Models
@@ -40,9 +40,18 @@ class Evaluator:
         self.table = scorer.table
         self._costs = costs
         if costs:
-            parents = live.files.parents
-            parent = costs_of(unchanged(parents, parents.template), live.files.anatomy)
+            parent = costs_of(unchanged(self.parents, self.parents.template), live.files.anatomy)
             self.table = scorer.table.model_copy(update={"costs": parent})
+
+    @property
+    def device(self) -> str:
+        """Where it computes."""
+        return str(self.live.device)
+
+    @property
+    def parents(self) -> Parents:
+        """The models it merges."""
+        return self.live.files.parents
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -50,7 +59,13 @@ class Evaluator:
         return tuple(sorted(self.live.notes | self.scorer.notes))
 
     def __call__(self, work: Work) -> Evaluation:
-        """Merge and score; whatever goes wrong with this candidate becomes its `Failure`."""
+        """Merge and score; whatever goes wrong with this candidate becomes its `Failure`.
+
+        Raises:
+            SpecError: a parent is not what it was.
+            RunError: something is missing or broken that every candidate needs.
+        """
+        self.live.files.check_unchanged()
         started = time.perf_counter()
         run, reused = self.live.prefix.run, self.live.prefix.reused
         merged = None
@@ -64,7 +79,10 @@ class Evaluator:
         except Exception as error:  # noqa: BLE001  The one place where a candidate's trouble is caught.
             _stop_if_not_its_fault(error)
             reason = f"{type(error).__name__}: {_line(error)}"
-            outcome = Failure(stage="merge" if merged is None else "score", reason=reason)
+            short = isinstance(error, torch.OutOfMemoryError | MemoryError)
+            outcome = Failure(stage="merge" if merged is None else "score", reason=reason, passing=short)
+            if short and self.live.device.type == "cuda":
+                torch.cuda.empty_cache()
         ended = time.perf_counter()
         seconds = Seconds(merge=(merged or ended) - started, score=ended - (merged or ended))
         plain = outcome if isinstance(outcome, Failure) else {task: dict(rows) for task, rows in outcome.items()}
@@ -125,7 +143,8 @@ def _line(error: Exception) -> str:
 class EvaluatorFactory:
     """All it takes to set up an evaluator, also in another process if `progress` and `scorer` can be pickled.
 
-    `reuse` is how many GiB of hidden states are kept; left out: what is free allows it.
+    `reuse` is how many GiB of hidden states are kept; left out: what is free allows it. The evaluator shares its
+    machine with `others` like it, and computes on `threads` cores of a CPU; left out: on all.
     """
 
     models: Models
@@ -135,6 +154,8 @@ class EvaluatorFactory:
     scorer: ScorerFunction | None = None
     compiled: bool | None = None
     reuse: float | None = None
+    others: int = 0
+    threads: int | None = None
     progress: Callable[[str], None] | None = field(default=None, compare=False)
 
     def build(self) -> Evaluator:
@@ -145,20 +166,32 @@ class EvaluatorFactory:
             RunError: the canary died.
         """
         device = choose_device(self.device)
+        return self.over(self.open(), device)
+
+    def open(self) -> ParentFiles:
+        """Open the parents.
+
+        Raises:
+            SpecError: one cannot be used.
+        """
         self._say("checking parents")
-        files = open_parents(self.models.base, self.models.experts, self.seed, self._say, template=self.models.template)
-        return self.over(files, device)
+        return open_parents(self.models.base, self.models.experts, self.seed, self._say, template=self.models.template)
+
+    def beside(self, workers: int, cores: int) -> "EvaluatorFactory":
+        """The same for one of so many workers on a machine, each with so many cores."""
+        return replace(self, others=workers - 1, threads=cores, progress=None)
 
     def over(self, files: ParentFiles, device: torch.device) -> Evaluator:
         """The evaluator over parents that are open already."""
         if device.type == "cpu":
-            torch.set_num_threads(1 if files.anatomy.parameters < SMALL else cores())
+            torch.set_num_threads(1 if files.anatomy.parameters < SMALL else self.threads or cores())
         # Tasks come first: they are what most often goes wrong, and the live model takes longest.
         self._say("reading tasks")
         banks = open_banks(self.fitness) if self.scorer is None else None
         self._say("loading the live model")
         room = None if self.reuse is None else int(self.reuse * 2**30)
-        live = LiveModel(files, device, compiled=self.compiled, reuse=0 if self.scorer is not None else room)
+        reuse = 0 if self.scorer is not None else room
+        live = LiveModel(files, device, compiled=self.compiled, reuse=reuse, others=self.others)
         folder = files.template.path
         scorer: Scorer
         if self.scorer is not None:

@@ -67,13 +67,35 @@ class Evaluated(Tagged):
 
 
 class Incident(Tagged):
-    """Something went wrong that was no candidate's doing."""
+    """Something went wrong that was not, or need not have been, a candidate's doing; the run goes on.
+
+    `stage` is what was being done: a worker was set up (`start`), did a `work`, or the `cluster` was spoken to.
+    """
 
     kind: Literal["incident"] = "incident"
     at: float
+    stage: Literal["start", "work", "cluster"] = "work"
     what: str
     work: int | None = None
     worker: str = ""
+
+
+class Workers(Tagged):
+    """How the workers stood: those ready, those being set up, those at work, and works that none had begun.
+
+    `held` and `used` are seconds since the process took the run up, summed over workers: from when each was ready, and
+    of these with a work. Each has `gpus` accelerators, none on a CPU.
+    """
+
+    kind: Literal["workers"] = "workers"
+    at: float
+    ready: int
+    starting: int
+    busy: int
+    queued: int
+    held: float
+    used: float
+    gpus: float = 0.0
 
 
 class Told(Tagged):
@@ -109,6 +131,7 @@ class Closed(Tagged):
 
 
 Event: TypeAlias = Annotated[
-    Opened | Asked | Assigned | Evaluated | Incident | Told | Extended | Confirmed | Closed, Field(discriminator="kind")
+    Opened | Asked | Assigned | Evaluated | Incident | Workers | Told | Extended | Confirmed | Closed,
+    Field(discriminator="kind"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

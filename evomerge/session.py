@@ -9,7 +9,7 @@ from types import FrameType
 
 from evomerge.errors import Interrupted
 from evomerge.estimate import Appraiser, Grader, Ledger
-from evomerge.events import Asked, Assigned, Evaluated, Event, Incident
+from evomerge.events import Asked, Assigned, Evaluated, Event
 from evomerge.execute import Executor
 from evomerge.recipe import Recipe
 from evomerge.results import RunState, read_into
@@ -25,9 +25,14 @@ class Session:
     `watch` is called with every result, once it is written down. `appraiser` says what the marks so far are worth.
     """
 
-    def __init__(self, store: RunStore, executor: Executor, watch: Watch = lambda *_: None) -> None:
+    def __init__(
+        self, store: RunStore, executor: Executor, watch: Watch = lambda *_: None, *, ahead: bool = False
+    ) -> None:
+        """With `ahead` works may be handed out that no worker is free for yet; the longest begin first."""
         self.store = store
         self.executor = executor
+        self._ahead = ahead
+        self._backlog: list[Work] = []
         self.state = RunState(store.file.spec.budget)
         self.stopping = False
         self._watch = watch
@@ -56,7 +61,12 @@ class Session:
     @property
     def in_flight(self) -> int:
         """Works handed out and not yet back."""
-        return len(self._in_flight)
+        return len(self._in_flight) + len(self._backlog)
+
+    @property
+    def room(self) -> int:
+        """How many more works may be handed out now."""
+        return sys.maxsize if self._ahead else self.executor.free - len(self._backlog)
 
     def seconds(self) -> float:
         """Wall-clock seconds of this session and of all before it."""
@@ -125,17 +135,28 @@ class Session:
             spent = {"seconds": Seconds(), "layer_evaluations": None, "at": time.time()}
             self.record(twin.model_copy(update={**known, **spent}))
             return
-        self._in_flight.add(assigned.work)
-        self.executor.submit(
-            Work(id=assigned.work, number=number, recipe=recipe, draw=assigned.draw, purpose=assigned.purpose)
-        )
+        work = Work(id=assigned.work, number=number, recipe=recipe, draw=assigned.draw, purpose=assigned.purpose)
+        self._backlog.append(work)
+        self._backlog.sort(key=self._length, reverse=True)
+        self._feed()
+
+    def _length(self, work: Work) -> int:
+        """How long a work takes, as far as can be told from what it is: items times layers."""
+        return self.store.table.count(work.draw.pool, work.draw.places) * len(work.recipe.layers)
+
+    def _feed(self) -> None:
+        """Have workers that are free begin what was handed out, unless the user wants to stop."""
+        while self._backlog and not self.stopping and self.executor.free:
+            work = self._backlog.pop(0)
+            self._in_flight.add(work.id)
+            self.executor.submit(work)
 
     def collect(self, timeout: float | None = None) -> list[Evaluation]:
         """Wait for results and write them down."""
-        back = self.executor.wait(timeout)
+        self._feed()
         found = []
-        for result in back:
-            if isinstance(result, Incident):
+        for result in self.executor.wait(timeout):
+            if not isinstance(result, Evaluation):
                 self.record(result)
                 continue
             self.record(
@@ -152,8 +173,19 @@ class Session:
             )
             self._in_flight.discard(result.work)
             found.append(result)
+            self._feed()
             self._watch(self, result)
         return found
+
+    def settle(self) -> None:
+        """Collect until nothing is in flight.
+
+        Raises:
+            Interrupted: after Ctrl-C or SIGTERM, when what had begun is back.
+        """
+        while self.in_flight:
+            self.collect()
+            self.check_interrupted()
 
     def check_interrupted(self) -> None:
         """Stop here if the user, or the system, asked for it.

@@ -156,7 +156,7 @@ class Study:
             self._collect()
 
     def _make_room(self) -> None:
-        while not self.session.executor.free:
+        while not self.session.room:
             self._collect()
 
     def _propose(self, genome: Genome | None, recipe: Recipe, origin: Origin, name: str | None = None) -> None:
@@ -168,7 +168,7 @@ class Study:
 
     def _fill(self) -> None:
         """Give every free worker something to do, while the budget lasts."""
-        while self.session.executor.free and not self.session.stopping:
+        while self.session.room and not self.session.stopping:
             if self._optimizer.generation is None and self._go_on():
                 continue  # Whatever came back before a kill is told before anything else is asked.
             waiting = self.session.state.waiting
@@ -251,7 +251,7 @@ class Study:
         """More items for those who earned them; if nobody did, the optimiser is told. Whether there was anything."""
         busy = {work.number for work in self.session.state.open_works()}
         ready = sorted(self.session.state.pending - busy)
-        free = self.session.executor.free
+        free = self.session.room
         if not ready or not free or self.session.stopping:
             return False
         wanted = self.parts.schedule.more(ready, max(0, self.session.state.draw))
@@ -293,7 +293,6 @@ class Study:
             self._propose(genome, self.parts.space.decode(genome), "recommended")
             open_ones.append(self.session.next_number - 1)
             self._assign(open_ones[-1], draw)
-        while self.session.in_flight:
-            self._collect()
+        self.session.settle()
         if open_ones:
             self._tell_of(open_ones)

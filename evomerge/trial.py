@@ -64,10 +64,14 @@ class Work(Value):
 
 
 class Failure(Value):
-    """Why a candidate has no marks: the step it failed in, and what was said."""
+    """Why a candidate has no marks: the step it failed in, and what was said.
+
+    `passing` is what need not happen again: there was too little memory, say.
+    """
 
     stage: Literal["merge", "score", "worker"]
     reason: str
+    passing: bool = False
 
 
 class Seconds(Value):

@@ -9,7 +9,7 @@ import typer
 from evomerge.errors import Interrupted
 
 if TYPE_CHECKING:
-    from evomerge.assemble import Listener
+    from evomerge.assemble import Elsewhere, Listener
     from evomerge.results import Results
 
 
@@ -30,6 +30,13 @@ def watched(work: "Callable[[Listener], Any]", *, quiet: bool = False) -> Any:
         return work(QUIET if quiet else Listener(ticker.say, ticker.watch, ticker.enter))
     finally:
         ticker.close()
+
+
+def elsewhere(device: str | None, executor: Any, address: str | None, workers: int | None) -> "Elsewhere":
+    """What a command line says of where to search."""
+    from evomerge.assemble import Elsewhere
+
+    return Elsewhere(device, executor and executor.value, address, workers)
 
 
 def conduct(run: Path, work: "Callable[[Listener], Results]") -> None:

@@ -1,12 +1,13 @@
 """From a run file to live objects: the only place that knows every concrete class."""
 
 from evomerge.assemble.calibrate import calibrate, dimensions_of
-from evomerge.assemble.run import QUIET, Listener
+from evomerge.assemble.means import QUIET, Elsewhere, Listener
 from evomerge.assemble.single import export, merge, score
 from evomerge.assemble.stages import Stage, confirm_more, load, plan, resume, search, stage_of
 
 __all__ = [
     "QUIET",
+    "Elsewhere",
     "Listener",
     "Stage",
     "calibrate",

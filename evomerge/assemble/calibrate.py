@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from evomerge.assemble.run import QUIET, Listener
+from evomerge.assemble.means import QUIET, Listener
 from evomerge.errors import SpecError
 from evomerge.estimate.calibrate import Fitting
 from evomerge.estimate.calibrate import calibrate as fit

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.assemble.experts import read_recipe
-from evomerge.assemble.run import QUIET, Listener, check_calibration, factory, with_defaults
+from evomerge.assemble.means import QUIET, Listener, factory
+from evomerge.assemble.run import check_calibration, with_defaults
 from evomerge.assemble.start import starting_points, wanted_genomes
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader

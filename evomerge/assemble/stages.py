@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from evomerge.assemble import run, single
 from evomerge.assemble.experts import with_recipes
 from evomerge.assemble.folders import StagedFile, StagedRun, is_staged, run_folder
-from evomerge.assemble.run import QUIET, Listener, Prepared
+from evomerge.assemble.means import HERE, QUIET, Elsewhere, Listener, name_of
+from evomerge.assemble.run import Prepared
 from evomerge.errors import EvomergeError, RunError, SpecError
 from evomerge.fitness import EstimatorKind
 from evomerge.recipe import Parents, Recipe
@@ -73,7 +74,7 @@ def search(
         return run.begin(run.prepare(found, scorer, listener), out, listener)
     prepared = run.prepare(found.run(0, {}), scorer, listener)
     _foresee(found, prepared.file.parents)
-    staged = StagedRun.create(out, StagedFile(evomerge=__version__, spec=found, scorer=run.name_of(scorer)))
+    staged = StagedRun.create(out, StagedFile(evomerge=__version__, spec=found, scorer=name_of(scorer)))
     return _Conductor(staged, scorer, listener).conduct(prepared)
 
 
@@ -81,11 +82,11 @@ def resume(
     out: Path,
     *,
     budget: Budget | None = None,
-    device: str | None = None,
+    elsewhere: Elsewhere = HERE,
     scorer: "ScorerFunction | None" = None,
     listener: Listener = QUIET,
 ) -> Results:
-    """Go on with a run where it was, perhaps with another budget (the last stage's) or on another device.
+    """Go on with a run where it was, perhaps with another budget (the last stage's), perhaps elsewhere.
 
     Raises:
         SpecError: the folder holds no run, or its models or tasks have changed since.
@@ -93,17 +94,24 @@ def resume(
         RunError: the run cannot go on.
     """
     if not is_staged(out):
-        return run.resume(out, budget=budget, device=device, scorer=scorer, listener=listener)
-    return _Conductor(StagedRun.load(out), scorer, listener, budget, device).conduct()
+        return run.resume(out, budget=budget, elsewhere=elsewhere, scorer=scorer, listener=listener)
+    return _Conductor(StagedRun.load(out), scorer, listener, budget, elsewhere).conduct()
 
 
-def confirm_more(out: Path, top: int, *, scorer: "ScorerFunction | None" = None, listener: Listener = QUIET) -> Results:
+def confirm_more(
+    out: Path,
+    top: int,
+    *,
+    elsewhere: Elsewhere = HERE,
+    scorer: "ScorerFunction | None" = None,
+    listener: Listener = QUIET,
+) -> Results:
     """Score more of a run's candidates on the held-out items; of a run in stages those of the last that has begun.
 
     Raises:
         SpecError: the folder holds no run, or nothing has been searched yet.
     """
-    return run.confirm_more(run_folder(out), top, scorer=scorer, listener=listener)
+    return run.confirm_more(run_folder(out), top, elsewhere=elsewhere, scorer=scorer, listener=listener)
 
 
 def load(out: Path, estimator: EstimatorKind | None = None) -> Results:
@@ -153,7 +161,7 @@ class _Conductor:
     scorer: "ScorerFunction | None"
     listener: Listener
     budget: Budget | None = None
-    device: str | None = None
+    elsewhere: Elsewhere = HERE
 
     def conduct(self, prepared: Prepared | None = None) -> Results:
         """Go on with the stage that was cut, then with those that follow; the first may be prepared."""
@@ -176,8 +184,8 @@ class _Conductor:
         self.listener.enter(name)
         with self._addressed(folder):
             if place < self.staged.begun:
-                budget = self.budget if self._is_last(place) else None
-                return run.resume(folder, budget=budget, device=self.device, scorer=self.scorer, listener=self.listener)
+                budget, where = self.budget if self._is_last(place) else None, self.elsewhere
+                return run.resume(folder, budget=budget, elsewhere=where, scorer=self.scorer, listener=self.listener)
             prepared = prepared or run.prepare(self._spec(place, best), self.scorer, self.listener)
             return run.begin(prepared, folder, self.listener)
 
@@ -188,7 +196,7 @@ class _Conductor:
         found = self.staged.file.spec.run(place, best)
         if self.budget is not None and self._is_last(place):
             found = found.model_copy(update={"budget": self.budget})
-        return found if self.device is None else found.model_copy(update={"device": self.device})
+        return self.elsewhere.of(found)
 
     @contextmanager
     def _addressed(self, folder: Path) -> Iterator[None]:

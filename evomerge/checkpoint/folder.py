@@ -46,6 +46,7 @@ class Checkpoint:
         if "quantization_config" in self.config:
             raise SpecError(f"{self.at()} is quantised and cannot be merged; give the full-precision model")
         self._files = {name: self._open(name) for name in self._weight_files()}
+        self._stamps = {file: _stamp(file) for file in self.weight_files}
         self._where = {key: handle for handle in self._files.values() for key in handle.keys()}  # noqa: SIM118
 
     def at(self, name: str = "") -> str:
@@ -83,6 +84,16 @@ class Checkpoint:
         """A tensor, mapped from the file."""
         tensor: torch.Tensor = self._where[name].get_tensor(name)
         return tensor
+
+    def check_unchanged(self) -> None:
+        """See that the weights that are mapped are still those on disk; to read what was cut off ends a process.
+
+        Raises:
+            SpecError: a file was changed, cut short or taken away.
+        """
+        for file, stamp in self._stamps.items():
+            if _stamp(file) != stamp:
+                raise SpecError(f"{self.at(file.name)} was changed, cut short or removed during the run; restore it")
 
     @cached_property
     def main_dtype(self) -> Dtype:
@@ -132,3 +143,12 @@ class Checkpoint:
             raise SpecError(f"{self.at(name)} is missing, though {INDEX} names it; copy the folder anew") from None
         except (SafetensorError, OSError) as error:
             raise SpecError(f"{self.at(name)} is damaged or cut short ({error}); copy it anew") from None
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """Size and time of change of a file, None if it is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns

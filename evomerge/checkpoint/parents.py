@@ -44,6 +44,15 @@ class ParentFiles:
         """The folder that lends config, tokenizer and tensor names to a merged model."""
         return self.checkpoints[self.lender]
 
+    def check_unchanged(self) -> None:
+        """See that all weights on disk are those that were opened.
+
+        Raises:
+            SpecError: a file was changed, cut short or taken away.
+        """
+        for checkpoint in self.checkpoints.values():
+            checkpoint.check_unchanged()
+
     def size(self) -> int:
         """Bytes of one model in the dtype it is merged to."""
         return self.anatomy.parameters * (4 if self.parents.dtype == "float32" else 2)

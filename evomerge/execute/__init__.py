@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from evomerge.events import Incident
+from evomerge.events import Incident, Workers
 from evomerge.execute.inline import InlineExecutor
 from evomerge.trial import Evaluation, Work
 
-__all__ = ["Evaluate", "Executor", "InlineExecutor"]
+__all__ = ["Evaluate", "Executor", "InlineExecutor", "News"]
 
 Evaluate: TypeAlias = Callable[[Work], Evaluation]
+News: TypeAlias = Evaluation | Incident | Workers
+"""What an executor has to say: a result, something that went wrong, how the workers stand."""
 
 
 class Executor(Protocol):
@@ -24,7 +26,7 @@ class Executor(Protocol):
         """Hand a work over."""
         ...
 
-    def wait(self, timeout: float | None) -> list[Evaluation | Incident]:
+    def wait(self, timeout: float | None) -> list[News]:
         """Block until something is there, or the time is up; everything that is there."""
         ...
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from evomerge.events import Incident
+from evomerge.events import Incident, Workers
 from evomerge.trial import Evaluation, Work
 
 
@@ -22,7 +22,7 @@ class InlineExecutor:
         """Queue a work."""
         self._queue.append(work)
 
-    def wait(self, timeout: float | None) -> list[Evaluation | Incident]:  # noqa: ARG002  A work cannot be left half done.
+    def wait(self, timeout: float | None) -> list[Evaluation | Incident | Workers]:  # noqa: ARG002  A work cannot be left half done.
         """Do the next work; nothing if there is none."""
         return [self._evaluate(self._queue.pop(0))] if self._queue else []
 

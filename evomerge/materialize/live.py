@@ -38,13 +38,23 @@ class LiveModel:
     """
 
     def __init__(
-        self, files: ParentFiles, device: torch.device, *, compiled: bool | None = None, reuse: int | None = None
+        self,
+        files: ParentFiles,
+        device: torch.device,
+        *,
+        compiled: bool | None = None,
+        reuse: int | None = None,
+        others: int = 0,
     ) -> None:
-        """`reuse` is how many bytes of hidden states are kept, see `forward`; left out: what is free allows it."""
+        """`reuse` is how many bytes of hidden states are kept, see `forward`; left out: what is free allows it.
+
+        Of the host's free memory `others` take as much as this one.
+        """
+        self._others = others
         self.files = files
         self.device = device
         compute = torch.float32 if device.type == "cpu" else getattr(torch, files.parents.dtype)
-        self.placement = placement_for(files, device)
+        self.placement = placement_for(files, device, others)
         with quiet():
             model = AutoModelForCausalLM.from_pretrained(files.template.path, dtype=compute)
         self.model: PreTrainedModel = model.to(device).eval().requires_grad_(False)
@@ -57,7 +67,7 @@ class LiveModel:
         self._outer = {name: state[name].data for name in files.anatomy.outside}
         self._loaded: dict[str, tuple[Blend, str, int]] = {}
         self.stack = Stack(self.model, files.anatomy)
-        room = int(KEPT * sum(free_memory(device)[: 1 if device.type == "cuda" else 2]))
+        room = int(KEPT * sum(free_memory(device, others)[: 1 if device.type == "cuda" else 2]))
         stays = self.placement.where != "streamed"
         self._tensors = LayerTensors(self.merger, compute, room, self.stack.emptied(), borrow=stays)
         self.prefix = PrefixReuse(self.model, self.stack, self._room_for_states() if reuse is None else reuse)
@@ -73,7 +83,7 @@ class LiveModel:
         return not reason
 
     def _room_for_states(self) -> int:
-        device, host = free_memory(self.device)
+        device, host = free_memory(self.device, self._others)
         if self.device.type == "cpu":
             return min(MOST_STATES, int(STATES["cpu"] * host))
         parents = Needs.of(self.files, 2).parents if self.placement.where == "device" else 0
@@ -150,15 +160,16 @@ class LiveModel:
         return fresh
 
 
-def placement_for(files: ParentFiles, device: torch.device) -> Placement:
-    """Where the parents of a search will lie on this device."""
+def placement_for(files: ParentFiles, device: torch.device, others: int = 0) -> Placement:
+    """Where the parents of a search will lie on this device, beside so many others like it on the machine."""
     width = 4 if device.type == "cpu" or files.parents.dtype == "float32" else 2
-    return place_parents(Needs.of(files, width), device.type, free_memory(device))
+    return place_parents(Needs.of(files, width), device.type, free_memory(device, others))
 
 
-def free_memory(device: torch.device) -> tuple[int, int]:
-    """Free bytes on the device, none on a CPU, and in the host."""
-    return (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0), free_host_memory()
+def free_memory(device: torch.device, others: int = 0) -> tuple[int, int]:
+    """Free bytes on the device, none on a CPU, and in the host, of which so many others take as much."""
+    on_device = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    return on_device, free_host_memory() // (others + 1)
 
 
 def free_host_memory() -> int:

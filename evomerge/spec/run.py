@@ -72,11 +72,40 @@ class Budget(Value):
     item_evaluations: Count | None = None
 
 
-class ExecutorSpec(Value):
-    """Where candidates are evaluated; `reuse` is how many GiB of hidden states are kept for layers that they share."""
+GiB: TypeAlias = Annotated[float, Field(ge=0)]
 
-    kind: Literal["inline", "ray"] = "inline"
-    reuse: Annotated[float, Field(ge=0)] | None = None
+
+class InlineSpec(Tagged):
+    """In this process, one candidate at a time; `reuse` is how many GiB of hidden states are kept.
+
+    They are those of layers that candidates share.
+    """
+
+    kind: Literal["inline"] = "inline"
+    reuse: GiB | None = None
+
+
+class RaySpec(Tagged):
+    """By workers on Ray, each of which holds a live model.
+
+    There are `workers`, or as many as the cluster has room for at any time. Each takes `cpus` cores and `gpus`
+    accelerators, perhaps a fraction of one; left out: one, if the cluster has any. `address` is a cluster's; left out:
+    RAY_ADDRESS, or else Ray is started on this machine. A work that takes longer than `deadline` seconds, and ten
+    times as long as others took, counts as hung; a candidate that `deaths` workers died of is given up. `reuse` is as
+    in `InlineSpec`, for each worker.
+    """
+
+    kind: Literal["ray"] = "ray"
+    workers: Count | None = None
+    gpus: Annotated[float, Field(ge=0, le=1)] | None = None
+    cpus: Count = 1
+    address: str | None = None
+    deadline: Annotated[float, Field(gt=0)] = 60.0
+    deaths: Count = 3
+    reuse: GiB | None = None
+
+
+ExecutorSpec: TypeAlias = Annotated[InlineSpec | RaySpec, Field(discriminator="kind")]
 
 
 class RunSpec(Value):
@@ -88,7 +117,7 @@ class RunSpec(Value):
     optimizer: Annotated[OptimizerSpec | None, BeforeValidator(by_name)] = None
     start: tuple[str, ...] = ()
     budget: Budget = Budget(evaluations=200)
-    executor: Annotated[ExecutorSpec, BeforeValidator(by_name)] = ExecutorSpec()
+    executor: Annotated[ExecutorSpec, BeforeValidator(by_name)] = InlineSpec()
     seed: int = Field(7, ge=0)
     device: str = "auto"
 

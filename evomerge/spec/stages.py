@@ -9,7 +9,17 @@ from evomerge.errors import SpecError
 from evomerge.fitness import Fitness
 from evomerge.recipe import Recipe
 from evomerge.space import SpaceSpec
-from evomerge.spec.run import Budget, Count, ExecutorSpec, ExpertName, Models, OptimizerSpec, RunSpec, limited
+from evomerge.spec.run import (
+    Budget,
+    Count,
+    ExecutorSpec,
+    ExpertName,
+    InlineSpec,
+    Models,
+    OptimizerSpec,
+    RunSpec,
+    limited,
+)
 from evomerge.values import Value, by_name
 
 Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
@@ -46,7 +56,7 @@ class StagedSpec(Value):
     stages: tuple[StageSpec, ...] = Field(min_length=1)
     fitness: Fitness
     budget: Budget = Budget(evaluations=200)
-    executor: Annotated[ExecutorSpec, BeforeValidator(by_name)] = ExecutorSpec()
+    executor: Annotated[ExecutorSpec, BeforeValidator(by_name)] = InlineSpec()
     seed: int = Field(7, ge=0)
     device: str = "auto"
 

@@ -1,0 +1,165 @@
+"""What a search computes with: models, items, and somebody who puts the one to the other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from evomerge.errors import SpecError
+from evomerge.execute import Executor
+from evomerge.items import ItemTable
+from evomerge.session import Watch
+from evomerge.spec import AnySpec, ExecutorSpec, InlineSpec, RaySpec, RunSpec
+from evomerge.store import RunStore
+
+if TYPE_CHECKING:
+    from evomerge.checkpoint import ParentFiles
+    from evomerge.evaluate import EvaluatorFactory
+    from evomerge.score import ScorerFunction
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who wants to know how it goes: one-line remarks, a call after every result, the name of a stage that begins."""
+
+    say: Callable[[str], None] = lambda _: None
+    watch: Watch = lambda *_: None
+    enter: Callable[[str], None] = lambda _: None
+
+
+QUIET = Listener()
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Where a run goes on, if not where its run file says: by `executor`, with the options of Ray beside it."""
+
+    device: str | None = None
+    executor: Literal["inline", "ray"] | None = None
+    address: str | None = None
+    workers: int | None = None
+
+    def of(self, run: AnySpec) -> AnySpec:
+        """The run there.
+
+        Raises:
+            SpecError: there are options of Ray, and the run is in this process.
+        """
+        kind = self.executor or run.executor.kind
+        options: dict[str, Any] = {"address": self.address, "workers": self.workers}
+        given = {name: value for name, value in options.items() if value is not None}
+        if kind == "inline" and given:
+            raise SpecError(f"--{next(iter(given))}: the search runs in this process; add --executor ray")
+        if kind == run.executor.kind:
+            executor: ExecutorSpec = run.executor.model_copy(update=given)
+        elif kind == "inline":
+            executor = InlineSpec(reuse=run.executor.reuse)
+        else:
+            executor = RaySpec(reuse=run.executor.reuse, **given)
+        return run.model_copy(update={"executor": executor, "device": self.device or run.device})
+
+
+HERE = Elsewhere()
+
+
+@dataclass(frozen=True)
+class Means:
+    """All that a search needs to begin: opened models, items, and an executor, which must be closed.
+
+    `workers` is how many of them there are to be; `notes` say what goes the slow way.
+    """
+
+    executor: Executor
+    files: "ParentFiles"
+    table: ItemTable
+    kind: str
+    device: str
+    workers: int
+    notes: tuple[str, ...]
+
+    def close(self) -> None:
+        """Let whoever evaluates go."""
+        self.executor.close()
+
+
+def factory(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -> "EvaluatorFactory":
+    """What sets up the evaluators of a run, here or in other processes."""
+    from evomerge.evaluate import EvaluatorFactory
+
+    return EvaluatorFactory(
+        models=run.models,
+        fitness=run.fitness,
+        seed=run.seed,
+        device=run.device,
+        scorer=scorer,
+        reuse=run.executor.reuse,
+        progress=listener.say,
+    )
+
+
+def set_up(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -> Means:
+    """Open the models and start whoever evaluates.
+
+    Raises:
+        SpecError: models, tasks or the cluster cannot be used.
+        RunError: nobody could be started.
+    """
+    made = factory(run, scorer, listener)
+    if isinstance(run.executor, InlineSpec):
+        from evomerge.execute import InlineExecutor
+
+        here = made.build()
+        return Means(InlineExecutor(here), here.live.files, here.table, "inline", here.device, 1, here.notes)
+    from evomerge.execute.ray import RayExecutor
+
+    files = made.open()
+    far = RayExecutor(run.executor, made, files.parents, listener.say)
+    ready = far.pool.ready[0].ready
+    assert ready is not None, "it has been set up"
+    return Means(far, files, far.table, "ray", ready.device, far.pool.wanted, ready.notes)
+
+
+def set_up_again(store: RunStore, run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -> Means:
+    """The means of a run that was opened before, if nothing it depends on has changed.
+
+    `run` is its spec, perhaps with another device or executor.
+
+    Raises:
+        SpecError: models or tasks are not those that it was opened with.
+    """
+    for note in store.notes:
+        listener.say(note)
+    check_scorer(store, scorer)
+    means = set_up(run, scorer, listener)
+    try:
+        for name, parent in store.file.parents.models.items():
+            if means.files.parents.models[name].content() != parent.content():
+                raise SpecError(
+                    f"{store.folder}: {name} at {parent.shown()} has changed since the run was opened; restore it"
+                )
+        if not means.table.same_items(store.table):
+            raise SpecError(
+                f"{store.folder}: the tasks have other items than when the run was opened; restore their data"
+            )
+    except SpecError:
+        means.executor.close()
+        raise
+    return means
+
+
+def check_scorer(store: RunStore, scorer: "ScorerFunction | None") -> None:
+    """See that a run goes on with the scorer that it was opened with.
+
+    Raises:
+        SpecError: it would not.
+    """
+    then, now = (name or "lm-eval tasks" for name in (store.file.scorer, name_of(scorer)))
+    if then != now:
+        raise SpecError(f"{store.folder} was scored by {then}, not by {now}; go on from Python with the same scorer")
+
+
+def name_of(scorer: object) -> str | None:
+    """How a run remembers the scorer that stands in for lm-eval tasks, None if none does."""
+    if scorer is None:
+        return None
+    named = scorer if hasattr(scorer, "__qualname__") else type(scorer)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -1,0 +1,124 @@
+"""The Ray cluster that workers run on, found again when its head was lost."""
+
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from evomerge.errors import SpecError
+
+# What befalls workers stands in the journal, in our words; Ray, which reads this once, would print its own.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+
+import ray
+
+PATIENCE = 5.0
+"""Seconds between two looks at the cluster."""
+KNOCK = 3.0
+"""Seconds after which a head that does not answer counts as away."""
+
+
+class Cluster:
+    """A connection to Ray: to a cluster at an address, or to one of this machine alone that ends with the process.
+
+    Raises:
+        SpecError: there is no cluster at the address.
+    """
+
+    def __init__(self, address: str | None, least_cpus: int, say: Callable[[str], None]) -> None:
+        """`least_cpus` are promised to workers where Ray is started here, whether or not there are as many cores."""
+        if address is not None and "://" in address:
+            raise SpecError(
+                f"executor.address: {address!r} is a Ray client's; give auto or HOST:PORT on a machine of the cluster,"
+                " or hand the search to it: ray job submit"
+            )
+        self._address = address or os.environ.get("RAY_ADDRESS") or None
+        self._least_cpus = least_cpus
+        self._say = say
+        self._mine = not ray.is_initialized()
+        self._looked = 0.0
+        self._connect()
+        self._head: str = ray.get_runtime_context().gcs_address
+
+    def resources(self) -> dict[str, float]:
+        """What all living nodes have, busy or not."""
+        found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return found
+
+    def most_on_a_node(self, need: dict[str, float]) -> int:
+        """How many workers of this need the largest node has room for, at least one."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        return max([1, *(rooms_for(need, resources) for resources in nodes)])
+
+    def is_lost(self) -> bool:
+        """Whether the head is away; asked for no more often than every few seconds."""
+        if time.monotonic() - self._looked < PATIENCE:
+            return False
+        self._looked = time.monotonic()
+        return not _answers(self._head)
+
+    def reconnect(self) -> bool:
+        """Try to find the cluster again; whether it is there. Everything that was on it is lost."""
+        ray.shutdown()
+        if self._address is not None and not _answers(self._head):
+            return False
+        try:
+            self._connect()
+        except SpecError:
+            return False
+        self._head = ray.get_runtime_context().gcs_address
+        return True
+
+    def close(self) -> None:
+        """Let go of it; one that was started here ends."""
+        if self._mine:
+            ray.shutdown()
+
+    def _connect(self) -> None:
+        if ray.is_initialized():
+            return
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        try:
+            if self._address is None:
+                _keep_secret_in_memory()
+                self._say("starting Ray on this machine")
+                ray.init(num_cpus=max(_cores(), self._least_cpus), include_dashboard=False, **quiet)
+            else:
+                self._say(f"connecting to Ray at {self._address}")
+                ray.init(address=self._address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise SpecError(
+                f"executor.address: no Ray cluster could be used at {self._address or 'this machine'} ({reason})"
+            ) from None
+
+
+def rooms_for(need: dict[str, float], resources: dict[str, float]) -> int:
+    """How often a need fits into resources."""
+    return min(int(resources.get(name, 0.0) / amount + 1e-6) for name, amount in need.items() if amount)
+
+
+def _answers(address: str) -> bool:
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK).close()
+    except OSError:
+        return False
+    return True
+
+
+def _keep_secret_in_memory() -> None:
+    """Give a cluster of this process alone a token of its own, which Ray would otherwise write to the home folder."""
+    given = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    if not any(name in os.environ for name in given) and not (Path.home() / ".ray/auth_token").exists():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it, macOS has not.
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,0 +1,227 @@
+"""Evaluation by workers on Ray, which may be killed, hang, come and go."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+import ray
+
+from evomerge.events import Incident, Workers
+from evomerge.execute.ray.cluster import Cluster
+from evomerge.execute.ray.jobs import Jobs, Piece
+from evomerge.execute.ray.messages import packed, unpacked
+from evomerge.execute.ray.pool import Member, Pool
+from evomerge.execute.ray.reasons import NODE_LOST, reason_of, verdict_of
+from evomerge.execute.ray.worker import Factory
+from evomerge.items import ItemTable
+from evomerge.recipe import Parents
+from evomerge.spec import RaySpec
+from evomerge.trial import Evaluation, Failure, Work
+
+TICK = 0.5
+"""Seconds after which deadlines, the cluster and the pool are looked at, if nothing comes back before."""
+REPORT = 10.0
+"""Seconds between two lines in the journal on how the workers stand, if none came or went."""
+SLACK = 10
+"""A work may take so many times as long as the slowest of those before it, for its size."""
+FIRST_DEADLINE = 1800.0
+"""Seconds that a work may take before any has come back."""
+REMEMBERED = 100
+"""Works whose durations are remembered."""
+ALL_ALIKE = 3
+"""Works in a row, more than there are workers, that met what would befall any: the run cannot go on."""
+REMIND = 30.0
+"""Seconds between two remarks that nobody is there to work."""
+
+
+class RayExecutor:
+    """Hands works to whoever is free. With `split` the items of a work go to several workers, if these are too many.
+
+    A work whose worker was lost is done again by another one, until `spec.deaths` were: then its candidate has failed.
+    What a worker says of a candidate is not asked again, unless it is `passing`. A lost cluster is waited for.
+
+    Raises:
+        SpecError: there is no cluster, or the first worker found that models or tasks cannot be used.
+        RunError: no worker could be set up.
+    """
+
+    def __init__(self, spec: RaySpec, factory: Factory, parents: Parents, say: Callable[[str], None]) -> None:
+        self.split = False
+        self._spec = spec
+        self._say = say
+        self._jobs = Jobs(spec.deaths)
+        self._tasks: dict[Member, Piece] = {}
+        self._news: list[Evaluation | Incident | Workers] = []
+        self._rates: deque[float] = deque(maxlen=REMEMBERED)
+        self._reminded = self._reported = time.monotonic()
+        self._ready, self._alike = 0, 0
+        self._is_away = False
+        self._cluster = Cluster(spec.address, (spec.workers or 0) * spec.cpus, say)
+        try:
+            self._pool = Pool(self._cluster, spec, factory, parents)
+            say("setting workers up")
+            while not self._pool.ready:
+                self._look()
+                self._listen(TICK)
+            self.table: ItemTable = self._pool.table()
+        except BaseException:
+            self._cluster.close()
+            raise
+
+    @property
+    def pool(self) -> Pool:
+        """The workers."""
+        return self._pool
+
+    @property
+    def free(self) -> int:
+        """Workers with nothing to do; at least one if there is nothing at all to do, even if it is yet to come."""
+        idle = len(self._pool.idle) - len(self._jobs)
+        return max(idle, 0 if self._is_busy else 1)
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._tasks or len(self._jobs))
+
+    def submit(self, work: Work) -> None:
+        """Hand a work over; a worker gets it at once, unless it may have to be split."""
+        self._jobs.add(work)
+        if not self.split:
+            self._dispatch()
+
+    def wait(self, timeout: float | None) -> list[Evaluation | Incident | Workers]:
+        """Block until something is there, or the time is up; nothing if there is nothing to wait for.
+
+        Raises:
+            SpecError, RunError: the workers met what a person must put right.
+        """
+        ends = None if timeout is None else time.monotonic() + timeout
+        while self._is_busy and not self._news:
+            left = TICK if ends is None else min(TICK, ends - time.monotonic())
+            if left < 0:
+                break
+            self._look()
+            self._dispatch()
+            self._listen(left)
+        self._report()
+        news, self._news = self._news, []
+        return news
+
+    def close(self) -> None:
+        """Let the workers go, whatever they are doing."""
+        if not self._is_away:
+            for member in list(self._pool.members):
+                self._pool.remove(member)
+        self._cluster.close()
+
+    def _look(self) -> None:
+        """See that cluster and workers are there, and that nobody hangs."""
+        if self._is_away or self._cluster.is_lost():
+            self._regain()
+        if self._is_away:
+            return
+        self._pool.keep()
+        now = time.monotonic()
+        for member, piece in list(self._tasks.items()):
+            if now - member.begun > self._deadline(piece.size):
+                self._lost(member, f"it hung: no answer after {now - member.begun:.0f} s", counts=True)
+        if not self._pool.ready and now - self._reminded > REMIND:
+            self._reminded = now
+            self._say(f"no worker is there yet; {self._pool.wanted} are waited for, see: ray status")
+
+    def _deadline(self, size: int) -> float:
+        if not self._rates:
+            return max(FIRST_DEADLINE, self._spec.deadline)
+        return max(self._spec.deadline, SLACK * max(self._rates) * size)
+
+    def _dispatch(self) -> None:
+        """Give those who are free something to do."""
+        idle = [] if self._is_away else self._pool.idle
+        pieces = self._jobs.next(len(idle), self.table, split=self.split)
+        for member, piece in zip(idle, list(pieces), strict=False):
+            self._tasks[member] = piece
+            self._pool.hand(member, packed(piece.work))
+
+    def _listen(self, seconds: float) -> None:
+        """Take in what workers have to say; wait so long for the first to speak."""
+        owing = {member.task: member for member in self._pool.members if member.task is not None}
+        if self._is_away or not owing:
+            time.sleep(seconds)
+            return
+        spoken, _ = ray.wait(list(owing), num_returns=1, timeout=seconds)
+        if spoken:
+            spoken, _ = ray.wait(list(owing), num_returns=len(owing), timeout=0)
+        for reference in spoken:
+            member = owing[reference]
+            if member in self._pool.members:
+                self._take(member)
+
+    def _take(self, member: Member) -> None:
+        """A worker has answered, or is no more."""
+        try:
+            message: bytes = ray.get(member.task)
+            if member.ready is None:
+                self._pool.welcome(member, message)
+                return
+        except Exception as error:  # noqa: BLE001  Whatever a worker raises, or Ray for it, is told of the worker.
+            if member.ready is None:
+                self._news.append(self._pool.missed(member, error))
+            else:
+                self._failed(member, error)
+            return
+        self._answered(member, unpacked(Evaluation, message))
+
+    def _answered(self, member: Member, evaluation: Evaluation) -> None:
+        piece, seconds = self._tasks.pop(member), self._pool.take(member)
+        if isinstance(evaluation.outcome, Failure) and evaluation.outcome.passing:
+            self._again(piece, evaluation.outcome.reason, member.name, counts=True)
+            return
+        self._alike = 0
+        self._rates.append(seconds / max(1, piece.size))
+        whole = self._jobs.answered(piece, evaluation)
+        self._news += [whole] if whole is not None else []
+
+    def _failed(self, member: Member, error: Exception) -> None:
+        """A worker died, or met what is no candidate's doing.
+
+        Raises:
+            SpecError, RunError: all workers do, one after another.
+        """
+        verdict, reason = verdict_of(error), reason_of(error)
+        self._alike += verdict is not None
+        if verdict is not None and self._alike >= ALL_ALIKE + self._pool.wanted:
+            raise verdict
+        self._lost(member, reason, counts=verdict is None and reason != NODE_LOST)
+
+    def _lost(self, member: Member, reason: str, *, counts: bool) -> None:
+        piece = self._tasks.pop(member)
+        self._pool.remove(member)
+        self._again(piece, reason, member.name, counts=counts)
+
+    def _again(self, piece: Piece, reason: str, worker: str, *, counts: bool) -> None:
+        """Have a piece done by another worker, unless too many were lost over it."""
+        ended = self._jobs.lost(piece, reason, worker, counts=counts)
+        work = piece.work.id
+        self._news.append(Incident(at=time.time(), stage="work", what=reason, work=work, worker=worker))
+        self._news += [ended] if ended is not None else []
+
+    def _regain(self) -> None:
+        """Find the cluster again; what was being done on it is done again."""
+        if not self._is_away:
+            self._is_away = True
+            self._say("the cluster is lost; looking for it")
+            self._news.append(Incident(at=time.time(), stage="cluster", what="the cluster was lost"))
+            for member, piece in list(self._tasks.items()):
+                self._jobs.lost(piece, NODE_LOST, member.name, counts=False)
+            self._tasks = {}
+            self._pool.forget()
+        if self._cluster.reconnect():
+            self._is_away = False
+            self._say("the cluster is there again")
+
+    def _report(self) -> None:
+        """Write down how the workers stand, if it has changed or was long ago."""
+        ready, now = len(self._pool.ready), time.monotonic()
+        if ready != self._ready or now - self._reported > REPORT:
+            self._ready, self._reported = ready, now
+            self._news.append(self._pool.standing(len(self._jobs)))

@@ -1,0 +1,28 @@
+"""What goes between driver and workers: JSON, compressed, so that even long answers stay out of the object store."""
+
+import zlib
+from typing import TypeVar
+
+from evomerge.recipe import Parents
+from evomerge.values import Value
+
+AnyValue = TypeVar("AnyValue", bound=Value)
+
+
+class Ready(Value):
+    """A worker that can be given work: how the journal calls it, and what it has."""
+
+    name: str
+    device: str
+    parents: Parents
+    notes: tuple[str, ...] = ()
+
+
+def packed(value: Value) -> bytes:
+    """A value on its way."""
+    return zlib.compress(value.model_dump_json().encode(), 1)
+
+
+def unpacked(kind: type[AnyValue], message: bytes) -> AnyValue:
+    """The value that arrived."""
+    return kind.model_validate_json(zlib.decompress(message))

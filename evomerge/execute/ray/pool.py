@@ -1,0 +1,178 @@
+"""The workers as the driver sees them: set up, lost, replaced, as many as the cluster has room for."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from evomerge.errors import RunError, SpecError
+from evomerge.events import Incident, Workers
+from evomerge.execute.ray.cluster import Cluster, rooms_for
+from evomerge.execute.ray.messages import Ready, unpacked
+from evomerge.execute.ray.reasons import reason_of, verdict_of
+from evomerge.execute.ray.worker import Factory, Worker
+from evomerge.items import ItemTable
+from evomerge.recipe import Parents
+from evomerge.spec import RaySpec
+
+COUNT = 5.0
+"""Seconds between two counts of what the cluster has."""
+PAUSES = (0.0, 1.0, 2.0, 5.0, 15.0, 60.0)
+"""Seconds before a worker is set up anew, after so many that could not be in a row."""
+HOPELESS = 5
+"""Workers in a row that could not be set up, and none was there before: the run cannot begin."""
+DAMAGED = 3
+"""The same for what the user must put right, with no worker left: the run cannot go on."""
+
+
+@dataclass(eq=False)
+class Member:
+    """One worker: being set up until `ready` says what it has, at work while there is a `task`."""
+
+    actor: Any
+    task: Any
+    """The answer it owes: of its setting up, of a work, or none."""
+    ready: Ready | None = None
+    since: float = field(default_factory=time.monotonic)
+    """When it became ready, or was asked for."""
+    begun: float = 0.0
+    """When it began the task."""
+
+    @property
+    def name(self) -> str:
+        """How the journal calls it; nothing before it is ready."""
+        return self.ready.name if self.ready is not None else ""
+
+
+class Pool:
+    """Keeps as many workers as are wanted, and counts what they cost.
+
+    `parents` are the models that every worker must find on its machine.
+    """
+
+    def __init__(self, cluster: Cluster, spec: RaySpec, factory: Factory, parents: Parents) -> None:
+        self._cluster = cluster
+        self._spec = spec
+        self._parents = parents
+        self.members: list[Member] = []
+        self.gpus = self._gpus()
+        self._need = {"CPU": float(spec.cpus), "GPU": self.gpus}
+        self._wanted, self._counted = 0, -COUNT
+        self._factory = factory.beside(cluster.most_on_a_node(self._need), spec.cpus)
+        self._misses, self._next_start, self._any = 0, 0.0, False
+        self._held, self._used = 0.0, 0.0
+
+    @property
+    def ready(self) -> list[Member]:
+        """Those that have been set up."""
+        return [member for member in self.members if member.ready is not None]
+
+    @property
+    def idle(self) -> list[Member]:
+        """Those that could begin a work now."""
+        return [member for member in self.ready if member.task is None]
+
+    def keep(self) -> None:
+        """Have workers set up until there are as many as are wanted."""
+        self._count()
+        now = time.monotonic()
+        while len(self.members) < self._wanted and now >= self._next_start:
+            options = {"num_cpus": self._spec.cpus, "num_gpus": self.gpus, "max_restarts": 0}
+            actor: Any = ray.remote(Worker).options(**options).remote(self._factory)
+            self.members.append(Member(actor, actor.start.remote()))
+            if self._misses:  # One at a time, until one can be set up again.
+                self._next_start = now + PAUSES[min(self._misses, len(PAUSES) - 1)]
+
+    def welcome(self, member: Member, message: bytes) -> None:
+        """Take a worker in that has been set up.
+
+        Raises:
+            SpecError: its machine has other models than the run was opened with.
+        """
+        ready = unpacked(Ready, message)
+        for name, parent in self._parents.models.items():
+            if ready.parents.models[name].content() != parent.content():
+                raise SpecError(f"{name} at {parent.shown()} is another model there than the run was opened with")
+        member.ready, member.task, member.since = ready, None, time.monotonic()
+        self._misses, self._next_start, self._any = 0, 0.0, True
+
+    def missed(self, member: Member, error: Exception) -> Incident:
+        """A worker could not be set up: what is to be written down of it.
+
+        Raises:
+            SpecError, RunError: this is for a person to put right, and there is no worker that could go on.
+        """
+        self.remove(member)
+        self._misses += 1
+        self._next_start = time.monotonic() + PAUSES[min(self._misses, len(PAUSES) - 1)]
+        verdict, reason = verdict_of(error), reason_of(error)
+        if verdict is not None and not self.ready and (self._misses >= DAMAGED or not self._any):
+            raise verdict
+        if self._misses >= HOPELESS and not self._any:
+            raise RunError(f"no worker could be set up: {reason}")
+        return Incident(at=time.time(), stage="start", what=f"a worker could not be set up: {reason}")
+
+    def remove(self, member: Member) -> None:
+        """Let a worker go, whatever it is doing."""
+        self.members.remove(member)
+        if member.ready is not None:
+            self._held += time.monotonic() - member.since
+        if member.begun and member.task is not None and member.ready is not None:
+            self._used += time.monotonic() - member.begun
+        ray.kill(member.actor)
+
+    def forget(self) -> None:
+        """All are gone, with their cluster."""
+        for member in self.ready:
+            self._held += time.monotonic() - member.since
+        self.members, self._counted = [], -COUNT
+
+    def hand(self, member: Member, message: bytes) -> None:
+        """Have a worker begin a work."""
+        member.task, member.begun = member.actor.evaluate.remote(message), time.monotonic()
+
+    def take(self, member: Member) -> float:
+        """A worker is done; how many seconds it took."""
+        seconds = time.monotonic() - member.begun
+        member.task = None
+        self._used += seconds
+        return seconds
+
+    def table(self) -> ItemTable:
+        """The items, as the first worker has them."""
+        message: bytes = ray.get(self.ready[0].actor.table.remote())
+        return unpacked(ItemTable, message)
+
+    @property
+    def wanted(self) -> int:
+        """How many workers there should be, as far as the cluster has room."""
+        self._count()
+        return self._wanted
+
+    def _gpus(self) -> float:
+        if self._spec.gpus is not None:
+            return self._spec.gpus
+        return 1.0 if self._cluster.resources().get("GPU", 0.0) >= 1 else 0.0
+
+    def _count(self) -> None:
+        """Look how many workers the cluster has room for; a number that was asked for stands, and makes it grow."""
+        if time.monotonic() - self._counted < COUNT:
+            return
+        self._counted = time.monotonic()
+        self._wanted = self._spec.workers or rooms_for(self._need, self._cluster.resources())
+
+    def standing(self, queued: int) -> Workers:
+        """How the workers stand."""
+        now, ready = time.monotonic(), self.ready
+        busy = [member for member in ready if member.task is not None]
+        return Workers(
+            at=time.time(),
+            ready=len(ready),
+            starting=len(self.members) - len(ready),
+            busy=len(busy),
+            queued=queued,
+            held=self._held + sum(now - member.since for member in ready),
+            used=self._used + sum(now - member.begun for member in busy),
+            gpus=self.gpus,
+        )
