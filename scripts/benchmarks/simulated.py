@@ -19,7 +19,7 @@ from evomerge.errors import SpecError
 from evomerge.execute import Evaluate, Executor, InlineExecutor
 from evomerge.fitness import EstimatorSpec, Fitness, Objective
 from evomerge.items import ItemTable, Pool, TaskItems
-from evomerge.optimize.build import Build
+from evomerge.optimize.build import Build, block
 from evomerge.recipe import Folder, Parents, Recipe, Slerp
 from evomerge.results import FINALISTS, Results
 from evomerge.schedule import Draws, Policy
@@ -179,7 +179,8 @@ def go_on(
     build = Build(run.optimizer, space.genes, len(run.fitness.objectives), tuple(seeds), run.fitness.scalar, run.seed)
     estimator, appraiser = run.fitness.estimator, session.appraiser
     policy = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)
-    Study(session, Parts(space, build, appraiser, policy, seeds, {}, order)).run()
+    shared = block(run.optimizer, space.genes)
+    Study(session, Parts(space, build, appraiser, policy, seeds, {}, shared, order)).run()
     confirm(session, FINALISTS)
     store.close()
     return Results(store)
