@@ -7,6 +7,7 @@ from evomerge.spec.run import (
     Budget,
     CmaSpec,
     ExecutorSpec,
+    Mode,
     Models,
     Nsga2Spec,
     OptimizerSpec,
@@ -17,7 +18,7 @@ from evomerge.spec.run import (
 from evomerge.spec.stages import StagedSpec, StageSpec
 
 __all__ = [
-    "SPEC", "STAGES", "YAML", "AnySpec", "Budget", "CmaSpec", "ExecutorSpec", "Models", "Nsga2Spec",
+    "SPEC", "STAGES", "YAML", "AnySpec", "Budget", "CmaSpec", "ExecutorSpec", "Mode", "Models", "Nsga2Spec",
     "OptimizerSpec", "RandomSpec", "RunSpec", "StageSpec", "StagedSpec", "TpeSpec", "anchored", "anchored_recipe",
     "is_run", "load_fitness", "load_run", "load_spec", "parent_source", "parse", "read_yaml", "split_pick",
 ]  # fmt: skip
