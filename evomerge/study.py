@@ -144,8 +144,7 @@ class Study:
 
     def _ask_outside(self, names: Collection[str]) -> None:
         """Have fixed recipes that the space does not hold scored beside the search."""
-        known = {asked.name for asked in self.session.state.candidates.values()}
-        wanted = [name for name in names if name in self.parts.outside and name not in known]
+        wanted = [name for name in names if name in self.parts.outside and name not in self.session.state.names]
         for name in wanted:
             draw = self._draw_for("baseline", name)
             if self.session.affordable(self._cost(draw)) >= 1:
@@ -230,7 +229,7 @@ class Study:
     def _parents_to_ask(self) -> bool:
         """Whether the optimiser has not yet asked for all parents that are in the space."""
         inside = {genome for genome, name in self.parts.seeds.items() if name in self._parents()}
-        return bool(inside - {asked.genome for asked in self.session.state.candidates.values()})
+        return bool(inside - self.session.state.genomes)
 
     def _cost(self, draw: Draw) -> int:
         """How many items a draw has."""
@@ -238,8 +237,7 @@ class Study:
 
     def _unused(self, name: str | None) -> str | None:
         """A fixed recipe's name, unless the confirmation of a smaller budget has used it."""
-        used = name is not None and any(asked.name == name for asked in self.session.state.candidates.values())
-        return None if used else name
+        return None if name in self.session.state.names else name
 
     def _collect(self) -> None:
         self.session.collect()
