@@ -46,7 +46,9 @@ class Seeded:
     ) -> None:
         self._design = design
         self._queue = list(dict.fromkeys(design.seeds))
-        self._around = design.around
+        self._seeds = set(self._queue)
+        self._around = 0  # Points around the best seeds that are still to be asked.
+        self._near: Neighbours | None = None
         self._rank = rank
         self._make = make
         self._asked = 0
@@ -59,7 +61,8 @@ class Seeded:
         """All that is in flight, while the design lasts; None for steady state."""
         if self._design.steady:
             return None
-        return self._inner.generation if self._inner is not None else len(self._queue) + len(self._waiting)
+        left = len(self._queue) + self._around + len(self._waiting)
+        return self._inner.generation if self._inner is not None else left
 
     def ask(self, count: int) -> list[Genome]:
         """The design first."""
@@ -88,7 +91,8 @@ class Seeded:
         if self._inner is not None:
             # Whatever of the design is still in flight comes back to the optimiser as if it had been asked by it.
             return self._unasked(self._inner, count) if self._waiting else self._inner.ask(count)
-        asked, self._queue = self._queue[:count], self._queue[count:]
+        asked = self._queue[:count] or self._neighbours(min(count, self._around))
+        self._queue = self._queue[count:]
         self._waiting += asked
         self._asked += len(asked)
         if asked:  # Now, and not when more is wanted: what is asked follows from what was asked and told alone.
@@ -105,21 +109,29 @@ class Seeded:
     def _go_on(self) -> None:
         """The next part of the design, or the optimiser, if enough is known for it."""
         enough = 2 * len(self._waiting) <= self._asked if self._design.steady else not self._waiting
-        if self._queue or not enough:
+        if self._queue or self._around or not enough:
             return
         self._told = latest(self._told)
         ranked = self._rank(self._told)
         if not ranked and self._waiting:
             return  # Everything has failed so far, and something may not have.
-        if self._around and ranked:
-            self._queue, self._around = self._neighbours(ranked, self._around), 0
+        if self._near is None and self._design.around and ranked:
+            known = [*self._waiting, *(o.genome for o in self._told if o.genome is not None)]
+            self._near = Neighbours(self._design.genes, np.random.default_rng((self._design.seed, 1)), known)
+            self._around = self._design.around
         else:
             self._inner = self._make(self._told)
 
-    def _neighbours(self, ranked: Sequence[Observation], count: int) -> list[Genome]:
-        """Points around the best seeds, in turn."""
-        centres = [o.genome for o in ranked[:CENTRES] if o.genome is not None]
-        rng = np.random.default_rng((self._design.seed, 1))
-        known = [*self._waiting, *(o.genome for o in self._told if o.genome is not None)]
-        near = Neighbours(self._design.genes, rng, known)
-        return [near.next_to(centres[index % len(centres)]) for index in range(count)]
+    def _neighbours(self, count: int) -> list[Genome]:
+        """Points around the best seeds that are known by now, and around others in flight where these are few, in turn.
+
+        Left out for having failed or for being late, the even merge, say, would be missed in the middle of the design.
+        """
+        if self._near is None or not count:
+            return []
+        seeds = self._rank([o for o in latest(self._told) if o.genome in self._seeds])
+        awaited = [genome for genome in self._waiting if genome in self._seeds]
+        centres = [*(o.genome for o in seeds if o.genome is not None), *awaited][:CENTRES]
+        first = self._design.around - self._around
+        self._around -= count
+        return [self._near.next_to(centres[index % len(centres)]) for index in range(first, first + count)]
