@@ -99,9 +99,7 @@ class Build:
             population=first_population(spec, len(self.genes)),
             together=not _steady(spec),
         )
-        cma = SteadyCma(self.genes, restarts) if _steady(spec) else Cma(self.genes, restarts)
-        cma.tell(told)
-        return cma
+        return (SteadyCma if _steady(spec) else Cma)(self.genes, restarts, told)
 
 
 def resolve(spec: OptimizerSpec | None, genes: Sequence[Gene], objectives: int, workers: int = 1) -> OptimizerSpec:

@@ -21,9 +21,10 @@ class Cma:
     """One generation at a time; the same fitness for everybody never stops it.
 
     Where all genes are discrete a point comes up again and again; what is known of it is then told without asking.
+    `given` are results that the start was chosen from.
     """
 
-    def __init__(self, genes: Sequence[Gene], restarts: Restarts) -> None:
+    def __init__(self, genes: Sequence[Gene], restarts: Restarts, given: Sequence[Observation]) -> None:
         self._genes = genes
         self._countable = all(gene.discrete for gene in genes)
         self._restarts = restarts
@@ -31,6 +32,7 @@ class Cma:
         self._waiting: dict[Genome, list[Floats]] = {}
         self._told: list[tuple[Floats, Observation]] = []
         self._queue: dict[Genome, list[Floats]] = {}
+        self.tell(given)
 
     @property
     def generation(self) -> int:
@@ -91,24 +93,31 @@ class SteadyCma:
     """One result at a time: always another point, from the distribution as it is now.
 
     It moves with every population of results, in the order they come, whichever distribution their points were drawn
-    from: with fewer in flight than half a population that costs nothing. Only where the search began anew in between
-    do results move nothing, and count for the elite alone. Known points of discrete genes are as in `Cma`.
+    from: with no more in flight than half a population that costs little. Only where the search began anew in between
+    do results move nothing, and count for the elite alone. Known points of discrete genes are as in `Cma`. `given` are
+    results that the start was chosen from; better ones of points never asked for that come before the first move
+    correct it.
     """
 
     generation = None
 
-    def __init__(self, genes: Sequence[Gene], restarts: Restarts) -> None:
+    def __init__(self, genes: Sequence[Gene], restarts: Restarts, given: Sequence[Observation]) -> None:
         self._genes = genes
         self._countable = all(gene.discrete for gene in genes)
         self._restarts = restarts
         self._known: dict[Genome, Observation] = {}
         self._waiting: dict[Genome, list[tuple[int, Floats]]] = {}  # Points, and which restart they come from.
         self._told: list[tuple[Floats, Observation]] = []
+        self._asked: set[Genome] = set()
         self._elsewhere = 0
+        self.tell(given)
+        restarts.begin_with(given)
 
     def ask(self, count: int) -> list[Genome]:
         """As many points as are asked for."""
-        return [self._drawn() for _ in range(count)]
+        asked = [self._drawn() for _ in range(count)]
+        self._asked.update(asked)
+        return asked
 
     def tell(self, observations: Sequence[Observation]) -> None:
         """Results; the distribution moves whenever a population of them is there."""
@@ -118,6 +127,8 @@ class SteadyCma:
             genome = snapped(self._genes, genome_of(observation))
             if self._countable:
                 self._known[genome] = observation
+            if genome not in self._asked:
+                self._restarts.reconsider(observation)
             for begun, point in self._waiting.pop(genome, []):
                 if begun == self._restarts.count:
                     self._take(point, observation)
