@@ -46,9 +46,9 @@ class Seeded:
     ) -> None:
         self._design = design
         self._queue = list(dict.fromkeys(design.seeds))
-        self._seeds = set(self._queue)
         self._around = 0  # Points around the best seeds that are still to be asked.
         self._near: Neighbours | None = None
+        self._drawn: set[Genome] = set()
         self._rank = rank
         self._make = make
         self._asked = 0
@@ -123,15 +123,17 @@ class Seeded:
             self._inner = self._make(self._told)
 
     def _neighbours(self, count: int) -> list[Genome]:
-        """Points around the best seeds that are known by now, and around others in flight where these are few, in turn.
+        """Points around the best seeds that are known by now, in turn, and where these are few around others in flight.
 
-        Left out for having failed or for being late, the even merge, say, would be missed in the middle of the design.
+        Parents are known first; without those in flight the even merge would be missed.
         """
         if self._near is None or not count:
             return []
-        seeds = self._rank([o for o in latest(self._told) if o.genome in self._seeds])
-        awaited = [genome for genome in self._waiting if genome in self._seeds]
-        centres = [*(o.genome for o in seeds if o.genome is not None), *awaited][:CENTRES]
+        known = self._rank([o for o in latest(self._told) if o.genome not in self._drawn])
+        awaited = [genome for genome in self._waiting if genome not in self._drawn]
+        centres = [*(o.genome for o in known if o.genome is not None), *awaited][:CENTRES] or self._design.seeds
         first = self._design.around - self._around
         self._around -= count
-        return [self._near.next_to(centres[index % len(centres)]) for index in range(first, first + count)]
+        found = [self._near.next_to(centres[index % len(centres)]) for index in range(first, first + count)]
+        self._drawn.update(found)
+        return found

@@ -44,7 +44,7 @@ NOISE = 0.01
 """Standard deviation of what a model gets on average, from what it is worth."""
 GOOD = 0.003
 """A loss that is good enough for one objective; the even merge, where searches begin, has about .03."""
-SHARE = 0.7
+SHARE = 0.5
 """Of the hypervolume that there is for two, how much is good enough."""
 ITEMS = 16
 EVERYTHING = EstimatorSpec(kind="mean", items="all")
