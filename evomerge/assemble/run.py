@@ -194,8 +194,7 @@ def with_defaults(run: RunSpec, parents: Parents, workers: int = 1) -> RunSpec:
     genes = bind(run.space, parents).genes
     if not genes:
         raise SpecError("space: nothing is searched, every number is fixed; give weight or density a range")
-    resolved = resolve(run.optimizer, genes, len(run.fitness.objectives), workers)
-    return run.model_copy(update={"optimizer": resolved})
+    return run.model_copy(update={"optimizer": resolve(run.optimizer, genes, len(run.fitness.objectives), workers)})
 
 
 def versions() -> dict[str, str]:

@@ -44,8 +44,6 @@ NOISE = 0.01
 """Standard deviation of what a model gets on average, from what it is worth."""
 GOOD = 0.003
 """A loss that is good enough for one objective; the even merge, where searches begin, has about .03."""
-SHARE = 0.5
-"""Of the hypervolume that there is for two, how much is good enough."""
 ITEMS = 16
 EVERYTHING = EstimatorSpec(kind="mean", items="all")
 
@@ -82,18 +80,18 @@ def make_bowls(kind: Kind, seed: int) -> dict[str, Bowl]:
     return {f"task {place}": Bowl(tuple(map(float, goal))) for place, goal in enumerate(goals)}
 
 
-def first_good(bowls: Sequence[Bowl], genomes: Sequence[Genome]) -> int | None:
+def first_good(bowls: Sequence[Bowl], genomes: Sequence[Genome], share: float) -> int | None:
     """How many of the genomes, in order, it takes to be good enough; None if all of them are not."""
     if len(bowls) == 1:
         good = (place for place, genome in enumerate(genomes, start=1) if bowls[0].loss(genome) <= GOOD)
         return next(good, None)
     one, other = (np.asarray(bowl.goal) for bowl in bowls)
-    between = [[-bowl.loss(one + share * (other - one)) for bowl in bowls] for share in np.linspace(0, 1, 200)]
+    between = [[-bowl.loss(one + step * (other - one)) for bowl in bowls] for step in np.linspace(0, 1, 200)]
     worst = np.min(between, axis=0)
     most = hypervolume(between, worst)
     points = [[-bowl.loss(genome) for bowl in bowls] for genome in genomes]
     count = bisect.bisect_left(
-        range(1, len(points) + 1), SHARE, key=lambda count: hypervolume(points[:count], worst) / most
+        range(1, len(points) + 1), share, key=lambda count: hypervolume(points[:count], worst) / most
     )
     return count + 1 if count < len(points) else None
 
@@ -144,14 +142,18 @@ class ClockExecutor:
 
 @dataclass(frozen=True)
 class Pool:
-    """So many workers, and a search that is large enough for them."""
+    """So many workers, and a search that is large enough for them.
+
+    `share` is how much of the hypervolume that there is for two objectives is good enough.
+    """
 
     workers: int
     population: int
     evaluations: int
+    share: float = 0.5
 
 
-POOLS = (Pool(8, 16, 600), Pool(64, 128, 3000))
+POOLS = (Pool(8, 16, 600), Pool(64, 128, 3000, share=0.7))
 
 
 @dataclass(frozen=True)
@@ -181,18 +183,18 @@ def course(kind: Kind, mode: Mode, pool: Pool, seed: int) -> Course:
     plan = Plan(EVERYTHING, Budget(evaluations=pool.evaluations), seed, optimizer)
     with tempfile.TemporaryDirectory() as temporary:
         found = go_on(bowls, begin(bowls, plan, Path(temporary) / "run"), executor)
-    return _summed_up(found, executors[0].spans, list(bowls.values()), pool.workers)
+    return _summed_up(found, executors[0].spans, list(bowls.values()), pool)
 
 
-def _summed_up(found: Results, spans: Sequence[Span], bowls: Sequence[Bowl], workers: int) -> Course:
+def _summed_up(found: Results, spans: Sequence[Span], bowls: Sequence[Bowl], pool: Pool) -> Course:
     asked = found.state.candidates
     searched = [span for span in spans if asked[span.work.number].origin in ("prior", "search")]
     searched = sorted((s for s in searched if s.work.draw.pool == "search"), key=lambda span: span.end)
     first, last = searched[0].end, searched[-1].end
-    good = first_good(bowls, [asked[span.work.number].genome or () for span in searched])
+    good = first_good(bowls, [asked[span.work.number].genome or () for span in searched], pool.share)
     return Course(
-        busy=_busy(spans, first, last, workers),
-        supplied=_busy(spans, first, max(span.start for span in searched), workers),
+        busy=_busy(spans, first, last, pool.workers),
+        supplied=_busy(spans, first, max(span.start for span in searched), pool.workers),
         evaluations=math.inf if good is None else good,
         time=math.inf if good is None else searched[good - 1].end,
     )
