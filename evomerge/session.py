@@ -103,8 +103,7 @@ class Session:
         """Evaluations that so many seconds pay for, at the mean price so far."""
         if seconds <= 0:
             return 0
-        prices = [e.seconds.merge + e.seconds.score for e in self.state.finished()]
-        price = sum(prices) / len(prices) if prices else 0.0
+        price = self.state.price()
         return int(seconds / price) if price > 0 else 1
 
     def propose(self, candidate: Candidate) -> None:

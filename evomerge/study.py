@@ -17,8 +17,6 @@ from evomerge.values import Genome
 SAME = 1e-6
 """Largest difference between a gene asked then and now that passes for rounding."""
 WHOLE = Draw(pool="search")
-BLOCK = 8
-"""Candidates that share their items where the optimiser knows no generations."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,8 @@ class Parts:
 
     `optimizer` makes one, from observations to start from (none: from the prior design). `seeds` are the
     genomes of that design with the names of the fixed recipes they are; `outside` are fixed recipes that the
-    space does not hold. With `order` a generation is proposed as a whole, and scored in this order of its recipes.
+    space does not hold. `block` candidates share their items where the optimiser knows no generations. With `order` a
+    generation is proposed as a whole, and scored in this order of its recipes.
     """
 
     space: SearchSpace
@@ -36,6 +35,7 @@ class Parts:
     schedule: Schedule
     seeds: Mapping[Genome, str | None]
     outside: Mapping[str, Recipe]
+    block: int
     order: Callable[[Recipe], tuple[str, ...]] | None = None
 
 
@@ -125,7 +125,7 @@ class Study:
         """The draw of the next new candidate: another one as soon as anybody on the last one was told of."""
         state = self.session.state
         steady = self._optimizer.generation is None
-        full = len(state.on_draw) >= BLOCK if steady else bool(state.on_draw & state.told_numbers)
+        full = len(state.on_draw) >= self.parts.block if steady else bool(state.on_draw & state.told_numbers)
         return max(0, state.draw + full)
 
     def _recipe(self, number: int) -> Recipe:
@@ -144,8 +144,7 @@ class Study:
 
     def _ask_outside(self, names: Collection[str]) -> None:
         """Have fixed recipes that the space does not hold scored beside the search."""
-        known = {asked.name for asked in self.session.state.candidates.values()}
-        wanted = [name for name in names if name in self.parts.outside and name not in known]
+        wanted = [name for name in names if name in self.parts.outside and name not in self.session.state.names]
         for name in wanted:
             draw = self._draw_for("baseline", name)
             if self.session.affordable(self._cost(draw)) >= 1:
@@ -230,7 +229,7 @@ class Study:
     def _parents_to_ask(self) -> bool:
         """Whether the optimiser has not yet asked for all parents that are in the space."""
         inside = {genome for genome, name in self.parts.seeds.items() if name in self._parents()}
-        return bool(inside - {asked.genome for asked in self.session.state.candidates.values()})
+        return bool(inside - self.session.state.genomes)
 
     def _cost(self, draw: Draw) -> int:
         """How many items a draw has."""
@@ -238,8 +237,7 @@ class Study:
 
     def _unused(self, name: str | None) -> str | None:
         """A fixed recipe's name, unless the confirmation of a smaller budget has used it."""
-        used = name is not None and any(asked.name == name for asked in self.session.state.candidates.values())
-        return None if used else name
+        return None if name in self.session.state.names else name
 
     def _collect(self) -> None:
         self.session.collect()
@@ -250,11 +248,12 @@ class Study:
     def _go_on(self) -> bool:
         """More items for those who earned them; if nobody did, the optimiser is told. Whether there was anything."""
         busy = {work.number for work in self.session.state.open_works()}
-        ready = sorted(self.session.state.pending - busy)
-        free = self.session.room
+        ready, free = sorted(self.session.state.pending - busy), self.session.room
         if not ready or not free or self.session.stopping:
             return False
-        wanted = self.parts.schedule.more(ready, max(0, self.session.state.draw))
+        draw = self.session.state.draw
+        # Before the first draw only parents have been scored, and it may not be made until all of them have.
+        wanted = self.parts.schedule.more(ready, draw) if draw >= 0 else ()
         if self.parts.order is not None:
             wanted = sorted(wanted, key=lambda more: self._order(more.number))
         # Either more work, as much as there are workers for, or news: wherever a process is killed, the next one finds

@@ -27,7 +27,7 @@ from evomerge.errors import EvomergeError, Interrupted, RunError, SpecError
 from evomerge.estimate.calibration import read_calibration
 from evomerge.events import Closed, Extended, Opened
 from evomerge.items import ItemTable
-from evomerge.optimize.build import Build, resolve
+from evomerge.optimize.build import Build, block, resolve
 from evomerge.recipe import Parents
 from evomerge.results import FINALISTS, Results
 from evomerge.schedule import Draws, Policy, hop_order
@@ -164,11 +164,11 @@ def check_calibration(run: RunSpec, table: ItemTable) -> None:
 
 
 def with_defaults(run: RunSpec, parents: Parents, workers: int = 1) -> RunSpec:
-    """The run with its optimiser written out, as suits so many workers."""
+    """The run with its optimiser written out, as it suits so many workers."""
     genes = bind(run.space, parents).genes
     if not genes:
         raise SpecError("space: nothing is searched, every number is fixed; give weight or density a range")
-    return run.model_copy(update={"optimizer": resolve(run.optimizer, genes, len(run.fitness.objectives))})
+    return run.model_copy(update={"optimizer": resolve(run.optimizer, genes, len(run.fitness.objectives), workers)})
 
 
 def versions() -> dict[str, str]:
@@ -208,7 +208,8 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
     schedule = Policy(appraiser, draws, estimator, run.fitness.scalar)
     # Where all genes are real numbers all layers change, and nothing is shared that an order could bring together.
     order = hop_order if any(gene.discrete for gene in space.genes) else None
-    study = Study(session, Parts(space, build, appraiser, schedule, start.seeds, start.outside, order))
+    shared = block(run.optimizer, space.genes)
+    study = Study(session, Parts(space, build, appraiser, schedule, start.seeds, start.outside, shared, order))
     for note in study.notes:
         listener.say(note)
     return study

@@ -19,6 +19,8 @@ MOSTLY_REAL = 4
 """One discrete gene among so many is not too many for CMA-ES."""
 FEWEST_AROUND = 4
 """Points drawn around the best seeds, at least; more if the first population is larger than the design."""
+BLOCK = 8
+"""Candidates that share their items where the optimiser has no population either."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Build:
 
     def _seeded(self, known: Sequence[Observation]) -> Seeded:
         around = max(FEWEST_AROUND, first_population(self.spec, len(self.genes)) - len(self.seeds))
-        design = Design(self.genes, self.seeds, around, self.seed)
+        design = Design(self.genes, self.seeds, around, self.seed, _steady(self.spec))
         return Seeded(design, rank=self._rank, make=self._core, known=known)
 
     def _rank(self, observations: Sequence[Observation]) -> list[Observation]:
@@ -65,7 +67,14 @@ class Build:
             case Nsga2Spec():
                 from evomerge.optimize.nsga2 import Nsga2
 
-                return Nsga2(self.genes, self.objectives, seed=self.seed, population=self.spec.population, initial=told)
+                return Nsga2(
+                    self.genes,
+                    self.objectives,
+                    seed=self.seed,
+                    population=self.spec.population,
+                    steady=_steady(self.spec),
+                    initial=told,
+                )
             case TpeSpec():
                 from evomerge.optimize.tpe import Tpe
 
@@ -78,29 +87,41 @@ class Build:
                 return sobol
 
     def _cma(self, spec: CmaSpec, told: Sequence[Observation]) -> Optimizer:
-        from evomerge.optimize.cma import Cma
+        from evomerge.optimize.cma import Cma, SteadyCma
+        from evomerge.optimize.restarts import Restarts
 
         best = self._rank(told)[:1]
-        cma = Cma(
+        restarts = Restarts(
             self.genes,
             seed=self.seed,
             start=best[0].genome if best else None,
             sigma=spec.sigma or (SIGMA_FROM_SEEDS if best else SIGMA_FROM_NOTHING),
             population=first_population(spec, len(self.genes)),
+            together=not _steady(spec),
         )
-        cma.tell(told)
-        return cma
+        return (SteadyCma if _steady(spec) else Cma)(self.genes, restarts, told)
 
 
-def resolve(spec: OptimizerSpec | None, genes: Sequence[Gene], objectives: int) -> OptimizerSpec:
-    """The spec with its defaults written out: CMA-ES for one objective and mostly real genes, otherwise NSGA-II."""
+def resolve(spec: OptimizerSpec | None, genes: Sequence[Gene], objectives: int, workers: int = 1) -> OptimizerSpec:
+    """The spec with its defaults written out: CMA-ES for one objective and mostly real genes, otherwise NSGA-II.
+
+    With several `workers` results are told one by one, unless that would leave fewer than two for each of them in a
+    population: points would then be drawn in the light of too little.
+    """
     if spec is None:
         discrete = sum(gene.discrete for gene in genes)
         # Among dozens of binary genes CMA-ES loses its way: 60 of them took it half as long again, if it got there.
         spec = CmaSpec() if objectives == 1 and MOSTLY_REAL * discrete <= len(genes) else Nsga2Spec()
-    if isinstance(spec, CmaSpec) and spec.population is None:
-        return spec.model_copy(update={"population": first_population(spec, len(genes))})
-    return spec
+    if not isinstance(spec, CmaSpec | Nsga2Spec):
+        return spec
+    population = first_population(spec, len(genes))
+    suited = "steady" if 1 < workers <= population / 2 else "generation"
+    return spec.model_copy(update={"population": population, "mode": spec.mode or suited})
+
+
+def block(spec: OptimizerSpec, genes: Sequence[Gene]) -> int:
+    """Candidates that share a draw of items where the optimiser knows no generations: as many as one would have."""
+    return first_population(spec, len(genes)) if _steady(spec) else BLOCK
 
 
 def first_population(spec: OptimizerSpec, dimension: int) -> int:
@@ -112,3 +133,8 @@ def first_population(spec: OptimizerSpec, dimension: int) -> int:
             return spec.population
         case _:
             return 10
+
+
+def _steady(spec: OptimizerSpec) -> bool:
+    """Whether results are told one by one by choice; runs that do not say know generations."""
+    return isinstance(spec, CmaSpec | Nsga2Spec) and spec.mode == "steady"

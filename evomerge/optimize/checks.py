@@ -1,5 +1,6 @@
 """What every optimiser holds its caller to, and what it keeps of the told points."""
 
+import heapq
 import math
 from collections.abc import Sequence
 
@@ -77,4 +78,4 @@ class Elite:
         return [middle(self._genes, [genome for _, genome in best])] if best else []
 
     def _best(self) -> list[tuple[float, Genome]]:
-        return sorted(self._known.values(), key=lambda entry: -entry[0])[:TOP]
+        return heapq.nsmallest(TOP, self._known.values(), key=lambda entry: -entry[0])

@@ -1,24 +1,16 @@
-"""CMA-ES for one objective (Hansen 2016), restarted when it has converged."""
+"""CMA-ES for one objective (Hansen 2016), a generation at a time or one result at a time."""
 
-import math
 from collections.abc import Sequence
 
-import numpy as np
-
-from evomerge.optimize.checks import FAILED, Elite, checked, genome_of, losses_of
+from evomerge.optimize.checks import checked, genome_of
 from evomerge.optimize.coordinates import Floats
-from evomerge.optimize.distribution import Distribution
 from evomerge.optimize.kinds import snapped
 from evomerge.optimize.neighbours import Neighbours
+from evomerge.optimize.restarts import Restarts
 from evomerge.space import Gene
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
-CONVERGED = 0.01
-"""Largest standard deviation, in the unit cube, below which a distribution has no more to find."""
-PATIENCE = 10
-"""Generations without a better top eight after which the search starts anew from there."""
-RESTART_SIGMA = 0.2
 IDLE = 20
 """Generations in a row of known points alone, after which new points are looked for near the best."""
 ELSEWHERE = 4
@@ -28,36 +20,24 @@ ELSEWHERE = 4
 class Cma:
     """One generation at a time; the same fitness for everybody never stops it.
 
-    `start` and `sigma` are in the unit cube. A restart doubles the population and begins at the middle of the top 8.
     Where all genes are discrete a point comes up again and again; what is known of it is then told without asking.
+    `given` are results that the start was chosen from.
     """
 
-    def __init__(
-        self,
-        genes: Sequence[Gene],
-        *,
-        seed: int,
-        start: Genome | None = None,
-        sigma: float = 0.3,
-        population: int,
-    ) -> None:
+    def __init__(self, genes: Sequence[Gene], restarts: Restarts, given: Sequence[Observation]) -> None:
         self._genes = genes
         self._countable = all(gene.discrete for gene in genes)
-        self._seed = seed
-        self._restarts = 0
-        self._population = population
-        self._elite = Elite(genes)
+        self._restarts = restarts
         self._known: dict[Genome, Observation] = {}
         self._waiting: dict[Genome, list[Floats]] = {}
         self._told: list[tuple[Floats, Observation]] = []
         self._queue: dict[Genome, list[Floats]] = {}
-        self._peak, self._stale = -math.inf, 0
-        self._begin(start, sigma)
+        self.tell(given)
 
     @property
     def generation(self) -> int:
         """The population."""
-        return self._population
+        return self._restarts.population
 
     def ask(self, count: int) -> list[Genome]:
         """The rest of this generation, none while its results are awaited."""
@@ -70,7 +50,7 @@ class Cma:
     def tell(self, observations: Sequence[Observation]) -> None:
         """Results; the distribution moves when the generation is complete."""
         ordered = checked(observations, len(self._genes), 1)
-        self._elite.add(ordered)
+        self._restarts.elite.add(ordered)
         for observation in ordered:
             genome = snapped(self._genes, genome_of(observation))
             self._told += [(point, observation) for point in self._waiting.pop(genome, [])]
@@ -81,51 +61,104 @@ class Cma:
 
     def recommend(self) -> list[Genome]:
         """The distribution's centre, and the middle of the top 8."""
-        return [self._distribution.centre, *self._elite.middle()]
-
-    def _begin(self, start: Genome | None, sigma: float) -> None:
-        rng = np.random.default_rng((self._seed, self._restarts))
-        self._distribution = Distribution(self._genes, rng, population=self._population, start=start, sigma=sigma)
+        return self._restarts.recommend()
 
     def _draw(self) -> None:
         """The next generation that is not known from end to end; where none comes, points near the best."""
         for _ in range(IDLE):
-            self._sort(self._distribution.draw())
+            self._sort(self._restarts.distribution.draw())
             if self._queue:
                 return
             self._update()
-        rng = np.random.default_rng((self._seed, self._restarts, len(self._known)))
-        near = Neighbours(self._genes, rng, self._known)
-        centre = (self._elite.middle() or [self._distribution.centre])[0]
+        near = Neighbours(self._genes, self._restarts.rng(len(self._known)), self._known)
+        centre = (self._restarts.elite.middle() or [self._restarts.distribution.centre])[0]
         # These move no distribution; what is good among them is where the next one starts.
         self._queue = {near.next_to(centre): [] for _ in range(ELSEWHERE)}
 
     def _sort(self, points: Sequence[Floats]) -> None:
         """Points to ask for, each genome once, and points of known results."""
         for point in points:
-            genome = self._distribution.genome(point)
+            genome = self._restarts.distribution.genome(point)
             if genome in self._known:
                 self._told.append((point, self._known[genome]))
             else:
                 self._queue.setdefault(genome, []).append(point)
 
     def _update(self) -> None:
-        told, self._told = sorted(self._told, key=lambda pair: pair[1].number or 0), []
-        losses = [losses_of(observation, 1)[0] for _, observation in told]
-        if min(losses) == FAILED:
-            return  # Nothing was learnt; the next generation comes from the same distribution.
-        self._distribution.move([point for point, _ in told], losses)
-        self._restart_if_stale()
+        told, self._told = self._told, []
+        self._restarts.move(told, len(self._known))
 
-    def _restart_if_stale(self) -> None:
-        top = self._elite.mean_utility()
-        self._stale = 0 if top > self._peak else self._stale + 1
-        self._peak = max(self._peak, top)
-        if self._stale < PATIENCE and self._distribution.spread >= CONVERGED:
+
+class SteadyCma:
+    """One result at a time: always another point, from the distribution as it is now.
+
+    It moves with every population of results, in the order they come, whichever distribution their points were drawn
+    from: with no more in flight than half a population that costs little. Only where the search began anew in between
+    do results move nothing, and count for the elite alone. Known points of discrete genes are as in `Cma`. `given` are
+    results that the start was chosen from; better ones of points never asked for that come before the first move
+    correct it.
+    """
+
+    generation = None
+
+    def __init__(self, genes: Sequence[Gene], restarts: Restarts, given: Sequence[Observation]) -> None:
+        self._genes = genes
+        self._countable = all(gene.discrete for gene in genes)
+        self._restarts = restarts
+        self._known: dict[Genome, Observation] = {}
+        self._waiting: dict[Genome, list[tuple[int, Floats]]] = {}  # Points, and which restart they come from.
+        self._told: list[tuple[Floats, Observation]] = []
+        self._asked: set[Genome] = set()
+        self._elsewhere = 0
+        self.tell(given)
+        restarts.begin_with(given)
+
+    def ask(self, count: int) -> list[Genome]:
+        """As many points as are asked for."""
+        asked = [self._drawn() for _ in range(count)]
+        self._asked.update(asked)
+        return asked
+
+    def tell(self, observations: Sequence[Observation]) -> None:
+        """Results; the distribution moves whenever a population of them is there."""
+        ordered = checked(observations, len(self._genes), 1)
+        self._restarts.elite.add(ordered)
+        for observation in ordered:
+            genome = snapped(self._genes, genome_of(observation))
+            if self._countable:
+                self._known[genome] = observation
+            if genome not in self._asked:
+                self._restarts.reconsider(observation)
+            for begun, point in self._waiting.pop(genome, []):
+                if begun == self._restarts.count:
+                    self._take(point, observation)
+
+    def recommend(self) -> list[Genome]:
+        """The distribution's centre, and the middle of the top 8."""
+        return self._restarts.recommend()
+
+    def _drawn(self) -> Genome:
+        """The next point that nobody knows or awaits; where none comes, one near the best."""
+        for _ in range(IDLE * self._restarts.population):
+            point = self._restarts.distribution.draw(1)[0]
+            genome = self._restarts.distribution.genome(point)
+            if genome in self._known:
+                self._take(point, self._known[genome])
+                continue
+            awaited = genome in self._waiting
+            self._waiting.setdefault(genome, []).append((self._restarts.count, point))
+            if not awaited:
+                return genome
+        self._elsewhere += 1
+        near = Neighbours(self._genes, self._restarts.rng(self._elsewhere), {*self._known, *self._waiting})
+        found = near.next_to((self._restarts.elite.middle() or [self._restarts.distribution.centre])[0])
+        self._waiting.setdefault(found, [])  # It moves no distribution.
+        return found
+
+    def _take(self, point: Floats, observation: Observation) -> None:
+        """One more result; the distribution moves if it makes a population."""
+        self._told.append((point, observation))
+        if len(self._told) < self._restarts.population:
             return
-        self._restarts += 1
-        self._stale = 0
-        # A generation of known points costs nothing, so that nothing else would keep it from growing for ever.
-        if not self._known or self._population < len(self._known):
-            self._population *= 2
-        self._begin(self._elite.middle()[0], RESTART_SIGMA)
+        told, self._told = self._told, []
+        self._restarts.move(told, len(self._known))

@@ -16,10 +16,10 @@ DIAGONAL_FROM = 200
 
 
 class Distribution:
-    """Drawn from and moved a generation at a time. Discrete genes are kept apart by a margin.
+    """Drawn from in any number, moved a population at a time. Discrete genes are kept apart by a margin.
 
     `start` is the mean, None for the middle of the unit cube; `sigma` the standard deviation, `population` how many
-    points are drawn together, by `rng` alone.
+    points move it, drawn by `rng` alone; `together` is whether they are all drawn at once.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class Distribution:
         population: int,
         start: Genome | None = None,
         sigma: float,
+        together: bool = True,
     ) -> None:
         import cma
 
@@ -42,7 +43,11 @@ class Distribution:
         if not self._real.all():
             alpha = 1 / (len(genes) * population)
             self._margin = Margin(self._coordinates, alpha, cma.BoundTransform([0, 1]).inverse)
-        self._strategy = cma.CMAEvolutionStrategy(x0, sigma, self._options(rng, population))
+        options = self._options(rng, population)
+        if not together:
+            options["CMA_mirrors"] = 0  # Small populations have mirrored pairs, which pycma draws with the others only.
+        self._strategy = cma.CMAEvolutionStrategy(x0, sigma, options)
+        self._fresh = False  # Whether anything was drawn since it moved.
 
     @property
     def spread(self) -> float:
@@ -61,12 +66,16 @@ class Distribution:
         """What a point that was drawn is called outside."""
         return self._coordinates.genome(point)
 
-    def draw(self) -> list[Floats]:
-        """As many points as the population has."""
-        return list(self._strategy.ask())
+    def draw(self, count: int | None = None) -> list[Floats]:
+        """So many points; as many as the population has, if left out."""
+        self._fresh = True
+        return list(self._strategy.ask(count))
 
     def move(self, points: Sequence[Floats], losses: Sequence[float]) -> None:
-        """Towards the better half of a generation."""
+        """Towards the better half of a population; its points may have been drawn before the last move."""
+        if not self._fresh:
+            self._strategy.ask(1)  # pycma does not move twice without, even if that point is never seen.
+        self._fresh = False
         self._strategy.tell(points, losses)
         if self._margin is not None:
             count = len(self._coordinates.real)

@@ -16,6 +16,7 @@ from evomerge.events import (
 from evomerge.items import ItemTable
 from evomerge.spec import Budget
 from evomerge.trial import LayerEvaluations
+from evomerge.values import Genome
 
 
 @dataclass
@@ -24,9 +25,14 @@ class RunState:
 
     budget: Budget
     candidates: dict[int, Asked] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    genomes: set[Genome] = field(default_factory=set)
+    """Those of all candidates."""
     waiting: set[int] = field(default_factory=set)
     """Candidates of the optimiser that were not handed out yet."""
     works: dict[int, Assigned] = field(default_factory=dict)
+    open: dict[int, Assigned] = field(default_factory=dict)
+    """Works that have not come back."""
     outcomes: dict[int, Evaluated] = field(default_factory=dict)
     scored: dict[tuple[int, str], list[Evaluated]] = field(default_factory=dict)
     """What came of scoring a candidate, in turn, by its number and the pool's name."""
@@ -44,13 +50,16 @@ class RunState:
     closed: Closed | None = None
     sessions: list[tuple[float, float]] = field(default_factory=list)
     """First and last time stamp of each process that held the run."""
+    # Sums that are asked for before every candidate, each with how much of the journal it covers.
+    _counted: list[int] = field(default_factory=list)
+    _paid: tuple[float, int] = (0.0, 0)
+    _items: tuple[int, int] = (0, 0)
 
     def apply(self, event: Event) -> None:
         """Take one more event in."""
         match event:
             case Asked():
-                self.candidates[event.number] = event
-                self.waiting |= {event.number} if event.origin in ("prior", "search") else set()
+                self._apply_asked(event)
             case Assigned():
                 self._apply_assigned(event)
             case Evaluated():
@@ -66,8 +75,15 @@ class RunState:
         if at is not None and self.sessions:
             self.sessions[-1] = (self.sessions[-1][0], at)
 
+    def _apply_asked(self, asked: Asked) -> None:
+        self.candidates[asked.number] = asked
+        self.names |= {asked.name} if asked.name is not None else set()
+        self.genomes |= {asked.genome} if asked.genome is not None else set()
+        self._counted += [asked.number] if asked.origin != "baseline" else []
+        self.waiting |= {asked.number} if asked.origin in ("prior", "search") else set()
+
     def _apply_assigned(self, work: Assigned) -> None:
-        self.works[work.work] = work
+        self.works[work.work] = self.open[work.work] = work
         self.waiting.discard(work.number)
         generation = work.draw.generation
         if generation is not None and generation > self.draw:
@@ -77,10 +93,14 @@ class RunState:
 
     def _apply_evaluated(self, event: Evaluated) -> None:
         self.outcomes[event.work] = event
-        work = self.works[event.work]
-        self.scored.setdefault((event.number, work.draw.pool), []).append(event)
+        self.open.pop(event.work, None)
+        work, origin = self.works[event.work], self.candidates[event.number].origin
+        before = self.scored.setdefault((event.number, work.draw.pool), [])
+        if not before and work.draw.pool == "search" and origin != "baseline":
+            self._paid = self._paid[0] + event.seconds.merge + event.seconds.score, self._paid[1] + 1
+        before.append(event)
         self.models[self._model_key(work)] = event
-        if work.draw.pool == "search" and self.candidates[event.number].origin in ("prior", "search"):
+        if work.draw.pool == "search" and origin in ("prior", "search"):
             self.pending.add(event.number)
 
     def _apply_to_session(self, event: Event) -> None:
@@ -97,7 +117,7 @@ class RunState:
 
     def open_works(self) -> list[Assigned]:
         """Works that have not come back."""
-        return [work for number, work in self.works.items() if number not in self.outcomes]
+        return list(self.open.values())
 
     def twin(self, work: Assigned) -> Evaluated | None:
         """The marks that the very same model got on the very same items, if there are any."""
@@ -109,18 +129,25 @@ class RunState:
 
     def counted(self) -> list[int]:
         """Numbers of the candidates that the budget counts: all but baselines outside the space."""
-        return [number for number, asked in self.candidates.items() if asked.origin != "baseline"]
+        return self._counted
 
     def finished(self) -> list[Evaluated]:
         """What first came of the search on counted candidates, in order of their numbers."""
         found = [self.scored.get((number, "search")) for number in self.counted()]
         return [evaluated[0] for evaluated in found if evaluated]
 
+    def price(self) -> float:
+        """Mean seconds of what first came of the search on counted candidates, zero before any."""
+        seconds, count = self._paid
+        return seconds / count if count else 0.0
+
     def items(self, table: ItemTable) -> int:
         """How many search items were put to models, those in flight included."""
-        return sum(
-            table.count("search", work.draw.places) for work in self.works.values() if work.draw.pool == "search"
-        )
+        covered, found = self._items
+        new = (self.works[number].draw for number in range(covered, len(self.works)))
+        found += sum(table.count("search", draw.places) for draw in new if draw.pool == "search")
+        self._items = len(self.works), found
+        return found
 
     def layer_evaluations(self) -> LayerEvaluations:
         """Those of the whole run."""

@@ -109,19 +109,24 @@ class Policy:
 
     def _best(self, known: Mapping[int, Sequence[Piece]]) -> list[int]:
         """Candidates, best first: by how many beat them, then by scalarisation."""
-        points = np.array([self._appraiser.utilities(pieces) for pieces in known.values()])
+        numbers, points = list(known), np.array([self._appraiser.utilities(pieces) for pieces in known.values()])
         if not len(points):
             return []
-        bounds = bounds_of(points)
-        merits = [point[0] if len(point) == 1 else self._scalar(point, bounds) for point in points]
-        order = np.lexsort(np.array([list(known), np.negative(merits), _beaten(points)]))
-        return [list(known)[place] for place in order]
+        bounds = bounds_of(points) if points.shape[1] > 1 else ()
+        merits = [self._scalar(point, bounds) for point in points] if bounds else points[:, 0]
+        order = np.lexsort(np.array([numbers, np.negative(merits), _beaten(points)]))
+        return [numbers[place] for place in order]
 
 
 def _beaten(points: NDArray[np.float64]) -> NDArray[np.int64]:
     """How many others are at least as good in everything and better in something (points,)."""
-    no_worse = (points[:, None, :] >= points[None, :, :]).all(axis=2)
-    better = (points[:, None, :] > points[None, :, :]).any(axis=2)
+    if points.shape[1] == 1:  # Of thousands, pairs would take longer than everything else.
+        return len(points) - np.searchsorted(np.sort(points[:, 0]), points[:, 0], side="right")
+    no_worse = np.ones((len(points), len(points)), dtype=bool)
+    better = ~no_worse
+    for column in points.T:
+        no_worse &= column[:, None] >= column
+        better |= column[:, None] > column
     return np.asarray((no_worse & better).sum(axis=0))
 
 

@@ -8,6 +8,7 @@ from evomerge.spec.run import (
     CmaSpec,
     ExecutorSpec,
     InlineSpec,
+    Mode,
     Models,
     Nsga2Spec,
     OptimizerSpec,
@@ -19,7 +20,8 @@ from evomerge.spec.run import (
 from evomerge.spec.stages import StagedSpec, StageSpec
 
 __all__ = [
-    "SPEC", "STAGES", "YAML", "AnySpec", "Budget", "CmaSpec", "ExecutorSpec", "InlineSpec", "Models", "Nsga2Spec",
-    "OptimizerSpec", "RandomSpec", "RaySpec", "RunSpec", "StageSpec", "StagedSpec", "TpeSpec", "anchored",
-    "anchored_recipe", "is_run", "load_fitness", "load_run", "load_spec", "parent_source", "parse", "read_yaml", "split_pick",
+    "SPEC", "STAGES", "YAML", "AnySpec", "Budget", "CmaSpec", "ExecutorSpec", "InlineSpec", "Mode", "Models",
+    "Nsga2Spec", "OptimizerSpec", "RandomSpec", "RaySpec", "RunSpec", "StageSpec", "StagedSpec", "TpeSpec", "anchored",
+    "anchored_recipe", "is_run", "load_fitness", "load_run", "load_spec", "parent_source", "parse", "read_yaml",
+    "split_pick",
 ]  # fmt: skip

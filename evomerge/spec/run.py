@@ -34,12 +34,17 @@ class Models(Value):
     experts: dict[ExpertName, Expert] = Field(min_length=1)
 
 
+Mode: TypeAlias = Literal["generation", "steady"]
+"""Whether results are told a generation at a time, or one by one; left out: what suits the number of workers."""
+
+
 class CmaSpec(Tagged):
     """CMA-ES, for one objective or a scalarisation of several."""
 
     kind: Literal["cma"] = "cma"
     population: Annotated[int, Field(ge=3)] | None = None
     sigma: Annotated[float, Field(gt=0, le=1)] | None = None
+    mode: Mode | None = None
 
 
 class Nsga2Spec(Tagged):
@@ -47,6 +52,7 @@ class Nsga2Spec(Tagged):
 
     kind: Literal["nsga2"] = "nsga2"
     population: Annotated[int, Field(ge=4)] = 20
+    mode: Mode | None = None
 
 
 class TpeSpec(Tagged):

@@ -1,11 +1,12 @@
 """Benchmarks: the merge kernels, one candidate against what today's tools do, the start of the command line.
 
-    scripts/bench [operators] [candidate] [start] [prefix] [demo] [policies] [estimators]
+    scripts/bench [operators] [candidate] [start] [prefix] [demo] [policies] [estimators] [clock]
 
 Times are CPU seconds of one thread, rounds of the competitors interleaved, medians; what is quoted are ratios within
 one run, since machines are noisy. Left out unless they are named: `prefix`, layers that candidates share run once,
 `demo`, five seeds of the demo's two searches, `policies`, five seeds of the default estimator against the mean on fixed
-items, and `estimators`, some 300 searches on simulated models.
+items, `estimators`, some 300 searches on simulated models, and `clock`, searches with many workers, by a simulated
+clock.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import torch
 from candidate import bench_candidate
+from clock import bench_clock
 from estimators import bench_estimators
 from measure import demo_run, table
 from operators import bench_operators
@@ -74,8 +76,9 @@ BENCHMARKS = {
     "demo": bench_demo,
     "policies": bench_policies,
     "estimators": bench_estimators,
+    "clock": bench_clock,
 }
-LONG = ("prefix", "demo", "policies", "estimators")
+LONG = ("prefix", "demo", "policies", "estimators", "clock")
 
 
 def main() -> None:

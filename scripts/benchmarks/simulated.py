@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from contingency import published_pairs
@@ -19,7 +20,7 @@ from evomerge.errors import SpecError
 from evomerge.execute import Evaluate, Executor, InlineExecutor
 from evomerge.fitness import EstimatorSpec, Fitness, Objective
 from evomerge.items import ItemTable, Pool, TaskItems
-from evomerge.optimize.build import Build
+from evomerge.optimize.build import Build, block
 from evomerge.recipe import Folder, Parents, Recipe, Slerp
 from evomerge.results import FINALISTS, Results
 from evomerge.schedule import Draws, Policy
@@ -43,6 +44,23 @@ MARGIN = 1.15
 SYNERGY, SYNERGY_SPREAD = 0.08, 0.25
 TILT = 0.6
 """How much what a parent alone solves rests on the same layers: what there is to find for a search."""
+
+
+class Items(Protocol):
+    """What merges get on the items of a task, by their genomes."""
+
+    @property
+    def pools(self) -> Mapping[str, NDArray[np.int64]]:
+        """Places of the items of each pool."""
+        ...
+
+    def marks(self, genome: Genome) -> Floats:
+        """The mark of every item (items,)."""
+        ...
+
+    def items(self) -> TaskItems:
+        """The pools as a run knows them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -77,9 +95,14 @@ class World:
 
     def items(self) -> TaskItems:
         """The pools as a run knows them."""
-        named = {name: tuple(f"item {place}" for place in places) for name, places in self.pools.items()}
-        pools = {name: Pool(ids=ids, clusters=ids) for name, ids in named.items()}
-        return TaskItems(search=pools["search"], confirm=pools["confirm"], metrics={"acc": True})
+        return task_items(self.pools)
+
+
+def task_items(pools: Mapping[str, NDArray[np.int64]]) -> TaskItems:
+    """A task's pools as a run knows them, every item a cluster of its own, higher is better."""
+    named = {name: tuple(f"item {place}" for place in places) for name, places in pools.items()}
+    known = {name: Pool(ids=ids, clusters=ids) for name, ids in named.items()}
+    return TaskItems(search=known["search"], confirm=known["confirm"], metrics={"acc": True})
 
 
 def make_world(pair: int, seed: int, confirm_share: int = 1, search: int | None = None) -> World:
@@ -127,7 +150,7 @@ class Plan:
 class Simulator:
     """Merges and scores in a simulated world, one for every task, each an objective of its own."""
 
-    worlds: Mapping[str, World]
+    worlds: Mapping[str, Items]
     space: SearchSpace
 
     def __call__(self, work: Work) -> Evaluation:
@@ -148,7 +171,7 @@ class Simulator:
             return UNIFORM
 
 
-def begin(worlds: Mapping[str, World], plan: Plan, folder: Path) -> RunStore:
+def begin(worlds: Mapping[str, Items], plan: Plan, folder: Path) -> RunStore:
     """A new run folder, with the even merge to start from beside the parents."""
     spec = RunSpec(
         models=Models(experts={name: f"/{name}" for name in EXPERTS}),
@@ -163,7 +186,7 @@ def begin(worlds: Mapping[str, World], plan: Plan, folder: Path) -> RunStore:
 
 
 def go_on(
-    worlds: Mapping[str, World],
+    worlds: Mapping[str, Items],
     store: RunStore,
     executor: Callable[[Evaluate], Executor] = InlineExecutor,
     order: Callable[[Recipe], tuple[str, ...]] | None = None,
@@ -179,7 +202,8 @@ def go_on(
     build = Build(run.optimizer, space.genes, len(run.fitness.objectives), tuple(seeds), run.fitness.scalar, run.seed)
     estimator, appraiser = run.fitness.estimator, session.appraiser
     policy = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)
-    Study(session, Parts(space, build, appraiser, policy, seeds, {}, order)).run()
+    shared = block(run.optimizer, space.genes)
+    Study(session, Parts(space, build, appraiser, policy, seeds, {}, shared, order)).run()
     confirm(session, FINALISTS)
     store.close()
     return Results(store)

@@ -25,11 +25,14 @@ SPECS: dict[str, OptimizerSpec] = {
     "nsga2": Nsga2Spec(population=8),
     "tpe": TpeSpec(),
     "random": RandomSpec(),
+    "cma steady": CmaSpec(mode="steady"),
+    "nsga2 steady": Nsga2Spec(population=8, mode="steady"),
 }
 NAMES = [*SPECS, *(f"{name} mixed" for name in SPECS)]
 """Optimisers of real genes, and the same of genes of all kinds."""
 SEEDS = ((0.0,) * 4, (1.0, 0.0, 1.0, 0.5), (0.5, 0.5, 0.0, 1.0))
 BOTH = ((name, objectives) for name in NAMES for objectives in (1, 2))
+ONE_BY_ONE = [name for name in NAMES if name.startswith(("tpe", "random")) or "steady" in name]
 CASES = [pytest.param(name, objectives, id=f"{name}-{objectives}") for name, objectives in BOTH]
 REAL = Gene(name="real", low=0, high=1)
 KINDS = (
@@ -48,7 +51,7 @@ def build(name: str, objectives: int = 1, *, dimension: int = 4, seed: int = 3, 
     fitness = Fitness(objectives={str(i): Objective(task="t") for i in range(objectives)})
     seeds = tuple(s[:dimension] for s in SEEDS) if seeded and dimension <= 4 else ()
     genes = genes_of(name, dimension)
-    return Build(SPECS[name.split()[0]], genes, objectives, seeds, fitness.scalar, seed)()
+    return Build(SPECS[name.removesuffix(" mixed")], genes, objectives, seeds, fitness.scalar, seed)()
 
 
 @pytest.mark.parametrize(("name", "objectives"), CASES)
@@ -288,3 +291,56 @@ def test_recommendations_are_genomes(name: str, objectives: int) -> None:
         assert loop.optimizer.recommend()
     if name.startswith("cma") and objectives == 1:
         assert len(loop.optimizer.recommend()) == 2
+
+
+@pytest.mark.parametrize("objectives", [1, 2])
+@pytest.mark.parametrize("name", ONE_BY_ONE)
+def test_with_64_in_flight_it_always_has_another_point(name: str, objectives: int) -> None:
+    """Once as much of the design is there as it waits for; results come one by one in any order, some very late."""
+    optimizer = build(name, objectives)
+    count, rng = 80 if name.startswith("tpe") else 400, random.Random(2)
+    asked: list[Genome] = []
+    pending: list[int] = []
+    while len(asked) < count:
+        found = optimizer.ask(64 - len(pending))
+        assert optimizer.generation is None or len(asked) <= 12, "still the design"
+        assert len(found) == 64 - len(pending) or len(asked) <= 12
+        pending += range(len(asked), len(asked) + len(found))
+        asked += found
+        number = pending.pop(rng.randrange(len(pending)))
+        optimizer.tell([Observation(number=number, genome=asked[number], utilities=value(asked[number], objectives))])
+    if "mixed" not in name:
+        assert len(set(asked)) == len(asked)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "steady" in name])
+def test_a_number_told_again_moves_nothing_twice(name: str) -> None:
+    """Nor does a straggler of the design that comes long after it."""
+    once, again = (Loop(build(name), 1) for _ in range(2))
+    once.run(60)
+    while len(again.asked) < 60:
+        again.run(len(again.asked) + 1)
+        number = len(again.asked) - 1
+        again.optimizer.tell([again.observation(number), again.observation(number)])
+    assert again.asked == once.asked
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "steady" in name])
+def test_the_design_waits_for_no_straggler(name: str) -> None:
+    """The base never comes back, and whatever is asked after it does."""
+    optimizer = build(name)
+    base = optimizer.ask(1)
+    for number in range(1, 60):
+        (genome,) = optimizer.ask(1)
+        optimizer.tell([Observation(number=number, genome=genome, utilities=value(genome, 1))])
+    optimizer.tell([Observation(number=0, genome=base[0], utilities=value(base[0], 1))])
+    assert len(optimizer.ask(3)) == 3
+
+
+@pytest.mark.parametrize("name", ["cma steady", "nsga2 steady"])
+def test_few_discrete_points_are_soon_all_known_and_it_still_ends(name: str) -> None:
+    genes = (KINDS[2],) * 4
+    fitness = Fitness(objectives={"0": Objective(task="t")})
+    optimizer = Build(SPECS[name], genes, 1, ((0.0,) * 4, (1.0,) * 4), fitness.scalar, 3)()
+    loop = Loop(optimizer, 1)
+    assert len(set(loop.run(60, width=6))) == 16

@@ -101,3 +101,29 @@ def test_a_seed_that_was_only_lucky_is_not_where_the_search_starts() -> None:
 
 def seen(number: int, genome: Genome, utility: float) -> Observation:
     return Observation(number=number, genome=genome, utilities=(utility,))
+
+
+def test_a_better_point_of_the_design_that_comes_late_corrects_where_cma_begins() -> None:
+    """The even merge, which is the best there is, comes back after half of what is around the others."""
+    fitness = Fitness(objectives={"0": Objective(task="t")})
+    seeds = ((0.0,) * 6, (1.0,) * 6, (0.5,) * 6)
+    optimizer = Build(CmaSpec(mode="steady", population=16), reals(6), 1, seeds, fitness.scalar, 3)()
+
+    def told(number: int, genome: Genome) -> None:
+        loss = float(((np.asarray(genome) - 0.5) ** 2).mean())
+        optimizer.tell([Observation(number=number, genome=genome, utilities=(-loss,))])
+
+    asked = optimizer.ask(3)
+    for number in range(2):
+        told(number, asked[number])
+    around = optimizer.ask(13)
+    near_even = sum(float(np.abs(np.asarray(genome) - 0.5).max()) <= 0.25 for genome in around)
+    assert near_even == 4, "one in three is around the seed that is still in flight"
+    far = [genome for genome in around if np.abs(np.asarray(genome) - 0.5).max() > 0.25]
+    for number, genome in enumerate(far, start=3):
+        told(number, genome)
+    before = optimizer.recommend()[0]
+    told(2, asked[2])
+    after = optimizer.recommend()[0]
+    assert np.abs(np.asarray(before) - 0.5).max() > 0.2
+    assert np.allclose(after, 0.5)

@@ -229,3 +229,18 @@ def test_a_space_with_few_points_never_stops_it(
 )
 def test_an_optimiser_that_is_left_out_suits_the_genes(genes: tuple[Gene, ...], objectives: int, kind: str) -> None:
     assert resolve(None, genes, objectives).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("workers", "population", "mode"),
+    [(1, 20, "generation"), (2, 4, "steady"), (8, 16, "steady"), (9, 16, "generation")],
+)
+@pytest.mark.parametrize("kind", [CmaSpec, Nsga2Spec])
+def test_results_are_told_one_by_one_where_that_suits_the_workers(
+    kind: type[CmaSpec | Nsga2Spec], workers: int, population: int, mode: str
+) -> None:
+    found = resolve(kind(population=population), reals(14), 1, workers)
+    assert isinstance(found, kind)
+    assert found.mode == mode
+    assert resolve(kind(population=population, mode="generation"), reals(14), 1, workers).mode == "generation"
+    assert resolve(kind(population=population, mode="steady"), reals(14), 1, workers).mode == "steady"
