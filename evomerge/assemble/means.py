@@ -8,7 +8,7 @@ from evomerge.errors import SpecError
 from evomerge.execute import Executor
 from evomerge.items import ItemTable
 from evomerge.session import Watch
-from evomerge.spec import AnySpec, ExecutorSpec, InlineSpec, RaySpec, RunSpec
+from evomerge.spec import AnySpec, CmaSpec, ExecutorSpec, InlineSpec, Nsga2Spec, OptimizerSpec, RaySpec, RunSpec
 from evomerge.store import RunStore
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ class Elsewhere:
             executor = InlineSpec(reuse=run.executor.reuse)
         else:
             executor = RaySpec(reuse=run.executor.reuse, **given)
-        return run.model_copy(update={"executor": executor, "device": self.device or run.device})
+        found: AnySpec = run.model_copy(update={"executor": executor, "device": self.device or run.device})
+        return found
 
 
 HERE = Elsewhere()
@@ -75,6 +76,19 @@ class Means:
     device: str
     workers: int
     notes: tuple[str, ...]
+
+    def ahead(self, optimizer: OptimizerSpec | None) -> bool:
+        """Whether works may wait for workers: on Ray, where a generation is known as a whole.
+
+        Where workers outnumber it, items of one candidate go to several of them.
+        """
+        if self.kind != "ray" or not isinstance(optimizer, CmaSpec | Nsga2Spec) or optimizer.mode == "steady":
+            return False
+        from evomerge.execute.ray import RayExecutor
+
+        if isinstance(self.executor, RayExecutor):
+            self.executor.split = optimizer.population is not None and self.workers > optimizer.population
+        return True
 
     def close(self) -> None:
         """Let whoever evaluates go."""

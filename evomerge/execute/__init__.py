@@ -1,6 +1,6 @@
 """Where evaluations run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from evomerge.events import Incident, Workers
@@ -26,7 +26,7 @@ class Executor(Protocol):
         """Hand a work over."""
         ...
 
-    def wait(self, timeout: float | None) -> list[News]:
+    def wait(self, timeout: float | None) -> Sequence[News]:
         """Block until something is there, or the time is up; everything that is there."""
         ...
 

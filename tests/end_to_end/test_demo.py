@@ -119,6 +119,6 @@ def test_the_command_page_lists_every_command(cli: Cli) -> None:
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:
-    for document in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for document in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name} points at {target}"

@@ -47,6 +47,7 @@ class RayExecutor:
 
     def __init__(self, spec: RaySpec, factory: Factory, parents: Parents, say: Callable[[str], None]) -> None:
         self.split = False
+        """Whether items of one work may go to several workers."""
         self._spec = spec
         self._say = say
         self._jobs = Jobs(spec.deaths)
