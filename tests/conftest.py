@@ -93,6 +93,27 @@ def story(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in event.items() if k not in passing} for event in kept]
 
 
+def content(run: Path) -> dict[str, Any]:
+    """What a search proposed, scored and believed, whatever the order in which workers came back."""
+    from evomerge.store import RunStore
+
+    store = RunStore(run)
+    found: dict[str, Any] = {"asked": {}, "assigned": {}, "evaluated": {}, "told": [], "confirmed": []}
+    for event in store.events():
+        plain = event.to_plain()
+        if event.kind == "evaluated":
+            assert event.work not in found["evaluated"], f"work {event.work} came back twice"
+            found["evaluated"][event.work] = (store.marks(event), event.failure)
+        elif event.kind in ("asked", "assigned"):
+            key = event.number if event.kind == "asked" else event.work
+            assert key not in found[event.kind], f"{event.kind} {key} twice"
+            found[event.kind][key] = plain
+        elif event.kind in ("told", "confirmed"):
+            found[event.kind].append({key: value for key, value in plain.items() if key != "at"})
+    store.close()
+    return found
+
+
 def small_fitness(*tasks: str, search: int = 16, confirm: int = 24) -> dict[str, object]:
     """The demo's tasks with few items."""
     return {

@@ -45,8 +45,8 @@ def piece_on(draw: Draw, number: int, genome: tuple[float, ...], marks: Floats, 
 def filled_ledger(make: Marks, items: int = SEARCH_ITEMS) -> Ledger:
     rng = np.random.default_rng(3)
     ledger = Ledger(table(items))
-    for number, name in enumerate(("one", "other")):
-        ledger.add(whole_piece(number, (float(number),) * GENES, make(rng, items)), name)
+    for number in range(2):
+        ledger.add(whole_piece(number, (float(number),) * GENES, make(rng, items)), is_parent=True)
     parents = ledger.parents_marks("sums", "nll")
     for number in range(2, 8):
         marks = np.where(rng.random(items) < 0.5, parents[0], parents[1])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from evomerge.errors import SpecError
 from evomerge.execute import Executor
@@ -55,8 +55,8 @@ class Elsewhere:
             executor = InlineSpec(reuse=run.executor.reuse)
         else:
             executor = RaySpec(reuse=run.executor.reuse, **given)
-        found: AnySpec = run.model_copy(update={"executor": executor, "device": self.device or run.device})
-        return found
+        changes = {"executor": executor, "device": self.device or run.device}
+        return cast(AnySpec, run.model_copy(update=changes))
 
 
 HERE = Elsewhere()

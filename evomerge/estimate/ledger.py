@@ -1,7 +1,9 @@
 """The marks of a search, as estimators want them: by draw, by task, with the chances they were drawn with."""
 
+from bisect import insort
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 
@@ -22,6 +24,8 @@ class Piece:
     marks: Marks | None
     again: bool = False
     """Whether it was scored once more, as an elite."""
+    work: int = 0
+    """The id of the work that it came of."""
     arrays: dict[tuple[str, ...], Floats] = field(default_factory=dict, compare=False, repr=False)
     """What was asked for as an array, kept: every draw's models look at all pieces before it."""
 
@@ -31,25 +35,28 @@ class Piece:
 
 
 class Ledger:
-    """All pieces of a run in the order they came, and what its parents answered on all items."""
+    """All pieces of a run, and what its parents answered on all items.
+
+    They are given back in the order of their works, so that sums come out the same whoever was done first.
+    """
 
     def __init__(self, table: ItemTable) -> None:
         self.table = table
         self.pieces: list[Piece] = []
-        self.parents: dict[str, Marks] = {}
+        self._parents: list[tuple[int, Marks]] = []
         self.drawn = {False: 0, True: 0}
         """Drawn items that candidates were put to, and those that elites were put to again."""
         self._by_number: dict[int, list[Piece]] = {}
         self._parents_marks: dict[tuple[str, str, int], Floats] = {}
         self._begun: dict[int, int] = {}
 
-    def add(self, piece: Piece, parent: str | None = None) -> None:
-        """Take a piece in; `parent` is the name of the parent that the candidate is, if it is one."""
+    def add(self, piece: Piece, *, is_parent: bool = False) -> None:
+        """Take a piece in; of a parent as it is, if the candidate is one."""
         self.pieces.append(piece)
         self.drawn[piece.again] += piece.size()
-        self._by_number.setdefault(piece.number, []).append(piece)
-        if parent is not None and piece.marks is not None and piece.draw.places is None:
-            self.parents[parent] = piece.marks
+        insort(self._by_number.setdefault(piece.number, []), piece, key=_work)
+        if is_parent and piece.marks is not None and piece.draw.places is None:
+            insort(self._parents, (piece.work, piece.marks), key=itemgetter(0))
 
     def begin(self, generation: int) -> None:
         """A draw is being put to models: what comes from now on was not known before it, whatever it came of."""
@@ -66,30 +73,30 @@ class Ledger:
 
     def candidates(self) -> Iterator[tuple[int, Sequence[Piece]]]:
         """The pieces of every candidate that the space holds."""
-        for number, pieces in self._by_number.items():
-            if pieces[0].genome:
-                yield number, pieces
+        for number in sorted(self._by_number):
+            if self._by_number[number][0].genome:
+                yield number, self._by_number[number]
 
     def on(self, generation: int) -> dict[int, list[Piece]]:
         """The pieces of a draw by candidate of the space, those of elites scored again left out."""
         found: dict[int, list[Piece]] = {}
-        for piece in self.pieces:
+        for piece in sorted(self.pieces, key=_work):
             if piece.draw.generation == generation and piece.genome and not piece.again:
                 found.setdefault(piece.number, []).append(piece)
         return found
 
     def parents_marks(self, key: str, metric: str) -> Floats:
         """What parents got on all search items of a task (parents, items)."""
-        name = key, metric, len(self.parents)
+        name = key, metric, len(self._parents)
         if name not in self._parents_marks:
-            rows = [marks[key][metric] for marks in self.parents.values()]
+            rows = [marks[key][metric] for _, marks in self._parents]
             empty = np.empty((0, len(self.table.tasks[key].search.ids)))
             self._parents_marks[name] = np.array(rows) if rows else empty
         return self._parents_marks[name]
 
     def before(self, generation: int) -> list[Piece]:
         """Pieces of earlier draws, of candidates that the space holds, that have marks and came before a draw began."""
-        known = self.pieces[: self._begun.get(generation)]
+        known = sorted(self.pieces[: self._begun.get(generation)], key=_work)
         drawn = (p for p in known if p.draw.generation is not None and p.draw.generation < generation)
         return [piece for piece in drawn if piece.marks is not None and piece.genome]
 
@@ -113,6 +120,10 @@ class Ledger:
             ages=np.repeat(ages, sizes),
             unit=in_unit(parents) and in_unit(marks),
         )
+
+
+def _work(piece: Piece) -> int:
+    return piece.work
 
 
 def evidence(pieces: Sequence[Piece], key: str, metric: str, weights: Floats) -> Evidence:

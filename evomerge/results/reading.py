@@ -14,5 +14,6 @@ def read_into(ledger: Ledger, event: Event, state: RunState, store: RunStore) ->
         return
     work, asked = state.works[event.work], state.candidates[event.number]
     if work.draw.pool == "search":
-        piece = Piece(event.number, asked.genome or (), work.draw, store.marks(event), work.purpose == "refresh")
-        ledger.add(piece, asked.name if asked.name in store.file.parents.names else None)
+        marks, again = store.marks(event), work.purpose == "refresh"
+        piece = Piece(event.number, asked.genome or (), work.draw, marks, again, event.work)
+        ledger.add(piece, is_parent=asked.name in store.file.parents.names)

@@ -56,10 +56,10 @@ def _searched(table: ItemTable, candidates: int, drawn: int) -> Ledger:
     """Two parents that answered everything, and candidates that were drawn some items each."""
     rng = np.random.default_rng(0)
     ledger = Ledger(table)
-    for number, name in enumerate(("one", "other")):
+    for number in range(2):
         places = {task: tuple(range(len(items.search.ids))) for task, items in table.tasks.items()}
         answers = _answered(number, Draw(pool="search", places=places), rng)
-        ledger.add(Piece(number, (float(number),) * GENES, Draw(pool="search"), answers.marks), name)
+        ledger.add(Piece(number, (float(number),) * GENES, Draw(pool="search"), answers.marks), is_parent=True)
     for number in range(candidates):
         ledger.add(_answered(number + 2, _random(table, drawn, number // TOGETHER, rng), rng))
     return ledger

@@ -52,7 +52,8 @@ Write = Callable[..., Path]
         (lambda p: p.update(seed=-1), ["seed is -1"]),
         (lambda p: p.update(device="gpu"), ["device: 'gpu'", "cuda"]),
         (lambda p: p.update(device="cuda:7"), ["device: 'cuda:7'"]),
-        (lambda p: p.update(executor={"kind": "ray"}), ["ray is not there yet", "inline"]),
+        (lambda p: p.update(executor={"kind": "ray", "gpus": 2}), ["executor.gpus is 2", "1"]),
+        (lambda p: p.update(executor={"kind": "ray", "address": "ray://head:10001"}), ["executor.address", "ray job submit"]),
         (lambda p: p.pop("fitness"), ["fitness is missing"]),
         (lambda p: p["fitness"]["objectives"]["math_ja"].update(metric="f1"), ["'f1'", "acc, perplexity"]),
         (lambda p: p["fitness"]["objectives"]["math_ja"].update(chat_template=True), ["no chat template"]),
@@ -306,17 +307,17 @@ def test_a_pick_that_is_not_there(
     refused(cli("export", finished["one"], "--pick", pick, "--out", tmp_path / "M"), *words)
 
 
-def test_ray_on_the_command_line(cli: Cli, run_file: Write, tmp_path: Path) -> None:
-    refused(cli("search", run_file(), "--out", tmp_path / "R", "--executor", "ray"), "--executor: ray", "not there yet")
-    found = cli("search", run_file(), "--out", tmp_path / "R", "--address", "auto")
-    refused(found, "--address")
-    assert "--executor" not in found.err
+def test_options_of_ray_need_ray(cli: Cli, run_file: Write, tmp_path: Path) -> None:
+    refused(cli("search", run_file(), "--out", tmp_path / "R", "--address", "auto"), "--address", "--executor ray")
+    refused(cli("search", run_file(), "--out", tmp_path / "R", "--workers", "2"), "--workers", "--executor ray")
+    nowhere = cli("search", run_file(), "--out", tmp_path / "R", "--executor", "ray", "--address", "127.0.0.1:1")
+    refused(nowhere, "executor.address", "127.0.0.1:1")
     assert not (tmp_path / "R").exists()
 
 
 def test_an_executor_on_the_command_line_overrides_the_file(cli: Cli, run_file: Write, tmp_path: Path) -> None:
-    path = run_file(executor="ray", device="gpu")
-    refused(cli("search", path, "--out", tmp_path / "R"), "ray is not there yet")
+    path = run_file(executor={"kind": "ray", "address": "ray://head:10001"}, device="gpu")
+    refused(cli("search", path, "--out", tmp_path / "R"), "executor.address")
     refused(cli("search", path, "--out", tmp_path / "R", "--executor", "inline"), "device: 'gpu'")
 
 

@@ -30,9 +30,9 @@ def appraiser() -> Appraiser:
     """Two parents of six layers and ten candidates of three to seven, on drawn items."""
     ledger = Ledger(TABLE)
     rng = np.random.default_rng(5)
-    for number, name in enumerate(("one", "other")):
+    for number in range(2):
         marks = (rng.random(40) < 0.5).astype(float)
-        ledger.add(costing(whole_piece(number, (float(number),) * GENES, marks), 6, 1000), name)
+        ledger.add(costing(whole_piece(number, (float(number),) * GENES, marks), 6, 1000), is_parent=True)
     for number in range(2, 12):
         marks = (rng.random(40) < 0.5).astype(float)
         piece = piece_on(a_draw(0, 16), number, tuple(rng.random(GENES)), marks)

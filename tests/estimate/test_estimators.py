@@ -118,8 +118,8 @@ def known(items: int = 200) -> tuple[Ledger, Floats]:
     rng = np.random.default_rng(4)
     answers = (rng.random((2, items)) < 0.6).astype(float)
     ledger = Ledger(table(items))
-    for number, name in enumerate(("one", "other")):
-        ledger.add(whole_piece(number, (float(number),) * GENES, answers[number]), name)
+    for number in range(2):
+        ledger.add(whole_piece(number, (float(number),) * GENES, answers[number]), is_parent=True)
     return ledger, np.where(rng.random(items) < 0.8, answers.max(axis=0), answers.min(axis=0))
 
 
@@ -189,8 +189,8 @@ def test_what_is_reported_of_accuracies_is_an_accuracy() -> None:
     """Corrections overshoot, so that they are right on average; nobody is shown an accuracy below 0."""
     ledger = Ledger(table())
     parents = np.repeat([1.0, 0.0], SEARCH_ITEMS // 2)
-    for number, name in enumerate(("one", "other")):
-        ledger.add(whole_piece(number, (float(number),) * GENES, parents), name)
+    for number in range(2):
+        ledger.add(whole_piece(number, (float(number),) * GENES, parents), is_parent=True)
     places, chances = tuple(range(16)), (0.4,) * 16
     easy = Draw(pool="search", places={"sums": places}, probabilities={"sums": chances}, generation=0)
     ledger.add(piece_on(easy, 2, (0.5,) * GENES, np.zeros(SEARCH_ITEMS)))

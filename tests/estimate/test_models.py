@@ -215,10 +215,8 @@ def test_failures_teach_nothing() -> None:
 
 def test_a_failed_parent_is_done_without() -> None:
     ledger = Ledger(table())
-    ledger.add(whole_piece(0, (0.0,) * GENES, np.ones(40)), "one")
-    ledger.add(
-        type(whole_piece(1, (), np.ones(40)))(1, (1.0,) * GENES, whole_piece(1, (), np.ones(40)).draw, None), "x"
-    )
+    ledger.add(whole_piece(0, (0.0,) * GENES, np.ones(40)), is_parent=True)
+    ledger.add(replace(whole_piece(1, (1.0,) * GENES, np.ones(40)), marks=None), is_parent=True)
     found = predictions(ledger, 0)
     assert found == pytest.approx(np.full(40, found[0]))
     assert found[0] > 0.9

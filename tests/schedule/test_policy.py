@@ -24,9 +24,9 @@ class Search:
     def __init__(self, objectives: int = 1, direction: str = "max", **spec: object) -> None:
         estimator = EstimatorSpec.model_validate({"items": DRAWN, "design": "random", **spec})
         self.ledger = Ledger(table(ITEMS))
-        for number, name in enumerate(("one", "other")):
+        for number in range(2):
             answers = np.random.default_rng(number).integers(0, 2, ITEMS).astype(float)
-            self.ledger.add(whole_piece(number, (float(number),) * GENES, answers), name)
+            self.ledger.add(whole_piece(number, (float(number),) * GENES, answers), is_parent=True)
         labels = {f"x{i}": Objective(task="sums", direction=direction) for i in range(objectives)}  # type: ignore[arg-type]
         fitness = Fitness(objectives=labels, estimator=estimator)
         self.appraiser = Appraiser(Grader(fitness, self.ledger.table), self.ledger)
