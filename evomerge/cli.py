@@ -1,6 +1,5 @@
 """Turns a command line into one call."""
 
-import itertools
 import json
 import sys
 from pathlib import Path
@@ -29,7 +28,7 @@ from evomerge.arguments import (
 )
 from evomerge.errors import EvomergeError, Interrupted, SpecError
 from evomerge.version import __version__
-from evomerge.watch import conduct, console, elsewhere, show_results, stage_keys, watched
+from evomerge.watch import conduct, console, elsewhere, heed_sigterm, show_results, stage_keys, watched
 
 app = typer.Typer(
     name="evomerge",
@@ -62,9 +61,9 @@ def demo(
 
     It takes minutes on a CPU: two searches, held-out confirmation, an exported model, two reports.
     """
-    from evomerge.demo import tell
+    from evomerge.demo import free, tell
 
-    tell(out or _free(Path("evomerge-demo")), evaluations=evaluations, seed=seed)
+    tell(out or free(Path("evomerge-demo")), evaluations=evaluations, seed=seed)
 
 
 @app.command()
@@ -288,6 +287,7 @@ def calibrate(
 
 def main() -> None:
     """The command line; ends the process with the exit status that `docs/cli.md` lists."""
+    heed_sigterm()
     try:
         app()
     except EvomergeError as error:
@@ -298,9 +298,3 @@ def main() -> None:
         sys.exit(Interrupted.exit_status)
     except BrokenPipeError:
         sys.exit(0)
-
-
-def _free(path: Path) -> Path:
-    """The path, or the first numbered one beside it that does not exist."""
-    numbered = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
-    return path if not path.exists() else next(other for other in numbered if not other.exists())

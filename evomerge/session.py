@@ -196,8 +196,15 @@ class Session:
             raise Interrupted("stopped between two candidates")
 
 
+GRACE = 20.0
+"""Seconds that running candidates get after SIGTERM: whoever sends it kills soon, Kubernetes after 30."""
+
+
 class Interruptible:
-    """While it lasts, the first Ctrl-C or SIGTERM lets the running candidate finish; a second does not."""
+    """While it lasts, the first Ctrl-C or SIGTERM lets running candidates finish; a second does not.
+
+    After SIGTERM they have `GRACE` seconds. What they did not finish is done again on resuming.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -210,6 +217,8 @@ class Interruptible:
 
     def __exit__(self, *_: object) -> None:
         """Give them back."""
+        if self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -217,7 +226,9 @@ class Interruptible:
         if self._session.stopping:
             raise KeyboardInterrupt
         self._session.stopping = True
+        if number == signal.SIGTERM:
+            signal.setitimer(signal.ITIMER_REAL, GRACE)
 
     @staticmethod
     def _signals() -> Sequence[signal.Signals]:
-        return (signal.SIGINT, signal.SIGTERM)
+        return (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)

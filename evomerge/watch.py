@@ -1,5 +1,7 @@
 """A command's work, watched: remarks and bars go to standard error, what came of it to standard output."""
 
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,12 @@ from evomerge.errors import Interrupted
 if TYPE_CHECKING:
     from evomerge.assemble import Elsewhere, Listener
     from evomerge.results import Results
+
+
+def heed_sigterm() -> None:
+    """Have SIGTERM end a command as Ctrl-C does, also before a search can be resumed."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def console(*, err: bool = False) -> Any:

@@ -1,5 +1,5 @@
 """The embedded example: a real search over real, if tiny, language models, from nothing to an exported model."""
 
-from evomerge.demo.story import tell
+from evomerge.demo.story import free, tell
 
-__all__ = ["tell"]
+__all__ = ["free", "tell"]

@@ -1,5 +1,6 @@
 """The whole story of a merge search, told while it happens: every number printed is computed in that run."""
 
+import itertools
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,12 @@ optimizer: {{kind: {optimizer}}}
 budget: {{evaluations: {evaluations}}}
 seed: {seed}
 """
+
+
+def free(path: Path) -> Path:
+    """The path, or the first numbered one beside it that does not exist."""
+    numbered = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
+    return path if not path.exists() else next(other for other in numbered if not other.exists())
 
 
 def tell(out: Path, *, evaluations: int = 300, seed: int = 7) -> tuple[Results, Results]:

@@ -110,6 +110,16 @@ class RaySpec(Tagged):
     deaths: Count = 3
     reuse: GiB | None = None
 
+    @field_validator("address")
+    @classmethod
+    def _of_a_cluster(cls, address: str | None) -> str | None:
+        if address is not None and "://" in address:
+            raise ValueError(
+                f"is {address!r}, a Ray client's; give auto or HOST:PORT on a machine of the cluster, or hand the"
+                " search to it: ray job submit"
+            )
+        return address
+
 
 ExecutorSpec: TypeAlias = Annotated[InlineSpec | RaySpec, Field(discriminator="kind")]
 

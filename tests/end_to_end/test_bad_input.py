@@ -53,7 +53,7 @@ Write = Callable[..., Path]
         (lambda p: p.update(device="gpu"), ["device: 'gpu'", "cuda"]),
         (lambda p: p.update(device="cuda:7"), ["device: 'cuda:7'"]),
         (lambda p: p.update(executor={"kind": "ray", "gpus": 2}), ["executor.gpus is 2", "1"]),
-        (lambda p: p.update(executor={"kind": "ray", "address": "ray://head:10001"}), ["executor.address", "ray job submit"]),
+        (lambda p: p.update(executor={"kind": "ray", "address": "ray://a:1"}), ["executor.address", "ray job submit"]),
         (lambda p: p.pop("fitness"), ["fitness is missing"]),
         (lambda p: p["fitness"]["objectives"]["math_ja"].update(metric="f1"), ["'f1'", "acc, perplexity"]),
         (lambda p: p["fitness"]["objectives"]["math_ja"].update(chat_template=True), ["no chat template"]),
@@ -316,8 +316,8 @@ def test_options_of_ray_need_ray(cli: Cli, run_file: Write, tmp_path: Path) -> N
 
 
 def test_an_executor_on_the_command_line_overrides_the_file(cli: Cli, run_file: Write, tmp_path: Path) -> None:
-    path = run_file(executor={"kind": "ray", "address": "ray://head:10001"}, device="gpu")
-    refused(cli("search", path, "--out", tmp_path / "R"), "executor.address")
+    path = run_file(executor={"kind": "ray", "address": "127.0.0.1:1"}, device="gpu")
+    refused(cli("search", path, "--out", tmp_path / "R"), "executor.address", "127.0.0.1:1")
     refused(cli("search", path, "--out", tmp_path / "R", "--executor", "inline"), "device: 'gpu'")
 
 

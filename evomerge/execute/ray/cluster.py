@@ -3,7 +3,9 @@
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,11 +33,6 @@ class Cluster:
 
     def __init__(self, address: str | None, least_cpus: int, say: Callable[[str], None]) -> None:
         """`least_cpus` are promised to workers where Ray is started here, whether or not there are as many cores."""
-        if address is not None and "://" in address:
-            raise SpecError(
-                f"executor.address: {address!r} is a Ray client's; give auto or HOST:PORT on a machine of the cluster,"
-                " or hand the search to it: ray job submit"
-            )
         self._address = address or os.environ.get("RAY_ADDRESS") or None
         self._least_cpus = least_cpus
         self._say = say
@@ -82,6 +79,7 @@ class Cluster:
         if ray.is_initialized():
             return
         logging.getLogger("ray").setLevel(logging.CRITICAL)
+        handler = signal.getsignal(signal.SIGTERM)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         try:
             if self._address is None:
@@ -90,12 +88,20 @@ class Cluster:
                 ray.init(num_cpus=max(_cores(), self._least_cpus), include_dashboard=False, **quiet)
             else:
                 self._say(f"connecting to Ray at {self._address}")
+                # Ray itself would end the process where nobody answers.
+                if ":" in self._address and not _answers(self._address):
+                    raise ConnectionError("nobody answers")
                 ray.init(address=self._address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise SpecError(
-                f"executor.address: no Ray cluster could be used at {self._address or 'this machine'} ({reason})"
+                f"executor.address: no Ray cluster can be used at {self._address or 'this machine'} ({reason}); give"
+                " auto or HOST:PORT on a machine of a running cluster, or leave it out to start Ray here"
             ) from None
+        finally:
+            # Ray's own would end the process at once, and lose what is being done.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)
 
 
 def rooms_for(need: dict[str, float], resources: dict[str, float]) -> int:
@@ -104,10 +110,10 @@ def rooms_for(need: dict[str, float], resources: dict[str, float]) -> int:
 
 
 def _answers(address: str) -> bool:
-    host, port = address.rsplit(":", 1)
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=KNOCK).close()
-    except OSError:
+    except (OSError, ValueError):
         return False
     return True
 
