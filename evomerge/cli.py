@@ -113,7 +113,7 @@ def search(
     from evomerge.spec import Budget, StagedSpec, is_run, load_spec
 
     if go_on and is_run(out):
-        resume(out, executor=executor, address=address, workers=workers)
+        resume(out, budget, executor=executor, address=address, workers=workers)
         return
     spec = elsewhere(None, executor, address, workers).of(load_spec(run))
     if budget is not None:

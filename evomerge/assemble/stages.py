@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -73,9 +73,10 @@ def search(
     if isinstance(found, RunSpec):
         return run.begin(run.prepare(found, scorer, listener), out, listener)
     prepared = run.prepare(found.run(0, {}), scorer, listener)
-    _foresee(found, prepared.file.parents)
-    staged = StagedRun.create(out, StagedFile(evomerge=__version__, spec=found, scorer=name_of(scorer)))
-    return _Conductor(staged, scorer, listener).conduct(prepared)
+    with closing(prepared.means):
+        _foresee(found, prepared.file.parents)
+        staged = StagedRun.create(out, StagedFile(evomerge=__version__, spec=found, scorer=name_of(scorer)))
+        return _Conductor(staged, scorer, listener).conduct(prepared)
 
 
 def resume(

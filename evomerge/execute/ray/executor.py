@@ -22,6 +22,8 @@ TICK = 0.5
 """Seconds after which deadlines, the cluster and the pool are looked at, if nothing comes back before."""
 REPORT = 10.0
 """Seconds between two lines in the journal on how the workers stand, if none came or went."""
+AT_REST = 1.0
+"""The same where nothing is left to do: at the end of a search, say."""
 SLACK = 10
 """A work may take so many times as long as the slowest of those before it, for its size."""
 FIRST_DEADLINE = 1800.0
@@ -223,6 +225,7 @@ class RayExecutor:
     def _report(self) -> None:
         """Write down how the workers stand, if it has changed or was long ago."""
         ready, now = len(self._pool.ready), time.monotonic()
-        if ready != self._ready or now - self._reported > REPORT:
+        interval = REPORT if self._is_busy else AT_REST
+        if ready != self._ready or now - self._reported > interval:
             self._ready, self._reported = ready, now
             self._news.append(self._pool.standing(len(self._jobs)))
