@@ -11,12 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evomerge.errors import SpecError
-
-# What befalls workers stands in the journal, in our words; Ray, which reads this once, would print its own.
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-
 import ray
+
+from evomerge.errors import SpecError
 
 PATIENCE = 5.0
 """Seconds between two looks at the cluster."""
@@ -85,7 +82,9 @@ class Cluster:
             if self._address is None:
                 _keep_secret_in_memory()
                 self._say("starting Ray on this machine")
-                ray.init(num_cpus=max(_cores(), self._least_cpus), include_dashboard=False, **quiet)
+                # Left out, it would be whatever cluster was last started on this machine, by anybody.
+                cores = max(_cores(), self._least_cpus)
+                ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
             else:
                 self._say(f"connecting to Ray at {self._address}")
                 # Ray itself would end the process where nobody answers.

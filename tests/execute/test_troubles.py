@@ -1,0 +1,65 @@
+"""Workers that die, hang and starve: each is named in the journal, and the search completes."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import content, events
+from processes import Driver, driving, evaluated, until, write_run
+from troubled import memory_group
+
+KILLED, HUNG, SHORT = "it was killed, or crashed", "it hung: no answer", "MemoryError: there is none"
+
+
+@pytest.fixture
+def can_limit() -> Iterator[bool]:
+    """Whether processes can be put under a memory limit of their own; takes the limits away again."""
+    try:
+        mine = memory_group(str(os.getpid()))
+    except OSError:
+        yield False
+        return
+    before = set(mine.parent.glob("evomerge-*")) - {mine}
+    yield True
+    for group in {*mine.parent.glob("evomerge-*"), mine} - before:
+        group.rmdir()
+
+
+def meet(driver: Driver, run: Path, trouble: str) -> None:
+    """Put a trouble in the way of a search that gets on, and wait until somebody met it."""
+    at = evaluated(run)
+    until(lambda: evaluated(run) > at + 1, 60, lambda: driver.said)
+    driver.meets(trouble)
+    met = driver.troubles / f"{'met' if trouble.startswith('once') else 'victim'}-{trouble}"
+    until(met.exists, 60, lambda: driver.said)
+
+
+def outcome_of(run: Path, works: set[Any]) -> list[Any]:
+    return [event.get("failure") for event in events(run) if event["kind"] == "evaluated" and event["work"] in works]
+
+
+def test_whatever_befalls_workers_is_named_and_survived(tmp_path: Path, can_limit: bool) -> None:
+    run = tmp_path / "RUN"
+    options = {"kind": "ray", "workers": 2, "deadline": 3, "deaths": 2}
+    spec = write_run(tmp_path, executor=options, budget={"evaluations": 100})
+    passing = {"once.exit": KILLED, "once.hang": HUNG, "once.stop": HUNG, "once.memory": SHORT}
+    passing |= {"once.limit": KILLED} if can_limit else {}
+    lasting = {"poison.kill": KILLED, "poison.memory": SHORT}
+    with driving(tmp_path, "search", spec, run, seconds=0.05) as driver:
+        for trouble in (*lasting, *passing, "once.nan"):
+            meet(driver, run, trouble)
+        said = driver.ends(0, 120)
+    assert "(raylet)" not in said, "what befalls workers is said in our words"
+    incidents = [event for event in events(run) if event["kind"] == "incident"]
+    expected = [lasting["poison.kill"]] * 2 + [lasting["poison.memory"]] * 2 + list(passing.values())
+    assert [event["what"][: len(what)] for event, what in zip(incidents, expected, strict=True)] == expected
+    assert all(event["worker"] and event["work"] is not None for event in incidents)
+    assert outcome_of(run, {event["work"] for event in incidents[4:]}) == [None] * len(passing), "they were done again"
+    failures = [event["failure"] for event in events(run) if event["kind"] == "evaluated" and event.get("failure")]
+    tries = [{"stage": "worker", "reason": f"2 tries came to nothing, the last: {why}"} for why in lasting.values()]
+    assert failures[:2] == tries
+    assert [failure["stage"] for failure in failures[2:]] == ["score"], "numbers that are none are not asked for again"
+    assert len(content(run)["evaluated"]) == len(content(run)["assigned"])
+    assert "100 of 100 evaluations, 3 failed" in said
