@@ -4,9 +4,8 @@ import random
 import time
 from pathlib import Path
 
-import pytest
 from conftest import content, events
-from processes import TOKEN, Nodes, driving, evaluated, kill, lines, until, write_run
+from processes import TOKEN, Nodes, driving, evaluated, kill, until, write_run
 
 
 def test_a_search_whose_workers_are_killed_all_the_time_is_the_same(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ MEANINGS = (
 )
 """What is said of a worker's end, by words in Ray's message. Ray's own wording of a kill lists memory as a guess."""
 GUESSES = "some common causes include"
+RAISED = "error raised in its creation task"
 MOST = 300
 """Characters of a message that is quoted."""
 NODE_LOST = "its node was lost"
@@ -30,6 +31,9 @@ def verdict_of(error: Exception) -> EvomergeError | None:
 
 def reason_of(error: Exception) -> str:
     """Why a worker did not answer, in a line."""
+    if isinstance(error, RayActorError) and RAISED in str(error):
+        # Ray quotes a traceback, whose last line says what was raised.
+        return str(error).strip().splitlines()[-1].strip()[:MOST]
     if isinstance(error, RayActorError | NodeDiedError):
         text = str(error).lower().split(GUESSES)[0]
         return next((meaning for meaning, words in MEANINGS if any(word in text for word in words)), _line(error))

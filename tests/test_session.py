@@ -1,0 +1,81 @@
+"""What a process hands out, and when."""
+
+from pathlib import Path
+
+import pytest
+from simulated import Plan, begin, make_world
+
+from evomerge.errors import Interrupted
+from evomerge.execute import News
+from evomerge.fitness import EstimatorSpec
+from evomerge.session import Session
+from evomerge.space import fixed_recipes
+from evomerge.spec import Budget
+from evomerge.trial import Candidate, Draw, Evaluation, Failure, Work
+
+
+class Slots:
+    """So many workers, who fail at everything, one after another."""
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+        self.begun: list[int] = []
+        self._works: list[Work] = []
+
+    def submit(self, work: Work) -> None:
+        self.free -= 1
+        self.begun.append(work.id)
+        self._works.append(work)
+
+    def wait(self, timeout: float | None) -> list[News]:
+        work = self._works.pop(0)
+        self.free += 1
+        failure = Failure(stage="score", reason="they always do")
+        return [Evaluation(work=work.id, number=work.number, outcome=failure)]
+
+    def close(self) -> None:
+        self._works.clear()
+
+
+def session_of(folder: Path, executor: Slots, *, ahead: bool) -> Session:
+    world = {"task": make_world(28, 0, search=40)}
+    plan = Plan(EstimatorSpec(kind="mean"), Budget(evaluations=24), seed=1)
+    return Session(begin(world, plan, folder), executor, ahead=ahead)
+
+
+def hand_out(session: Session, sizes: tuple[int, ...]) -> None:
+    """One work of each size, in items, on the same recipe under other names."""
+    recipe = next(iter(fixed_recipes(session.store.file.parents).values()))
+    for number, size in enumerate(sizes):
+        session.propose(Candidate(number=number, genome=None, recipe=recipe, origin="baseline", name=str(number)))
+        assigned = session.assign(number, Draw(pool="search", places={"task": tuple(range(size))}), "baseline")
+        session.submit(assigned, recipe)
+
+
+def test_of_works_that_wait_the_longest_begins_first(tmp_path: Path) -> None:
+    slots = Slots(1)
+    session = session_of(tmp_path / "RUN", slots, ahead=True)
+    hand_out(session, (5, 10, 30, 20))
+    assert slots.begun == [0], "who comes first begins, nobody knows what follows"
+    assert session.in_flight == 4
+    assert session.room > 100
+    session.settle()
+    assert slots.begun == [0, 2, 3, 1]
+    assert not session.in_flight
+
+
+def test_without_a_generation_nothing_waits(tmp_path: Path) -> None:
+    session = session_of(tmp_path / "RUN", Slots(2), ahead=False)
+    hand_out(session, (5, 5))
+    assert session.room == 0
+
+
+def test_what_waits_is_not_begun_once_the_user_wants_to_stop(tmp_path: Path) -> None:
+    slots = Slots(2)
+    session = session_of(tmp_path / "RUN", slots, ahead=True)
+    hand_out(session, (5, 10, 30, 20))
+    session.stopping = True
+    with pytest.raises(Interrupted):
+        session.settle()
+    assert slots.begun == [0, 1]
+    assert [work.work for work in session.state.open_works()] == [2, 3], "they are done on resuming"
