@@ -97,7 +97,10 @@ def driving(folder: Path, *arguments: object, seconds: float = 0.0, **environmen
     finally:
         if driver.process.poll() is None:
             driver.kill()
-        until(lambda: not driver.processes(), 30, lambda: f"processes are left: {driver.processes()}")
+        until(lambda: all("Agent" in line for line in driver.processes().values()), 30, lambda: str(driver.processes()))
+        # Where the head was killed, Ray's helpers on that node try for a minute to tell it of their end.
+        for pid in driver.processes():
+            kill(pid)
 
 
 class Node:
