@@ -33,7 +33,7 @@ PROCESS = ("opened", "closed", "incident", "extended", "workers")
 VOLATILE = ("at", "seconds", "layer_evaluations", "worker")
 
 HELPERS = ("ray::Dashboard", "ray::RuntimeEnv")
-"""Ray's own on each node, which try for a minute to tell a head that is gone of their end."""
+"""Ray's own on each node, which end later than others."""
 
 
 def write_run_file(folder: Path, optimizer: str, evaluations: int, executor: str) -> Path:
@@ -73,7 +73,8 @@ def lines(run: Path) -> int:
 
 def killed(arguments: list[str], run: Path, target: int, rng: random.Random) -> bool:
     """Start a process and kill it a moment after the journal has `target` lines; False if it ended before."""
-    environment = os.environ | {"EVOMERGE_KILLED": str(run)}
+    # Ray's helpers try for so long to tell a head that is gone of their end; a minute, if nothing is said.
+    environment = os.environ | {"EVOMERGE_KILLED": str(run), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     while process.poll() is None and lines(run) < target:
         time.sleep(0.002)

@@ -1,7 +1,6 @@
 """Drivers, nodes and what is left of them: real processes, started and ended one by one."""
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
@@ -11,9 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 from conftest import DEMO_MODELS, ROOT

@@ -1,12 +1,16 @@
 """Searches on clusters whose workers, nodes and head are killed under them."""
 
+import contextlib
 import random
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import content, events
-from processes import AUTH, Nodes, driving, evaluated, kill, lines, until, write_run
+from processes import AUTH, Nodes, driving, evaluated, kill, lines, surroundings, until, write_run
 
 
 def test_a_search_whose_workers_are_killed_all_the_time_is_the_same(tmp_path: Path) -> None:
@@ -62,7 +66,31 @@ def test_workers_find_what_one_process_finds(
     assert any("+" in worker for worker in done) == (workers > population)
 
 
+@contextlib.contextmanager
+def hogging(around: dict[str, str]) -> Iterator[None]:
+    """While it lasts, the object store is full."""
+    hog = subprocess.Popen([sys.executable, "-c", HOG], env=surroundings(**around), stdout=subprocess.PIPE, text=True)
+    try:
+        assert hog.stdout is not None
+        assert hog.stdout.readline() == "full\n"
+        yield
+    finally:
+        hog.kill()
+        hog.communicate()
+
+
+HOG = """
+import ray, time
+ray.init(log_to_driver=False)
+kept = [ray.put(bytes(10 << 20)) for _ in range(20)]
+print("full", flush=True)
+time.sleep(1e6)
+"""
+"""Fills the object store, and more."""
+
+
 def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
+    """Beside somebody else who fills the object store."""
     run = tmp_path / "RUN"
     spec = write_run(tmp_path, executor="ray", budget={"evaluations": 100_000})
 
@@ -71,9 +99,9 @@ def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
         return bool(found) and found[-1]["ready"] == ready
 
     with Nodes() as nodes:
-        nodes.start(1)
+        nodes.start(1, object_store_memory=80 << 20)
         around = {"RAY_ADDRESS": nodes.address, **AUTH}
-        with driving(tmp_path, "search", spec, run, seconds=0.2, **around) as driver:
+        with hogging(around), driving(tmp_path, "search", spec, run, seconds=0.2, **around) as driver:
             until(lambda: reaches(1), 60, lambda: driver.said)
             second = nodes.start(1)
             until(lambda: reaches(2), 60, lambda: driver.said)
