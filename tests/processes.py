@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 from conftest import DEMO_MODELS, ROOT
 
-TOKEN = secrets.token_hex(32)
+AUTH = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 """Other clusters of this machine are none of ours."""
 
 
@@ -76,6 +76,10 @@ class Driver:
         assert "Traceback" not in self.said
         return self.said
 
+    def processes(self, command: str = "") -> dict[int, str]:
+        """What it started, and itself."""
+        return processes(f"EVOMERGE_TEST={self.troubles}", command)
+
     def kill(self) -> None:
         """The driver alone, as the system would."""
         self.process.kill()
@@ -91,8 +95,10 @@ def driving(folder: Path, *arguments: object, seconds: float = 0.0, **environmen
     finally:
         if driver.process.poll() is None:
             driver.kill()
-        left = started_by(driver)
-        until(lambda: not started_by(driver), 30, lambda: f"processes are left: {left}")
+        until(lambda: all("Agent" in line for line in driver.processes().values()), 30, lambda: str(driver.processes()))
+        # Where the head was killed, Ray's helpers on that node try for a minute to tell it of their end.
+        for pid in driver.processes():
+            kill(pid)
 
 
 class Node:
@@ -105,7 +111,7 @@ class Node:
         line = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--node-ip-address=127.0.0.1"]
         line += [f"--num-cpus={cpus}", *given, *(place if head else [f"--address={self.address}"])]
         self.mark = f"EVOMERGE_NODE={home}-{time.monotonic_ns()}"
-        around = surroundings(RAY_AUTH_TOKEN=TOKEN, **dict([self.mark.split("=", 1)]))
+        around = surroundings(**AUTH, **dict([self.mark.split("=", 1)]))
         with (home / f"node-{time.monotonic_ns()}.log").open("w") as log:
             self.process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, env=around, process_group=0)
 
@@ -151,11 +157,6 @@ class Nodes:
 
     def _logs(self) -> str:
         return "".join(path.read_text() for path in self.home.glob("node-*.log"))
-
-
-def started_by(driver: Driver) -> dict[int, str]:
-    """Living processes of Ray that a driver started: they carry its mark in their environment."""
-    return processes(f"EVOMERGE_TEST={driver.troubles}")
 
 
 def processes(mark: str, command: str = "") -> dict[int, str]:

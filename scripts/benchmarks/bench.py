@@ -1,12 +1,12 @@
 """Benchmarks: the merge kernels, one candidate against what today's tools do, the start of the command line.
 
-    scripts/bench [operators] [candidate] [start] [prefix] [demo] [policies] [estimators] [clock]
+    scripts/bench [operators] [candidate] [start] [prefix] [demo] [policies] [estimators] [clock] [ray]
 
 Times are CPU seconds of one thread, rounds of the competitors interleaved, medians; what is quoted are ratios within
 one run, since machines are noisy. Left out unless they are named: `prefix`, layers that candidates share run once,
 `demo`, five seeds of the demo's two searches, `policies`, five seeds of the default estimator against the mean on fixed
-items, `estimators`, some 300 searches on simulated models, and `clock`, searches with many workers, by a simulated
-clock.
+items, `estimators`, some 300 searches on simulated models, `clock`, searches with many workers, by a simulated clock,
+and `ray`, what a work costs there beside itself, and what stays behind of 2,000 of them.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from measure import demo_run, table
 from operators import bench_operators
 from policies import bench_policies
 from prefix import bench_prefix
+from rays import bench_ray
 
 from evomerge.assemble import search
 
@@ -77,8 +78,9 @@ BENCHMARKS = {
     "policies": bench_policies,
     "estimators": bench_estimators,
     "clock": bench_clock,
+    "ray": bench_ray,
 }
-LONG = ("prefix", "demo", "policies", "estimators", "clock")
+LONG = ("prefix", "demo", "policies", "estimators", "clock", "ray")
 
 
 def main() -> None:

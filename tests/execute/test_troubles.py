@@ -1,12 +1,13 @@
 """Workers that die, hang and starve: each is named in the journal, and the search completes."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import content, events
+from conftest import DEMO_MODELS, content, events
 from processes import Driver, driving, evaluated, until, write_run
 from troubled import memory_group
 
@@ -63,3 +64,29 @@ def test_whatever_befalls_workers_is_named_and_survived(tmp_path: Path, can_limi
     assert [failure["stage"] for failure in failures[2:]] == ["score"], "numbers that are none are not asked for again"
     assert len(content(run)["evaluated"]) == len(content(run)["assigned"])
     assert "100 of 100 evaluations, 3 failed" in said
+
+
+@pytest.mark.parametrize("is_restored", [True, False])
+def test_a_parent_that_is_cut_short_is_named(is_restored: bool, tmp_path: Path) -> None:
+    """Workers are replaced until it is whole again; where it stays as it is, the search stops and can go on."""
+    models, run = tmp_path / "models", tmp_path / "RUN"
+    shutil.copytree(DEMO_MODELS, models)
+    spec = write_run(tmp_path, models=models)
+    file = models / "maths/model.safetensors"
+    whole = file.read_bytes()
+    with driving(tmp_path, "search", spec, run, seconds=0.3) as driver:
+        until(lambda: evaluated(run) > 5, 60, lambda: driver.said)
+        os.truncate(file, len(whole) // 2)
+        until(lambda: any(str(file) in event.get("what", "") for event in events(run)), 30, lambda: driver.said)
+        if not is_restored:
+            assert str(file) in driver.ends(2, 90)
+        file.write_bytes(whole)
+        if is_restored:
+            driver.ends(0, 90)
+    if not is_restored:
+        with driving(tmp_path, "resume", run) as driver:
+            driver.ends(0, 90)
+    undisturbed = write_run(tmp_path, models=models, executor="inline")
+    with driving(tmp_path, "search", undisturbed, tmp_path / "alone") as alone:
+        alone.ends(0, 60)
+    assert content(run) == content(tmp_path / "alone")

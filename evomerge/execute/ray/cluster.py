@@ -15,8 +15,8 @@ import ray
 
 from evomerge.errors import SpecError
 
-PATIENCE = 5.0
-"""Seconds between two looks at the cluster."""
+PATIENCE = 0.5
+"""Seconds between two looks at the head: what asks one that is away for anything waits for a minute, then ends us."""
 KNOCK = 3.0
 """Seconds after which a head that does not answer counts as away."""
 
@@ -34,7 +34,7 @@ class Cluster:
         self._least_cpus = least_cpus
         self._say = say
         self._mine = not ray.is_initialized()
-        self._looked = 0.0
+        self._looked, self._is_lost = 0.0, False
         self._connect()
         self._head: str = ray.get_runtime_context().gcs_address
 
@@ -48,12 +48,12 @@ class Cluster:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
         return max([1, *(rooms_for(need, resources) for resources in nodes)])
 
-    def is_lost(self) -> bool:
-        """Whether the head is away; asked for no more often than every few seconds."""
-        if time.monotonic() - self._looked < PATIENCE:
-            return False
-        self._looked = time.monotonic()
-        return not _answers(self._head)
+    def is_lost(self, *, at_once: bool = False) -> bool:
+        """Whether the head is away, and was not found again since; asked for now and then, or at once."""
+        if not self._is_lost and (at_once or time.monotonic() - self._looked >= PATIENCE):
+            self._looked = time.monotonic()
+            self._is_lost = not _answers(self._head)
+        return self._is_lost
 
     def reconnect(self) -> bool:
         """Try to find the cluster again; whether it is there. Everything that was on it is lost."""
@@ -64,7 +64,7 @@ class Cluster:
             self._connect()
         except SpecError:
             return False
-        self._head = ray.get_runtime_context().gcs_address
+        self._head, self._is_lost = ray.get_runtime_context().gcs_address, False
         return True
 
     def close(self) -> None:

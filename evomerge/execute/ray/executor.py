@@ -167,6 +167,8 @@ class RayExecutor:
                 self._pool.welcome(member, message)
                 return
         except Exception as error:  # noqa: BLE001  Whatever a worker raises, or Ray for it, is told of the worker.
+            if self._cluster.is_lost(at_once=True):
+                return  # With all the others: see `_look`.
             if member.ready is None:
                 self._news.append(self._pool.missed(member, error))
             else:

@@ -7,6 +7,7 @@ from evomerge.errors import EvomergeError
 MEANINGS = (
     ("ran out of memory", ("oom", "low on memory", "memory monitor")),
     ("its node was lost", ("node has died", "node was terminated", "node died", "raylet", "unexpected node death")),
+    ("the connection to it broke", ("temporarily unavailable",)),
     ("it was killed, or crashed", ("worker process has died", "connection error code", "unexpectedly")),
 )
 """What is said of a worker's end, by words in Ray's message. Ray's own wording of a kill lists memory as a guess."""
