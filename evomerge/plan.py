@@ -225,6 +225,7 @@ def _evaluations(budget: Budget, sizes: _Sizes, seconds: float, parents: int) ->
         budget.evaluations,
         max(0, items - parents * (sizes.pool - sizes.drawn)) // sizes.drawn if items is not None else None,
         int(budget.seconds / max(seconds, 1e-9)) if budget.seconds is not None else None,
+        int(budget.accelerator_hours * 3600 / max(seconds, 1e-9)) if budget.accelerator_hours is not None else None,
     ]
     return min((limit for limit in limits if limit is not None), default=0)
 

@@ -12,7 +12,7 @@ from evomerge.estimate import Appraiser, Grader, Ledger
 from evomerge.events import Asked, Assigned, Evaluated, Event
 from evomerge.execute import Executor
 from evomerge.recipe import Recipe
-from evomerge.results import RunState, read_into
+from evomerge.results import AS_BEFORE, RunState, read_into
 from evomerge.store import RunStore
 from evomerge.trial import Candidate, Draw, Evaluation, Failure, Purpose, Seconds, Work
 
@@ -26,7 +26,13 @@ class Session:
     """
 
     def __init__(
-        self, store: RunStore, executor: Executor, watch: Watch = lambda *_: None, *, ahead: bool = False
+        self,
+        store: RunStore,
+        executor: Executor,
+        watch: Watch = lambda *_: None,
+        *,
+        ahead: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """With `ahead` works may be handed out that no worker is free for yet; the longest begin first."""
         self.store = store
@@ -37,7 +43,9 @@ class Session:
         self.stopping = False
         self._watch = watch
         self._in_flight: set[int] = set()
-        self._started = time.monotonic()
+        self._is_over = False
+        self.now = clock
+        self._started = clock()
         grader = Grader(store.file.spec.fitness, store.table)
         self.appraiser = Appraiser(grader, Ledger(store.table), store.calibration)
         for event in store.events():
@@ -70,7 +78,28 @@ class Session:
 
     def seconds(self) -> float:
         """Wall-clock seconds of this session and of all before it."""
-        return self._seconds_before + time.monotonic() - self._started
+        return self._seconds_before + self.now() - self._started
+
+    def accelerator_hours(self) -> float:
+        """Hours that accelerators were held in this session and in all before it."""
+        return self.state.accelerator_seconds(self.now()) / 3600
+
+    @property
+    def workers(self) -> int:
+        """How many can work at a time, at least one."""
+        standing = self.state.standing
+        return max(1, standing.ready if standing is not None else self.executor.free + len(self._in_flight))
+
+    def time_left(self) -> float | None:
+        """Wall-clock seconds until the first of the budgets in time is spent; None if there is none."""
+        budget, limits = self.state.budget, []
+        if budget.seconds is not None:
+            limits.append(budget.seconds - self.seconds())
+        if budget.accelerator_hours is not None:
+            each = self.state.processes[-1].accelerators if self.state.processes else 1.0
+            hours = budget.accelerator_hours - self.accelerator_hours()
+            limits.append(hours * 3600 / (self.workers * each))  # They are held whether or not they work.
+        return min(limits, default=None)
 
     def left(self, items: int | None = None, waiting: int = 0) -> int:
         """How many more candidates the budget allows, what is in flight, or `waiting`, counted as spent.
@@ -82,12 +111,12 @@ class Session:
         return affordable if most is None else max(0, min(affordable, most - len(self.state.counted())))
 
     def affordable(self, items: int | None = None) -> int:
-        """How many more evaluations of so many items (as a candidate has, if left out) seconds and items allow."""
+        """How many more evaluations of so many items (as a candidate has, if left out) time and items allow."""
         limits = [sys.maxsize]
         if self.state.budget.item_evaluations is not None:
             limits.append(self.items_left() // (self._each() if items is None else items))
-        if (seconds := self.state.budget.seconds) is not None:
-            limits.append(self._affordable_in(seconds - self.seconds()))
+        if (seconds := self.time_left()) is not None:
+            limits.append(self._affordable_in(seconds))
         return max(0, min(limits))
 
     def items_left(self, kept: int = 0) -> int:
@@ -100,11 +129,17 @@ class Session:
         return self.store.file.spec.fitness.estimator.drawn(self.store.table)
 
     def _affordable_in(self, seconds: float) -> int:
-        """Evaluations that so many seconds pay for, at the mean price so far."""
-        if seconds <= 0:
+        """Evaluations that may begin and will end within so many seconds, if each takes as long as the mean so far.
+
+        Every worker does so many one after another; what is in flight is among them.
+        """
+        if self._is_over or seconds <= 0:
             return 0
         price = self.state.price()
-        return int(seconds / price) if price > 0 else 1
+        if not price.seconds:
+            return self.executor.free - len(self._backlog)
+        at_once = max(1, int(self.workers / price.workers))
+        return at_once * int(seconds / price.seconds) - self.in_flight
 
     def propose(self, candidate: Candidate) -> None:
         """Write a new candidate down."""
@@ -130,8 +165,8 @@ class Session:
         """Hand out a work item that is written down; if the same model was scored on the same draw, answer it."""
         number, twin = assigned.number, self.state.twin(assigned)
         if twin is not None:
-            known = {"work": assigned.work, "number": number, "worker": "as before"}
-            spent = {"seconds": Seconds(), "layer_evaluations": None, "at": time.time()}
+            known = {"work": assigned.work, "number": number, "worker": AS_BEFORE}
+            spent = {"seconds": Seconds(), "layer_evaluations": None, "at": self.now()}
             self.record(twin.model_copy(update={**known, **spent}))
             return
         work = Work(id=assigned.work, number=number, recipe=recipe, draw=assigned.draw, purpose=assigned.purpose)
@@ -144,17 +179,29 @@ class Session:
         return self.store.table.count(work.draw.pool, work.draw.places) * len(work.recipe.layers)
 
     def _feed(self) -> None:
-        """Have workers that are free begin what was handed out, unless the user wants to stop."""
+        """Have workers that are free begin what was handed out, unless the user wants to stop.
+
+        What there is no time left for is not begun any more. It stays assigned, for a session with a larger budget.
+        """
         while self._backlog and not self.stopping and self.executor.free:
             work = self._backlog.pop(0)
+            if work.draw.pool == "search" and not self._is_time():
+                continue
             self._in_flight.add(work.id)
             self.executor.submit(work)
+
+    def _is_time(self) -> bool:
+        """Whether there is time for one more work of the search; once there was none, there is none any more."""
+        left = self.time_left()
+        if left is not None and left < max(self.state.price().seconds, 1e-9):
+            self._is_over = True
+        return not self._is_over
 
     def collect(self, timeout: float | None = None) -> list[Evaluation]:
         """Wait for results and write them down."""
         self._feed()
         found = []
-        for result in self.executor.wait(timeout):
+        for result in self.executor.wait(timeout) if self._in_flight else ():
             if not isinstance(result, Evaluation):
                 self.record(result)
                 continue
@@ -167,7 +214,7 @@ class Session:
                     seconds=result.seconds,
                     layer_evaluations=result.layer_evaluations,
                     worker=result.worker,
-                    at=time.time(),
+                    at=self.now(),
                 )
             )
             self._in_flight.discard(result.work)

@@ -40,7 +40,7 @@ fitness:
 # Recipes or finished runs to begin with, beside the fixed recipes that every search begins with.
 # start: [recipe.yaml, OTHER_RUN]
 
-budget: {{evaluations: 200}}                          # and/or seconds, item_evaluations; the first reached ends it
+budget: {{evaluations: 200}}                          # and/or seconds, accelerator_hours, item_evaluations
 seed: 7
 device: auto                                        # cpu, cuda, cuda:1
 """

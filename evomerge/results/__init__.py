@@ -1,6 +1,7 @@
 """What a run has found so far."""
 
 from evomerge.results.pareto import hypervolume, non_dominated, worst
+from evomerge.results.process import AS_BEFORE, Process, worker_names
 from evomerge.results.reading import read_into
 from evomerge.results.row import Row, Which
 from evomerge.results.state import RunState
@@ -8,6 +9,6 @@ from evomerge.results.table import FINALISTS, MOST_FINALISTS, Results
 from evomerge.results.words import RIVALS, amount, difference, number, with_error
 
 __all__ = [
-    "FINALISTS", "MOST_FINALISTS", "RIVALS", "Results", "Row", "RunState", "Which", "amount", "difference",
-    "hypervolume", "non_dominated", "number", "read_into", "with_error", "worst",
+    "AS_BEFORE", "FINALISTS", "MOST_FINALISTS", "RIVALS", "Process", "Results", "Row", "RunState", "Which", "amount",
+    "difference", "hypervolume", "non_dominated", "number", "read_into", "with_error", "worker_names", "worst",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Where a run stands: its events folded up, one after another."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from evomerge.events import (
     Asked,
@@ -10,13 +11,23 @@ from evomerge.events import (
     Evaluated,
     Event,
     Extended,
+    Incident,
     Opened,
     Told,
+    Workers,
 )
 from evomerge.items import ItemTable
+from evomerge.results.process import Process, worker_names
 from evomerge.spec import Budget
 from evomerge.trial import LayerEvaluations
 from evomerge.values import Genome
+
+
+class Price(NamedTuple):
+    """What a candidate takes: so many seconds, of so many workers at once. No seconds before any is known."""
+
+    seconds: float
+    workers: float
 
 
 @dataclass
@@ -48,11 +59,13 @@ class RunState:
     confirmed: tuple[int, ...] = ()
     opened: Opened | None = None
     closed: Closed | None = None
-    sessions: list[tuple[float, float]] = field(default_factory=list)
-    """First and last time stamp of each process that held the run."""
+    processes: list[Process] = field(default_factory=list)
+    """Those that held the run, in turn."""
+    incidents: list[Incident] = field(default_factory=list)
     # Sums that are asked for before every candidate, each with how much of the journal it covers.
     _counted: list[int] = field(default_factory=list)
-    _paid: tuple[float, int] = (0.0, 0)
+    _paid: dict[bool, tuple[float, float, int]] = field(default_factory=dict)
+    """Of works on whole pools (True) and on draws: seconds, workers, and how many works there were."""
     _items: tuple[int, int] = (0, 0)
 
     def apply(self, event: Event) -> None:
@@ -72,8 +85,8 @@ class RunState:
             case _:
                 self._apply_to_session(event)
         at = getattr(event, "at", None)
-        if at is not None and self.sessions:
-            self.sessions[-1] = (self.sessions[-1][0], at)
+        if at is not None and self.processes:
+            self.processes[-1].last = at
 
     def _apply_asked(self, asked: Asked) -> None:
         self.candidates[asked.number] = asked
@@ -97,17 +110,30 @@ class RunState:
         work, origin = self.works[event.work], self.candidates[event.number].origin
         before = self.scored.setdefault((event.number, work.draw.pool), [])
         if not before and work.draw.pool == "search" and origin != "baseline":
-            self._paid = self._paid[0] + event.seconds.merge + event.seconds.score, self._paid[1] + 1
+            self._pay(event, whole=work.draw.places is None)
         before.append(event)
         self.models[self._model_key(work)] = event
         if work.draw.pool == "search" and origin in ("prior", "search"):
             self.pending.add(event.number)
+        if self.processes:
+            self.processes[-1].works(event)
+
+    def _pay(self, event: Evaluated, *, whole: bool) -> None:
+        """Remember what a candidate took, if anybody worked on it."""
+        workers, spent = len(worker_names(event)), event.seconds.merge + event.seconds.score
+        if workers and spent > 0:
+            seconds, hands, count = self._paid.get(whole, (0.0, 0.0, 0))
+            self._paid[whole] = seconds + spent / workers, hands + workers, count + 1
 
     def _apply_to_session(self, event: Event) -> None:
         match event:
             case Opened():
                 self.opened, self.closed, self.budget = event, None, event.budget
-                self.sessions.append((event.at, event.at))
+                self.processes.append(Process.of(event))
+            case Workers() if self.processes:
+                self.processes[-1].stands(event)
+            case Incident():
+                self.incidents.append(event)
             case Extended():
                 self.budget = event.budget
             case Confirmed():
@@ -136,10 +162,15 @@ class RunState:
         found = [self.scored.get((number, "search")) for number in self.counted()]
         return [evaluated[0] for evaluated in found if evaluated]
 
-    def price(self) -> float:
-        """Mean seconds of what first came of the search on counted candidates, zero before any."""
-        seconds, count = self._paid
-        return seconds / count if count else 0.0
+    def price(self) -> Price:
+        """What a candidate takes on average: as those on draws did, or before these as those on whole pools."""
+        seconds, workers, count = self._paid.get(False) or self._paid.get(True) or (0.0, 1.0, 1)
+        return Price(seconds / count, workers / count)
+
+    @property
+    def standing(self) -> Workers | None:
+        """How the workers of the latest process stood last, if it said so."""
+        return self.processes[-1].standing if self.processes else None
 
     def items(self, table: ItemTable) -> int:
         """How many search items were put to models, those in flight included."""
@@ -156,4 +187,9 @@ class RunState:
 
     def seconds(self) -> float:
         """Wall-clock seconds of all sessions together."""
-        return sum(last - first for first, last in self.sessions)
+        return sum(process.last - process.opened for process in self.processes)
+
+    def accelerator_seconds(self, now: float | None = None) -> float:
+        """Seconds that accelerators were held in all sessions, in the latest one until `now`, or its last stamp."""
+        before = sum(process.accelerator_seconds() for process in self.processes[:-1])
+        return before + (self.processes[-1].accelerator_seconds(now) if self.processes else 0.0)

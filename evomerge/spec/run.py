@@ -71,11 +71,16 @@ OptimizerSpec: TypeAlias = Annotated[CmaSpec | Nsga2Spec | TpeSpec | RandomSpec,
 
 
 class Budget(Value):
-    """Hard limits of a search; the first to be reached ends it. `seconds` counts all sessions together."""
+    """Hard limits of a search; the first to be reached ends it.
+
+    `seconds` and `accelerator_hours` count all sessions together, the latter for every accelerator of every worker; a
+    worker on a CPU has one.
+    """
 
     evaluations: Count | None = None
     seconds: Annotated[float, Field(gt=0)] | None = None
     item_evaluations: Count | None = None
+    accelerator_hours: Annotated[float, Field(gt=0)] | None = None
 
 
 GiB: TypeAlias = Annotated[float, Field(ge=0)]
@@ -146,5 +151,6 @@ class RunSpec(Value):
 def limited(budget: Budget) -> Budget:
     """The budget, if it limits anything; a validator's ValueError otherwise."""
     if budget == Budget():
-        raise ValueError("sets no limit; give evaluations, seconds or item_evaluations")
+        *others, last = Budget.model_fields
+        raise ValueError(f"sets no limit; give {', '.join(others)} or {last}")
     return budget

@@ -127,5 +127,9 @@ class StagedSpec(Value):
             for key in ("evaluations", "item_evaluations")
             if (count := getattr(self.budget, key)) is not None
         }
-        seconds = None if self.budget.seconds is None else self.budget.seconds * stage.share
-        return Budget(**counts, seconds=seconds)
+        amounts = {
+            key: amount * stage.share
+            for key in ("seconds", "accelerator_hours")
+            if (amount := getattr(self.budget, key)) is not None
+        }
+        return Budget(**counts, **amounts)

@@ -192,21 +192,32 @@ def go_on(
     order: Callable[[Recipe], tuple[str, ...]] | None = None,
 ) -> Results:
     """Search, or go on with it, to the confirmed results; the store is closed then. `order` is as in `Parts`."""
+    session = Session(store, executor(simulator(worlds, store)))
+    study(session, order).run()
+    confirm(session, FINALISTS)
+    store.close()
+    return Results(store)
+
+
+def simulator(worlds: Mapping[str, Items], store: RunStore) -> Simulator:
+    """Who scores the candidates of a run in these worlds."""
+    return Simulator(worlds, bind(store.file.spec.space, store.file.parents))
+
+
+def study(session: Session, order: Callable[[Recipe], tuple[str, ...]] | None = None) -> Study:
+    """The search of a run, as far as its journal goes."""
+    store = session.store
     run, space = store.file.spec, bind(store.file.spec.space, store.file.parents)
     assert run.optimizer is not None, "every plan has one"
     seeds: dict[Genome, str | None] = {
         **{space.encode(recipe): name for name, recipe in fixed_recipes(PARENTS).items() if name in EXPERTS},
         **dict.fromkeys(store.file.start),
     }
-    session = Session(store, executor(Simulator(worlds, space)))
     build = Build(run.optimizer, space.genes, len(run.fitness.objectives), tuple(seeds), run.fitness.scalar, run.seed)
     estimator, appraiser = run.fitness.estimator, session.appraiser
     policy = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)
     shared = block(run.optimizer, space.genes)
-    Study(session, Parts(space, build, appraiser, policy, seeds, {}, shared, order)).run()
-    confirm(session, FINALISTS)
-    store.close()
-    return Results(store)
+    return Study(session, Parts(space, build, appraiser, policy, seeds, {}, shared, order))
 
 
 def simulate(world: World, plan: Plan, folder: Path) -> Results:
