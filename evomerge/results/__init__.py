@@ -1,6 +1,7 @@
 """What a run has found so far."""
 
-from evomerge.results.pareto import hypervolume, non_dominated, worst
+from evomerge.results.pareto import hypervolume, non_dominated, volumes, worst
+from evomerge.results.pool import pool_keys
 from evomerge.results.process import AS_BEFORE, Process, worker_names
 from evomerge.results.reading import read_into
 from evomerge.results.row import Row, Which
@@ -10,5 +11,6 @@ from evomerge.results.words import RIVALS, amount, difference, number, with_erro
 
 __all__ = [
     "AS_BEFORE", "FINALISTS", "MOST_FINALISTS", "RIVALS", "Process", "Results", "Row", "RunState", "Which", "amount",
-    "difference", "hypervolume", "non_dominated", "number", "read_into", "with_error", "worker_names", "worst",
+    "difference", "hypervolume", "non_dominated", "number", "pool_keys", "read_into", "volumes", "with_error",
+    "worker_names", "worst",
 ]  # fmt: skip

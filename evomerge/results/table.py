@@ -12,6 +12,7 @@ from evomerge.fitness import Bounds, EstimatorKind, Fitness, bounds_of
 from evomerge.items import PoolName
 from evomerge.recipe import Recipe
 from evomerge.results.pareto import best_fronts, knee, non_dominated, volumes
+from evomerge.results.pool import pool_keys
 from evomerge.results.reading import read_into
 from evomerge.results.rivals import Rivals
 from evomerge.results.row import Row, Which, optimism
@@ -100,10 +101,8 @@ class Results:
     @cached_property
     def front(self) -> list[Row]:
         """The non-dominated finalists by their best known values; with one objective all finalists, best first."""
-        rows = [
-            self.rows[number] for number in sorted(self.finalists)
-        ]  # Of equals the first is on the front, and best.
-        rows = [row for row in rows if self.known(row)]
+        # Of equals the first is on the front, and best.
+        rows = [row for row in map(self.rows.__getitem__, sorted(self.finalists)) if self.known(row)]
         if len(self.objectives) == 1:
             return sorted(rows, key=lambda row: (-self.scalar(row), row.number))
         front = [rows[i] for i in non_dominated([self._oriented(row) for row in rows])]
@@ -247,6 +246,7 @@ class Results:
             "layer_evaluations": self.state.layer_evaluations().model_dump(),
             "hypervolume": self.hypervolumes(),
             "failures": [{"number": e.number, **e.failure.to_plain()} for e in finished if e.failure],
+            **pool_keys(self.state),
         }
 
     def _front_entry(self, row: Row) -> dict[str, Any]:

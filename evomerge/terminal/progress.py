@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from evomerge.results import amount, non_dominated
+from evomerge.results import amount, non_dominated, volumes
 from evomerge.session import Session
 from evomerge.terminal.units import duration
 from evomerge.trial import Evaluation
@@ -40,6 +40,7 @@ class Ticker:
         self._failed = 0
         self._run, self._reused = 0, 0
         self._stage = ""
+        self._incidents = 0
 
     def enter(self, stage: str) -> None:
         """Another stage begins."""
@@ -60,7 +61,8 @@ class Ticker:
             self._take(session, evaluation.number)
         if (layers := evaluation.layer_evaluations) is not None:
             self._run, self._reused = self._run + layers.run, self._reused + layers.reused
-        text = "  ".join((*self._found(session), *self._pace(done, total)))
+        self._tell_incidents(session)
+        text = "  ".join((*self._found(session), *self._busy(session), *self._pace(done, total)))
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, total=total or None, standing=text)
         elif time.monotonic() - self._said >= QUIET_EVERY or done == total:
@@ -102,6 +104,32 @@ class Ticker:
             signed = zip(map(grader.sign, values), values.values(), strict=True)
             self._points[number] = tuple(sign * estimate.value for sign, estimate in signed)
 
+    def _volume(self, session: Session) -> list[str]:
+        """The hypervolume, from the worst fixed recipe of each objective; costs have no such place before the end."""
+        grader, candidates = session.appraiser.grader, session.state.candidates
+        fixed = [point for number, point in self._points.items() if candidates[number].name is not None]
+        if not fixed or grader.costs:
+            return []
+        found = volumes(list(self._points.values()), fixed, [False] * len(fixed[0]))
+        return [f"hypervolume {found['front']:.3f}"]
+
+    def _busy(self, session: Session) -> list[str]:
+        """How many workers there are, if they come and go, and how much of their time is used."""
+        process = session.state.processes[-1] if session.state.processes else None
+        if process is None or process.standing is None:
+            return []
+        held = process.held()
+        used = f" {process.used() / held:.0%} used" if held > 1 else ""
+        return [f"workers {process.standing.ready}{used}"]
+
+    def _tell_incidents(self, session: Session) -> None:
+        """Say what befell workers since the last result: the last of it, and how much there was."""
+        fresh = session.state.incidents[self._incidents :]
+        self._incidents += len(fresh)
+        if fresh:
+            more = f" (and {len(fresh) - 1} more)" if len(fresh) > 1 else ""
+            self.say(f"{fresh[-1].worker or fresh[-1].stage}: {fresh[-1].what}{more}; see evomerge show")
+
     def _found(self, session: Session) -> list[str]:
         """The best of each objective, the size of the front, failures, layers that were not run again."""
         parts, points = [], list(self._points.values())
@@ -115,6 +143,7 @@ class Ticker:
             parts.append("best " + ", ".join(shown))
             if len(points[0]) > 1:
                 parts.append(f"front {len(non_dominated(points))}")
+                parts += self._volume(session)
         parts += [f"{self._failed} failed"] if self._failed else []
         share = self._reused / max(1, self._run + self._reused)
         return parts + ([f"{share:.0%} of layers reused"] if share else [])

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from evomerge.results import RIVALS, Results, Row, Which, difference, number, with_error
+from evomerge.results import RIVALS, Results, Row, Which, difference, number, pool_keys, with_error
 from evomerge.terminal.progress import WIDTH
 from evomerge.terminal.units import duration
 
@@ -19,6 +19,8 @@ MEANING = {
 }
 DISPENSABLE = ("minus best parent", "minus uniform", "minus best fixed", "search", "shrunken")
 """Columns of a front's table that go first where there is too little room."""
+SHOWN = 5
+"""Incidents that are listed."""
 NAMES = 16
 """Characters of a line of a name, so that numbers have room."""
 MEASURING = Console(width=10_000)
@@ -34,6 +36,8 @@ def show(console: Console, results: Results) -> None:
         console.print(f"note: {remark}")
     for failure in results.to_json()["failures"][:5]:
         line = f"failed: candidate {failure['number']} while {failure['stage']}: {failure['reason']}"
+        console.print(line)
+    for line in _pool_lines(results):
         console.print(line)
     went_by = results.fitness.estimator.kind
     if results.appraiser.kind != went_by:
@@ -67,6 +71,25 @@ def _front_table(results: Results, width: int) -> Table:
         if Measurement.get(MEASURING, MEASURING.options, table).maximum <= width:
             break
     return table
+
+
+def _pool_lines(results: Results) -> list[str]:
+    """How workers on Ray stand, what each did, and the last things that befell them."""
+    found = pool_keys(results.state)
+    stands, incidents = found["workers"], found["incidents"]
+    lines = []
+    if stands is not None:
+        counts = ", ".join(f"{stands[name]} {name}" for name in ("ready", "starting", "busy", "queued"))
+        lines.append(f"workers: {counts}; {stands['utilisation']:.0%} of their time used")
+        for name, each in stands["each"].items():
+            pace = duration(each["seconds"] / each["works"])
+            lines.append(f"  {name}: {each['works']} works, {pace} each")
+    if incidents:
+        lines.append(f"incidents: {len(incidents)}, the last:")
+    for one in incidents[-SHOWN:]:
+        whose = f" of work {one['work']}" if one.get("work") is not None else ""
+        lines.append(f"  {one['stage']}{whose} {one['worker']}: {one['what']}")
+    return lines
 
 
 def _remarks(results: Results) -> list[str]:
