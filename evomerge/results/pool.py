@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from evomerge.events import Incident
 from evomerge.results.process import worker_names
 from evomerge.results.state import RunState
 
@@ -11,8 +12,15 @@ def pool_keys(state: RunState) -> dict[str, Any]:
     return {
         "workers": _workers(state),
         "accelerator_hours": state.accelerator_seconds() / 3600,
-        "incidents": [{key: value for key, value in i.to_plain().items() if key != "kind"} for i in state.incidents],
+        "incidents": [_told(incident) for incident in state.incidents],
     }
+
+
+def _told(incident: Incident) -> dict[str, Any]:
+    """What befell a worker; whose and over which work only where that is known."""
+    plain = {"at": incident.at, "stage": incident.stage, "what": incident.what}
+    whose = {"worker": incident.worker or None, "work": incident.work}
+    return plain | {name: value for name, value in whose.items() if value is not None}
 
 
 def _workers(state: RunState) -> dict[str, Any] | None:

@@ -87,8 +87,8 @@ def _pool_lines(results: Results) -> list[str]:
     if incidents:
         lines.append(f"incidents: {len(incidents)}, the last:")
     for one in incidents[-SHOWN:]:
-        whose = f" of work {one['work']}" if one.get("work") is not None else ""
-        lines.append(f"  {one['stage']}{whose} {one['worker']}: {one['what']}")
+        where = [f"work {one['work']}" if "work" in one else one["stage"], *([one["worker"]] if "worker" in one else [])]
+        lines.append(f"  {', '.join(where)}: {one['what']}")
     return lines
 
 
