@@ -87,7 +87,10 @@ def _pool_lines(results: Results) -> list[str]:
     if incidents:
         lines.append(f"incidents: {len(incidents)}, the last:")
     for one in incidents[-SHOWN:]:
-        where = [f"work {one['work']}" if "work" in one else one["stage"], *([one["worker"]] if "worker" in one else [])]
+        where = [
+            f"work {one['work']}" if "work" in one else one["stage"],
+            *([one["worker"]] if "worker" in one else []),
+        ]
         lines.append(f"  {', '.join(where)}: {one['what']}")
     return lines
 
