@@ -105,8 +105,16 @@ class Told(Tagged):
     observations: tuple[Observation, ...]
 
 
+class Ended(Tagged):
+    """A stopping rule ended the search before its budget was spent."""
+
+    kind: Literal["ended"] = "ended"
+    at: float
+    reason: str
+
+
 class Extended(Tagged):
-    """The run got another budget."""
+    """The run got another budget, and goes on if it had ended."""
 
     kind: Literal["extended"] = "extended"
     at: float
@@ -131,7 +139,7 @@ class Closed(Tagged):
 
 
 Event: TypeAlias = Annotated[
-    Opened | Asked | Assigned | Evaluated | Incident | Workers | Told | Extended | Confirmed | Closed,
+    Opened | Asked | Assigned | Evaluated | Incident | Workers | Told | Ended | Extended | Confirmed | Closed,
     Field(discriminator="kind"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

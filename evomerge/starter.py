@@ -40,7 +40,8 @@ fitness:
 # Recipes or finished runs to begin with, beside the fixed recipes that every search begins with.
 # start: [recipe.yaml, OTHER_RUN]
 
-budget: {{evaluations: 200}}                          # and/or seconds, accelerator_hours, item_evaluations
+budget: {{evaluations: 200}}                          # and/or seconds, accelerator_hours, item_evaluations; stall: 60
+                                                    # ends a search when 60 candidates have added next to nothing
 seed: 7
 device: auto                                        # cpu, cuda, cuda:1
 """

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from evomerge.errors import ReplayMismatch
 from evomerge.estimate import Observer
-from evomerge.events import Asked, Assigned, Told
+from evomerge.events import Asked, Assigned, Ended, Told
 from evomerge.optimize import RECOMMENDED, Optimizer
 from evomerge.recipe import Recipe
+from evomerge.results import Stopping
 from evomerge.schedule import More, Schedule
 from evomerge.session import Session
 from evomerge.space import SearchSpace
@@ -49,6 +50,7 @@ class Study:
         self._optimizer = parts.optimizer(())
         self._asked: dict[int, Genome] = {}
         self._orders: dict[int, tuple[str, ...]] = {}
+        self._stopping = Stopping(session.state, session.appraiser)
         self._replay()
 
     def run(self) -> None:
@@ -183,6 +185,8 @@ class Study:
 
     def _ask(self, waiting: int) -> bool:
         """Have a new candidate proposed beside those that are `waiting`; whether there was one."""
+        if self._has_ended():
+            return False
         early = self._parents_to_ask()
         left = self.session.left(self._cost(WHOLE) if early else None, waiting)
         if left <= RECOMMENDED:  # The last evaluations are kept back for what the optimiser recommends.
@@ -195,6 +199,13 @@ class Study:
             name = self._unused(self.parts.seeds.get(genome))
             self._propose(genome, self.parts.space.decode(genome), origin, name)
         return bool(asked)
+
+    def _has_ended(self) -> bool:
+        """Whether a stopping rule has ended the search; if one just did, that is written down."""
+        state = self.session.state
+        if state.ended is None and (reason := self._stopping.reason()) is not None:
+            self.session.record(Ended(at=self.session.now(), reason=reason))
+        return state.ended is not None
 
     def _hand_out(self, waiting: Collection[int]) -> bool:
         """Have the first of those that are waiting scored, if there still are time and items for it."""
@@ -283,6 +294,8 @@ class Study:
         state = self.session.state
         recommended = {n: c.genome for n, c in state.candidates.items() if c.origin == "recommended"}
         open_ones = [number for number in recommended if number not in state.told_numbers]
+        if recommended and not open_ones and max(recommended) == max(state.counted()):
+            return  # They were told of before the last process ended: others would be recommended now.
         for genome in self._optimizer.recommend():
             if genome in recommended.values() or self.session.left() < 1:
                 continue

@@ -87,7 +87,7 @@ def begin(prepared: Prepared, out: Path, listener: Listener) -> Results:
     """
     with closing(prepared.means), closing(RunStore.create(out, prepared.file, prepared.means.table)) as store:
         session = _opened(store, prepared.means, prepared.file.spec.budget, listener)
-        return _finished(session, _study(session, prepared.start, listener))
+        return _finished(session, _study(session, prepared.start, listener), listener)
 
 
 def resume(
@@ -116,7 +116,7 @@ def resume(
             session = _opened(store, means, budget, listener)
             space = bind(store.file.spec.space, store.file.parents)
             start = starting_points(store.file.start, space, store.file.parents)
-            return _finished(session, _study(session, start, listener))
+            return _finished(session, _study(session, start, listener), listener)
 
 
 def _check_budget(found: Results, budget: Budget | None) -> None:
@@ -215,9 +215,11 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
     return study
 
 
-def _finished(session: Session, study: Study) -> Results:
+def _finished(session: Session, study: Study, listener: Listener) -> Results:
     def whole() -> None:
         study.run()
+        if session.state.ended is not None:
+            listener.say(f"the search ends before its budget is spent: {session.state.ended.reason}")
         confirm(session, FINALISTS)
 
     return _guarded(session, whole, "finished")

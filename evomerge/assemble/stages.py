@@ -226,7 +226,7 @@ def _foresee(spec: StagedSpec, parents: Parents) -> list[str]:
             run.with_defaults(found, parents.model_copy(update={"models": models, "experts": experts}))
         except SpecError as error:
             raise SpecError(f"stages.{place}: {error}") from None
-        limits = ", ".join(f"{key} {value:g}" for key, value in found.budget.to_plain().items())
+        limits = ", ".join(f"{key} {value:g}" for key, value in found.budget.to_plain().items() if key != "target")
         notes.append(
             f"{Stage(spec.names[place], place + 1, len(spec.stages))} ({limits}) is not measured: it merges"
             f" {' and '.join(names)}, which stage {place} has yet to find"

@@ -41,7 +41,8 @@ class LayerTensors:
     """Tensors by what they are.
 
     Those of the present candidate are all there. Beyond them copies of parents' tensors are kept, the latest used, as
-    far as `room` bytes go. Memory is written to again and again: a search over blends takes that of one model.
+    far as `room` bytes go, until a candidate comes that has none. Memory is written to again and again: a search over
+    blends takes that of one model.
     """
 
     def __init__(
@@ -65,8 +66,12 @@ class LayerTensors:
 
     def ready(self, wanted: Mapping[Key, Wanted]) -> int:
         """Make what is missing of these; returns how many that were."""
-        for key in [key for key, made in self._made.items() if key not in wanted and not made.copies]:
-            self._release(key)
+        takes_copies = any(unchanged_source(each.blend) is not None for each in wanted.values())
+        for key in [key for key in self._made if key not in wanted]:
+            if not self._made[key].copies:
+                self._release(key)
+            elif not takes_copies:
+                self._drop(key)
         missing = [key for key in wanted if key not in self._made]
         for key in wanted:
             if key in self._made:
@@ -101,7 +106,13 @@ class LayerTensors:
         empty = torch.empty(shape, dtype=self._dtype, device=self._merger.device)
         return nn.Parameter(empty, requires_grad=False)
 
+    def _drop(self, key: Key) -> None:
+        """Give memory back to whoever else may need it."""
+        made = self._made.pop(key)
+        self._bytes -= made.tensor.nbytes if made.own else 0
+
     def _release(self, key: Key) -> None:
+        """Keep memory for another tensor."""
         made = self._made.pop(key)
         if made.own:
             self._free.setdefault(tuple(made.tensor.shape), []).append(made.tensor)

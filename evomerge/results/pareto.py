@@ -33,7 +33,12 @@ def worst(points: Sequence[Point], costs: Sequence[bool]) -> Point:
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
-    """Volume between the points and a reference; points that are not better than it in everything add none."""
+    """Volume between the points and a reference; points that are not better than it in everything add none.
+
+    In one dimension it is a length.
+    """
+    if len(reference) == 1:
+        return max(0.0, *(point[0] - reference[0] for point in points))
     import moocore
 
     return float(moocore.hypervolume(np.asarray(points, dtype=float), ref=np.asarray(reference), maximise=True))

@@ -8,6 +8,7 @@ from evomerge.events import (
     Assigned,
     Closed,
     Confirmed,
+    Ended,
     Evaluated,
     Event,
     Extended,
@@ -59,6 +60,8 @@ class RunState:
     confirmed: tuple[int, ...] = ()
     opened: Opened | None = None
     closed: Closed | None = None
+    ended: Ended | None = None
+    """Why the search was over before its budget was spent, if it was."""
     processes: list[Process] = field(default_factory=list)
     """Those that held the run, in turn."""
     incidents: list[Incident] = field(default_factory=list)
@@ -134,8 +137,10 @@ class RunState:
                 self.processes[-1].stands(event)
             case Incident():
                 self.incidents.append(event)
+            case Ended():
+                self.ended = event
             case Extended():
-                self.budget = event.budget
+                self.budget, self.ended = event.budget, None
             case Confirmed():
                 self.confirmed = tuple(dict.fromkeys((*self.confirmed, *event.numbers)))
             case Closed():

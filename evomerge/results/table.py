@@ -236,6 +236,7 @@ class Results:
                 "failed": sum(e.failure is not None for e in finished),
                 "budget": self.state.budget.evaluations,
             },
+            "ended": self.state.ended.reason if self.state.ended else None,
             "objectives": self.objectives,
             "baselines": [row.plain(("name", "search", "confirmed", "interval")) for row in self.baselines],
             "front": [self._front_entry(row) for row in self.front],

@@ -1,8 +1,8 @@
 """The run file as a value: everything a search is."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from evomerge.fitness import Fitness
 from evomerge.recipe import Recipe
@@ -75,12 +75,17 @@ class Budget(Value):
 
     `seconds` and `accelerator_hours` count all sessions together, the latter for every accelerator of every worker; a
     worker on a CPU has one.
+
+    Two rules end it earlier: `stall`, after so many candidates that added nothing to the front, and `target`, values of
+    objectives, once a candidate reaches all of them.
     """
 
     evaluations: Count | None = None
     seconds: Annotated[float, Field(gt=0)] | None = None
     item_evaluations: Count | None = None
     accelerator_hours: Annotated[float, Field(gt=0)] | None = None
+    stall: Count | None = None
+    target: dict[str, float] = Field(default_factory=dict)
 
 
 GiB: TypeAlias = Annotated[float, Field(ge=0)]
@@ -147,10 +152,22 @@ class RunSpec(Value):
     def _limited(cls, budget: Budget) -> Budget:
         return limited(budget)
 
+    @model_validator(mode="after")
+    def _aims_at_objectives(self) -> Self:
+        check_target(self.budget, self.fitness)
+        return self
+
 
 def limited(budget: Budget) -> Budget:
     """The budget, if it limits anything; a validator's ValueError otherwise."""
-    if budget == Budget():
-        *others, last = Budget.model_fields
+    *others, last = (name for name in Budget.model_fields if name not in ("stall", "target"))
+    if all(getattr(budget, name) is None for name in (*others, last)):
         raise ValueError(f"sets no limit; give {', '.join(others)} or {last}")
     return budget
+
+
+def check_target(budget: Budget, fitness: Fitness) -> None:
+    """See that a target is one of the fitness's objectives; a validator's ValueError otherwise."""
+    for label in budget.target:
+        if label not in fitness.objectives:
+            raise ValueError(f"budget.target: {label!r} is no objective; give {' or '.join(fitness.objectives)}")

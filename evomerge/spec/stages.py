@@ -18,6 +18,7 @@ from evomerge.spec.run import (
     Models,
     OptimizerSpec,
     RunSpec,
+    check_target,
     limited,
 )
 from evomerge.values import Value, by_name
@@ -77,6 +78,12 @@ class StagedSpec(Value):
         return self
 
     @model_validator(mode="after")
+    def _aim_at_objectives(self) -> Self:
+        for place, stage in enumerate(self.stages):
+            check_target(self.budget_of(place), stage.fitness or self.fitness)
+        return self
+
+    @model_validator(mode="after")
     def _names_differ(self) -> Self:
         if self.stages[0].parents == "kept":
             raise ValueError("stages.0.parents is kept, and no stage before it keeps anything; leave it out")
@@ -117,7 +124,7 @@ class StagedSpec(Value):
         )
 
     def budget_of(self, place: int) -> Budget:
-        """A stage's own budget, or its share of the run's: at least one of what is counted."""
+        """A stage's own budget, or its share of the run's: at least one of what is counted, its rules as they are."""
         stage = self.stages[place]
         if stage.budget is not None or stage.share is None:
             assert stage.budget is not None, "it has a budget or a share"
@@ -132,4 +139,4 @@ class StagedSpec(Value):
             for key in ("seconds", "accelerator_hours")
             if (amount := getattr(self.budget, key)) is not None
         }
-        return Budget(**counts, **amounts)
+        return Budget(**counts, **amounts, stall=self.budget.stall, target=self.budget.target)

@@ -165,9 +165,10 @@ def status_line(results: Results) -> str:
     failed = f", {counts['failed']} failed" if counts["failed"] else ""
     best = f", best {results.best.number} (*)" if results.best else ""
     spent = f"merging {duration(seconds['merge'])}, scoring {duration(seconds['score'])}"
+    ended = f"; the search ended early, {found['ended']}" if found["ended"] else ""
     return (
         f"{results.store.folder}: {found['state']}, {counts['done']}{budget} evaluations{failed}{best};"
-        f" {spent}, the rest {duration(seconds['overhead'])}"
+        f" {spent}, the rest {duration(seconds['overhead'])}{ended}"
     )
 
 

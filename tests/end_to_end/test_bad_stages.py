@@ -70,6 +70,7 @@ ONE: dict[str, Any] = {"name": "one", "space": "model-wide", "share": 0.5}
         (staged({"space": "model-wide"}), ["stages.0 has neither a budget nor a share"]),
         (staged({**ONE, "budget": {"evaluations": 4}}), ["stages.0 has both a budget and a share"]),
         (staged({**ONE, "budget": {}, "share": None}), ["stages.0.budget", "sets no limit"]),
+        (staged({**ONE, "budget": {"evaluations": 4, "target": {"it": 1}}, "share": None}), ["budget.target: 'it'"]),
         (staged(ONE, {**ONE, "name": "two", "share": 0.6}), ["shares sum to 1.1", "1 or less"]),
         (staged(ONE, ONE), ["stages.1.name is 'one'", "choose another"]),
         (staged({**ONE, "parents": "kept"}), ["stages.0.parents is kept", "leave it out"]),

@@ -13,7 +13,7 @@ from conftest import DEMO_MODELS, ROOT, Typed
 
 from evomerge.fitness import Fitness
 from evomerge.space import SpaceSpec
-from evomerge.spec import RunSpec, StagedSpec, load_fitness, load_run, load_spec, parse
+from evomerge.spec import Budget, RunSpec, StagedSpec, load_fitness, load_run, load_spec, parse
 
 Cli = Callable[..., Typed]
 
@@ -81,7 +81,8 @@ def load_run_text(text: str) -> RunSpec | StagedSpec:
 
 
 def test_run_files_spaces_and_fitnesses_of_the_documents_are_understood(workplace: Path) -> None:
-    kinds = {"# run.yaml": RunSpec, "# run.yaml, in stages": StagedSpec, "# a space": SpaceSpec, "# a fitness": Fitness}
+    kinds = {"# run.yaml": RunSpec, "# run.yaml, in stages": StagedSpec}
+    kinds |= {"# a budget": Budget, "# a space": SpaceSpec, "# a fitness": Fitness}
     found = blocks("yaml", "docs/run-file.md")
     assert len(found) >= 10
     for text in found:

@@ -12,7 +12,7 @@ from evomerge.checkpoint import ParentFiles, open_parents
 from evomerge.materialize import LiveModel
 from evomerge.materialize.tensors import LayerTensors
 from evomerge.recipe import Recipe
-from evomerge.space import SpaceSpec, bind
+from evomerge.space import SpaceSpec, bind, unchanged
 from evomerge.space.hops import Hop, recipe_of
 from evomerge.spec import parse
 
@@ -105,6 +105,22 @@ def test_with_little_room_no_more_is_held_than_the_largest_candidate_takes(demo:
         assert torch.equal(logits(live), logits(wide))
         held = {made.tensor.data_ptr() for made in live._tensors._made.values() if made.own}
         assert len(held) <= len(demo.anatomy.inside[0]) * most
+
+
+def test_a_search_over_blends_holds_one_model(demo: ParentFiles) -> None:
+    """Whatever parents were loaded before, unchanged, to be scored themselves."""
+    live = LiveModel(demo, CPU)
+    own = sum(made.tensor.nbytes for made in live._tensors._made.values())
+    before = {name: logits(live) for name in demo.parents.names if live.load(unchanged(demo.parents, name)) or True}
+    assert sum(made.tensor.nbytes for made in live._tensors._made.values()) == 3 * own
+    space = bind(parse(SpaceSpec, {"kind": "blend"}, "space"), demo.parents)
+    for weight in (0.3, 0.6):
+        live.load(space.decode((weight,) * len(space.genes)))
+        assert sum(made.tensor.nbytes for made in live._tensors._made.values()) == own
+        assert live._tensors._bytes <= 2 * own
+    for name, expected in before.items():
+        live.load(unchanged(demo.parents, name))
+        assert torch.equal(logits(live), expected)
 
 
 def test_a_joint_candidate_is_its_blend_laid_out(demo: ParentFiles) -> None:

@@ -54,6 +54,7 @@ def reference(folder: Path, tasks: Path, name: str, **arguments: Any) -> list[di
         random_seed=None,
         numpy_random_seed=None,
         torch_random_seed=None,
+        bootstrap_iters=0,  # Of its standard errors, which take a minute and are not compared.
         **arguments,
     )
     samples: list[dict[str, Any]] = found["samples"][name]
@@ -119,6 +120,7 @@ def test_a_groups_number_is_lm_evals(
         random_seed=None,
         numpy_random_seed=None,
         torch_random_seed=None,
+        bootstrap_iters=0,
     )
     objective = Objective(task=name, metric="perplexity")
     items = Items(search=12, confirm=14, report=sum(LEAVES.values()) - 26)
