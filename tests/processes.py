@@ -14,10 +14,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import yaml
-from conftest import DEMO_MODELS, ROOT
+from conftest import DEMO_MODELS, ROOT, content
+from network import Host
+from troubled import Troubled
+
+from evomerge.assemble import search
+from evomerge.spec import load_run
 
 AUTH = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 """Other clusters of this machine are none of ours."""
+
+
+PATIENCE = 120.0
+"""Seconds that a busy machine may take to start a search on Ray, or to get it over with."""
+ATTENTIVE = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
+"""A head that misses a silent node in seconds; by default it takes half a minute."""
 
 
 def surroundings(**more: str) -> dict[str, str]:
@@ -50,14 +66,25 @@ def write_run(folder: Path, *, models: Path = DEMO_MODELS, labels: str = "a", **
     return path
 
 
-class Driver:
-    """A search in a process of its own, in a process group of its own, as a shell starts it."""
+def undisturbed(folder: Path, **changes: object) -> dict[str, object]:
+    """What the same search finds in this very process, if nothing befalls it."""
+    place = Path(tempfile.mkdtemp(dir=folder))
+    spec = load_run(write_run(place, executor="inline", **changes))
+    search(spec, place / "RUN", scorer=Troubled(str(place)))
+    return content(place / "RUN")
 
-    def __init__(self, folder: Path, *arguments: object, seconds: float = 0.0, **environment: str) -> None:
+
+class Driver:
+    """A search in a process and a process group of its own, as a shell starts it; perhaps on another host."""
+
+    def __init__(
+        self, folder: Path, *arguments: object, seconds: float = 0.0, host: Host | None = None, **environment: str
+    ) -> None:
         self.troubles = folder / "troubles"
         self.troubles.mkdir(exist_ok=True)
         self._log = folder / f"driver-{time.monotonic_ns()}.log"
         line = [sys.executable, str(ROOT / "tests/driver.py"), str(self.troubles), str(seconds), *map(str, arguments)]
+        line = line if host is None else host.within(line)
         around = surroundings(EVOMERGE_TEST=str(self.troubles), **environment)
         with self._log.open("w") as log:
             self.process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, env=around, process_group=0)
@@ -87,9 +114,11 @@ class Driver:
 
 
 @contextlib.contextmanager
-def driving(folder: Path, *arguments: object, seconds: float = 0.0, **environment: str) -> Iterator[Driver]:
+def driving(
+    folder: Path, *arguments: object, seconds: float = 0.0, host: Host | None = None, **environment: str
+) -> Iterator[Driver]:
     """A driver that is gone at the end, with all it started."""
-    driver = Driver(folder, *arguments, seconds=seconds, **environment)
+    driver = Driver(folder, *arguments, seconds=seconds, host=host, **environment)
     try:
         yield driver
     finally:
@@ -102,16 +131,18 @@ def driving(folder: Path, *arguments: object, seconds: float = 0.0, **environmen
 
 
 class Node:
-    """A node of a cluster, as `ray start` makes it: a group of processes of its own, on loopback."""
+    """A node of a cluster, as `ray start` makes it: a group of processes of its own, on loopback or another host."""
 
-    def __init__(self, home: Path, port: int, *, head: bool, cpus: int, **options: object) -> None:
-        self.address = f"127.0.0.1:{port}"
+    def __init__(self, home: Path, address: str, options: list[str], *, head: bool, host: Host | None) -> None:
+        port = address.rpartition(":")[2]
         place = ["--head", f"--port={port}", f"--temp-dir={home}", "--include-dashboard=false"]
-        given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-        line = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--node-ip-address=127.0.0.1"]
-        line += [f"--num-cpus={cpus}", *given, *(place if head else [f"--address={self.address}"])]
+        own = host.address if host is not None else "127.0.0.1"
+        line = [str(Path(sys.executable).parent / "ray"), "start", "--block", f"--node-ip-address={own}", *options]
+        line += place if head else [f"--address={address}"]
+        line = line if host is None else host.within(line)
+        self._host = host
         self.mark = f"EVOMERGE_NODE={home}-{time.monotonic_ns()}"
-        around = surroundings(**AUTH, **dict([self.mark.split("=", 1)]))
+        around = surroundings(**AUTH, **ATTENTIVE, **dict([self.mark.split("=", 1)]))
         with (home / f"node-{time.monotonic_ns()}.log").open("w") as log:
             self.process = subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT, env=around, process_group=0)
 
@@ -127,14 +158,21 @@ class Node:
             time.sleep(0.1)
         self.process.wait()
 
+    def vanish(self) -> None:
+        """Fall silent, as when its cable is cut: nobody hears of its end. On loopback it loses its power."""
+        if self._host is None:
+            self.lose()
+        else:
+            self._host.unplug()
+
 
 class Nodes:
-    """A cluster of nodes on this machine; at the end of the block they are gone."""
+    """A cluster of nodes on this machine, the head perhaps on a host; at the end of the block they are gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: Host | None = None) -> None:
+        self._host = host
         with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
+            self.address = f"{'127.0.0.1' if host is None else host.address}:{free.getsockname()[1]}"
         # Paths of sockets must be short.
         self.home = Path(tempfile.mkdtemp(prefix="evo", dir="/tmp"))
         self.nodes: list[Node] = []
@@ -147,12 +185,13 @@ class Nodes:
             node.lose()
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def start(self, cpus: int, **options: object) -> Node:
+    def start(self, cpus: int, *options: str, host: Host | None = None) -> Node:
         """One more; the first is the head, which others can reach when this returns."""
         head = not any(node.process.poll() is None for node in self.nodes)
-        node = Node(self.home, self.port, head=head, cpus=cpus, **options)
+        options = (f"--num-cpus={cpus}", *options)
+        node = Node(self.home, self.address, list(options), head=head, host=self._host if head else host)
         self.nodes.append(node)
-        until(lambda: node.processes("raylet/raylet"), 60, lambda: f"no raylet: {self._logs()}")
+        until(lambda: node.processes("raylet/raylet"), PATIENCE, lambda: f"no raylet: {self._logs()}")
         return node
 
     def _logs(self) -> str:

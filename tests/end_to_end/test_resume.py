@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Typed, events, story
+from processes import PATIENCE, driving, evaluated, until, write_run
 
 from evomerge.assemble import Listener, resume, search
 from evomerge.errors import Interrupted
@@ -38,25 +39,23 @@ def wait_for(run: Path, lines: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_finishes_the_candidate_and_says_how_to_go_on(
-    number: signal.Signals, run_file: Write, tmp_path: Path, cli: Cli
-) -> None:
+def test_ctrl_c_finishes_the_candidate_and_says_how_to_go_on(number: signal.Signals, tmp_path: Path, cli: Cli) -> None:
     run = tmp_path / "RUN"
-    path = run_file(space="per-layer", budget={"evaluations": 100_000})
-    process = subprocess.Popen(
-        command("search", path, "--out", run), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    wait_for(run, 60)
-    second = subprocess.run(command("resume", run), capture_output=True, text=True, check=False)
-    assert second.returncode == 2
-    assert "in use by another process" in second.stderr
-    assert json.loads(cli("show", run, "--json").out)["state"] == "running"
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f"evomerge resume {run}" in err
-    assert "finalists" in out
-    assert "stopped" in out
+    path = write_run(tmp_path, executor="inline", budget={"evaluations": 100_000})
+    with driving(tmp_path, "search", path, run, seconds=1.0) as driver:
+        until(lambda: evaluated(run) > 2, PATIENCE, lambda: driver.said)
+        second = cli("resume", run)
+        assert second.status == 2
+        assert "in use by another process" in second.err
+        assert json.loads(cli("show", run, "--json").out)["state"] == "running"
+        at = evaluated(run)
+        until(lambda: evaluated(run) > at, PATIENCE, lambda: driver.said)
+        time.sleep(0.5)  # The next one has begun, and takes a second.
+        driver.process.send_signal(number)
+        said = driver.ends(130, PATIENCE)
+    assert f"evomerge resume {run}" in said
+    assert "finalists" in said
+    assert "stopped" in said
     found = events(run)
     assert found[-1]["kind"] == "closed"
     assert found[-1]["state"] == "stopped"
@@ -70,7 +69,7 @@ def test_ctrl_c_finishes_the_candidate_and_says_how_to_go_on(
 def test_killed_searches_resume_bit_for_bit() -> None:
     """The script that anyone can run with more kills."""
     script = ROOT / "scripts/kill_test.py"
-    arguments = [sys.executable, str(script), "--kills", "5", "--evaluations", "30"]
+    arguments = [sys.executable, str(script), "--kills", "3", "--evaluations", "30"]
     found = subprocess.run(
         arguments, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
@@ -154,7 +153,7 @@ def test_a_run_cut_at_any_line_goes_on_the_same(optimizer: str, run_file: Write,
     search(spec, tmp_path / "whole", scorer=Norms())
     whole = story(tmp_path / "whole")
     lines = (tmp_path / "whole/journal.jsonl").read_bytes().splitlines(keepends=True)
-    for cut in range(0, len(lines), 3):
+    for cut in range(0, len(lines), 5):
         run = tmp_path / f"cut-{cut}"
         shutil.copytree(tmp_path / "whole", run)
         (run / "journal.jsonl").write_bytes(b"".join(lines[:cut]))

@@ -140,7 +140,7 @@ def test_a_run_cut_anywhere_goes_on_the_same(staged_file: Write, tmp_path: Path)
 
 def test_ctrl_c_and_a_kill_say_how_to_go_on_with_the_whole(staged_file: Write, cli: Cli, tmp_path: Path) -> None:
     run, alone = tmp_path / "RUN", tmp_path / "alone"
-    path = staged_file(budget={"evaluations": 120})
+    path = staged_file(budget={"evaluations": 70})
     assert cli("search", path, "--out", alone).status == 0
     kills = [("1-whole", signal.SIGINT), ("1-whole", signal.SIGKILL), ("2-halves", signal.SIGTERM)]
     command = ["search", str(path), "--out", str(run)]

@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, content, events
-from processes import driving, evaluated, surroundings, until, write_run
+from conftest import ROOT, Typed, content, events
+from processes import PATIENCE, driving, evaluated, surroundings, undisturbed, until, write_run
+
+from evomerge.session import GRACE
 
 
 def test_killed_drivers_leave_nothing_behind_and_resume_the_same() -> None:
@@ -26,46 +29,34 @@ def test_a_run_goes_on_in_one_process_and_on_workers_again(tmp_path: Path) -> No
         with driving(tmp_path, *arguments, seconds=0.2) as driver:
             if number < 2:
                 at = evaluated(run) + 8
-                until(lambda at=at: evaluated(run) > at, 60, lambda: driver.said)
+                until(lambda at=at: evaluated(run) > at, PATIENCE, lambda: driver.said)
                 driver.kill()
             else:
-                driver.ends(0, 60)
-    undisturbed = write_run(tmp_path, executor="inline")
-    with driving(tmp_path, "search", undisturbed, tmp_path / "alone") as driver:
-        driver.ends(0, 60)
-    assert content(run) == content(tmp_path / "alone")
+                driver.ends(0, PATIENCE)
+    assert content(run) == undisturbed(tmp_path)
 
 
 @pytest.mark.parametrize("sent", [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT, signal.SIGINT)])
-def test_signals_stop_it(sent: tuple[signal.Signals, ...], tmp_path: Path) -> None:
-    """SIGTERM even if a candidate takes for ever; Ctrl-C, which reaches all at a terminal, after the running ones."""
+def test_only_signals_stop_it(sent: tuple[signal.Signals, ...], tmp_path: Path, cli: Callable[..., Typed]) -> None:
+    """No second driver does. SIGTERM even if a candidate takes for ever; Ctrl-C, which all get, after the running ones."""
     run, spec = tmp_path / "RUN", write_run(tmp_path, budget={"evaluations": 10_000})
     with driving(tmp_path, "search", spec, run, seconds=1.0) as driver:
-        until(lambda: evaluated(run) > 2, 60, lambda: driver.said)
+        until(lambda: evaluated(run) > 2, PATIENCE, lambda: driver.said)
+        assert (second := cli("resume", run)).status == 2
+        assert f"{run} is in use by another process" in second.err
         if len(sent) != 1 or sent == (signal.SIGTERM,):
             driver.meets("poison.hang")
-            until((driver.troubles / "victim-poison.hang").exists, 60, lambda: driver.said)
+            until((driver.troubles / "victim-poison.hang").exists, PATIENCE, lambda: driver.said)
         for number in sent:
             if number is signal.SIGINT:
                 os.killpg(driver.process.pid, number)
             else:
                 driver.process.send_signal(number)
             time.sleep(0.5)
-        said = driver.ends(130, 40)
+        said = driver.ends(130, GRACE + PATIENCE)
     assert f"stopped; go on with: evomerge resume {run}" in said
     assert "finalists" in said
     found = events(run)
     assert found[-1]["kind"] == "closed"
     assert found[-1]["state"] == "stopped"
     assert not [event for event in found if event["kind"] == "incident"], "workers do not hear Ctrl-C"
-
-
-def test_a_second_driver_is_refused(tmp_path: Path) -> None:
-    run, spec = tmp_path / "RUN", write_run(tmp_path, budget={"evaluations": 10_000})
-    with driving(tmp_path, "search", spec, run, seconds=0.2) as driver:
-        until(lambda: evaluated(run) > 2, 60, lambda: driver.said)
-        (tmp_path / "second").mkdir()
-        with driving(tmp_path / "second", "resume", run) as second:
-            assert f"{run} is in use by another process" in second.ends(2, 60)
-        at = evaluated(run)
-        until(lambda: evaluated(run) > at, 30, lambda: driver.said)

@@ -2,14 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import DEMO_MODELS, content, events
-from processes import Driver, driving, evaluated, until, write_run
-from troubled import memory_group
+from processes import PATIENCE, Driver, driving, evaluated, undisturbed, until, write_run
+from troubled import Troubled, memory_group
+
+from evomerge.assemble import Elsewhere, resume
 
 KILLED, HUNG, SHORT = "it was killed, or crashed", "it hung: no answer", "MemoryError: there is none"
 
@@ -31,10 +33,10 @@ def can_limit() -> Iterator[bool]:
 def meet(driver: Driver, run: Path, trouble: str) -> None:
     """Put a trouble in the way of a search that gets on, and wait until somebody met it."""
     at = evaluated(run)
-    until(lambda: evaluated(run) > at + 1, 60, lambda: driver.said)
+    until(lambda: evaluated(run) > at + 1, PATIENCE, lambda: driver.said)
     driver.meets(trouble)
     met = driver.troubles / f"{'met' if trouble.startswith('once') else 'victim'}-{trouble}"
-    until(met.exists, 60, lambda: driver.said)
+    until(met.exists, PATIENCE, lambda: driver.said)
 
 
 def outcome_of(run: Path, works: set[Any]) -> list[Any]:
@@ -51,7 +53,7 @@ def test_whatever_befalls_workers_is_named_and_survived(tmp_path: Path, can_limi
     with driving(tmp_path, "search", spec, run, seconds=0.05) as driver:
         for trouble in (*lasting, *passing, "once.nan"):
             meet(driver, run, trouble)
-        said = driver.ends(0, 120)
+        said = driver.ends(0, PATIENCE)
     assert "(raylet)" not in said, "what befalls workers is said in our words"
     incidents = [event for event in events(run) if event["kind"] == "incident"]
     expected = [lasting["poison.kill"]] * 2 + [lasting["poison.memory"]] * 2 + list(passing.values())
@@ -66,8 +68,14 @@ def test_whatever_befalls_workers_is_named_and_survived(tmp_path: Path, can_limi
     assert "250 of 250 evaluations" in said
 
 
-@pytest.mark.parametrize("is_restored", [True, False])
-def test_a_parent_that_is_cut_short_is_named(is_restored: bool, tmp_path: Path) -> None:
+def cut_short(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(("damage", "is_restored"), [(cut_short, False), (Path.unlink, True)])
+def test_a_parent_that_is_cut_short_or_vanishes_is_named(
+    damage: Callable[[Path], None], is_restored: bool, tmp_path: Path
+) -> None:
     """Workers are replaced until it is whole again; where it stays as it is, the search stops and can go on."""
     models, run = tmp_path / "models", tmp_path / "RUN"
     shutil.copytree(DEMO_MODELS, models)
@@ -75,18 +83,14 @@ def test_a_parent_that_is_cut_short_is_named(is_restored: bool, tmp_path: Path) 
     file = models / "maths/model.safetensors"
     whole = file.read_bytes()
     with driving(tmp_path, "search", spec, run, seconds=0.3) as driver:
-        until(lambda: evaluated(run) > 5, 60, lambda: driver.said)
-        os.truncate(file, len(whole) // 2)
-        until(lambda: any(str(file) in event.get("what", "") for event in events(run)), 30, lambda: driver.said)
+        until(lambda: evaluated(run) > 5, PATIENCE, lambda: driver.said)
+        damage(file)
+        until(lambda: any(str(file) in event.get("what", "") for event in events(run)), PATIENCE, lambda: driver.said)
         if not is_restored:
-            assert str(file) in driver.ends(2, 90)
+            assert str(file) in driver.ends(2, PATIENCE)
         file.write_bytes(whole)
         if is_restored:
-            driver.ends(0, 90)
+            driver.ends(0, PATIENCE)
     if not is_restored:
-        with driving(tmp_path, "resume", run) as driver:
-            driver.ends(0, 90)
-    undisturbed = write_run(tmp_path, models=models, executor="inline")
-    with driving(tmp_path, "search", undisturbed, tmp_path / "alone") as alone:
-        alone.ends(0, 60)
-    assert content(run) == content(tmp_path / "alone")
+        resume(run, scorer=Troubled(str(driver.troubles)), elsewhere=Elsewhere(executor="inline"))
+    assert content(run) == undisturbed(tmp_path, models=models)
