@@ -1,21 +1,22 @@
 """Progress while a command works."""
 
 import time
+from datetime import UTC, datetime
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from evomerge.results import amount, non_dominated, volumes
+from evomerge.events import Incident
 from evomerge.session import Session
-from evomerge.terminal.units import duration
+from evomerge.terminal.standing import PHASES, Gauge, Standing
 from evomerge.trial import Evaluation
 
 QUIET_EVERY = 10.0
 """Seconds between progress lines where there is no terminal."""
+OFTEN = 0.1
+"""The same for the bar at a terminal."""
 WIDTH = 140
 """Columns of a table where there is no terminal to be asked."""
-PHASES = {"baseline": "fixed recipes", "search": "search", "refresh": "search", "confirm": "confirm"}
-"""What the purpose of a work item is called."""
 
 
 def console(*, err: bool = False) -> Console:
@@ -27,47 +28,43 @@ def console(*, err: bool = False) -> Console:
 
 
 class Ticker:
-    """Progress of a search: best, front size, rate and time left; quiet lines when not at a terminal."""
+    """Progress of a search: a bar at a terminal; elsewhere a line of a log every ten seconds, with time and fields."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar: Progress | None = None
-        self._said = time.monotonic()
-        self._started = time.monotonic()
-        self._done_before = 0
-        self._phase = ""
-        self._points: dict[int, tuple[float, ...]] = {}
-        self._failed = 0
-        self._run, self._reused = 0, 0
+        self._shown, self._done = time.monotonic(), 0
+        self._gauge: Gauge | None = None
         self._stage = ""
         self._incidents = 0
 
     def enter(self, stage: str) -> None:
         """Another stage begins."""
         self.close()
-        self._stage, self._phase = f"{stage}: ", ""
+        self._stage, self._gauge, self._incidents = stage, None, 0
 
     def say(self, text: str) -> None:
         """A remark."""
-        self._console.print(text, style="dim" if self._console.is_terminal else None)
+        if self._console.is_terminal:
+            self._console.print(text, style="dim")
+        else:
+            self._console.print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}")
 
     def watch(self, session: Session, evaluation: Evaluation) -> None:
         """Take a result in and show where things stand."""
         phase = PHASES[session.state.works[evaluation.work].purpose]
-        done, total = self._counts(session, phase)
-        if phase != self._phase:
-            self._begin(session, phase, done - 1, evaluation.seconds.merge + evaluation.seconds.score)
-        elif phase == "search":
-            self._take(session, evaluation.number)
-        if (layers := evaluation.layer_evaluations) is not None:
-            self._run, self._reused = self._run + layers.run, self._reused + layers.reused
-        self._tell_incidents(session)
-        text = "  ".join((*self._found(session), *self._busy(session), *self._pace(done, total)))
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, total=total or None, standing=text)
-        elif time.monotonic() - self._said >= QUIET_EVERY or done == total:
-            self._said = time.monotonic()
-            self._console.print(f"{self._stage}{phase} {done}{f'/{total}' if total else ''}  {text}")
+        if self._gauge is None or phase != self._gauge.phase:
+            self.close()
+            self._gauge, self._done = Gauge(session, phase, evaluation), 0
+            self._begin(phase)
+        self._gauge.take(evaluation)
+        self._tell(session.state.incidents[self._incidents :])
+        self._incidents = len(session.state.incidents)
+        done, total = self._gauge.counts
+        is_over = done == total != self._done
+        if is_over or time.monotonic() - self._shown >= (QUIET_EVERY if self._bar is None else OFTEN):
+            self._shown, self._done = time.monotonic(), done
+            self._show(phase, self._gauge.standing())
 
     def close(self) -> None:
         """End the progress bar."""
@@ -75,84 +72,24 @@ class Ticker:
             self._bar.stop()
             self._bar = None
 
-    def _begin(self, session: Session, phase: str, done: int, seconds: float) -> None:
-        """A new phase, in which `done` were there before and the first one took `seconds`."""
-        self.close()
-        self._phase, self._done_before, self._started = phase, done, time.monotonic() - seconds
-        self._points, self._failed = {}, 0
-        for evaluated in session.state.finished() if phase == "search" else ():
-            self._take(session, evaluated.number)
+    def _begin(self, phase: str) -> None:
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             self._bar = Progress(*columns, TextColumn("{task.fields[standing]}"), console=self._console)
-            self._bar.add_task(f"{self._stage}{phase}", standing="", total=None)
+            named = f"{self._stage}: {phase}" if self._stage else phase
+            self._bar.add_task(named, standing="", total=None)
             self._bar.start()
 
-    def _counts(self, session: Session, phase: str) -> tuple[int, int]:
-        """How many are done, and of how many, 0 if that is not known."""
-        state = session.state
-        if phase == "search":
-            return len(state.finished()), state.budget.evaluations or 0
-        works = [work for work in state.works.values() if PHASES[work.purpose] == phase]
-        return sum(work.work in state.outcomes for work in works), len(works) if phase == "confirm" else 0
-
-    def _take(self, session: Session, number: int) -> None:
-        grader, values = session.appraiser.grader, session.appraiser.values(number)
-        if values is None:
-            self._failed += 1
+    def _show(self, phase: str, standing: Standing) -> None:
+        if self._bar is not None:
+            total = standing.total or None
+            self._bar.update(self._bar.task_ids[0], completed=standing.done, total=total, standing=standing.words())
         else:
-            signed = zip(map(grader.sign, values), values.values(), strict=True)
-            self._points[number] = tuple(sign * estimate.value for sign, estimate in signed)
+            stage = f"stage={self._stage} " if self._stage else ""
+            self.say(f"{phase}: {stage}{standing.fields()}")
 
-    def _volume(self, session: Session) -> list[str]:
-        """The hypervolume, from the worst fixed recipe of each objective; costs have no such place before the end."""
-        grader, candidates = session.appraiser.grader, session.state.candidates
-        fixed = [point for number, point in self._points.items() if candidates[number].name is not None]
-        if not fixed or grader.costs:
-            return []
-        found = volumes(list(self._points.values()), fixed, [False] * len(fixed[0]))
-        return [f"hypervolume {found['front']:.3f}"]
-
-    def _busy(self, session: Session) -> list[str]:
-        """How many workers there are, if they come and go, and how much of their time is used."""
-        process = session.state.processes[-1] if session.state.processes else None
-        if process is None or process.standing is None:
-            return []
-        held = process.held()
-        used = f" {process.used() / held:.0%} used" if held > 1 else ""
-        return [f"workers {process.standing.ready}{used}"]
-
-    def _tell_incidents(self, session: Session) -> None:
+    def _tell(self, fresh: list[Incident]) -> None:
         """Say what befell workers since the last result: the last of it, and how much there was."""
-        fresh = session.state.incidents[self._incidents :]
-        self._incidents += len(fresh)
         if fresh:
             more = f" (and {len(fresh) - 1} more)" if len(fresh) > 1 else ""
             self.say(f"{fresh[-1].worker or fresh[-1].stage}: {fresh[-1].what}{more}; see evomerge show")
-
-    def _found(self, session: Session) -> list[str]:
-        """The best of each objective, the size of the front, failures, layers that were not run again."""
-        parts, points = [], list(self._points.values())
-        if points:
-            grader = session.appraiser.grader
-            best = {
-                label: grader.sign(label) * max(column)
-                for label, column in zip(grader.fitness.objectives, zip(*points, strict=True), strict=True)
-            }
-            shown = (f"{label} {amount(value, exact=label in grader.costs)}" for label, value in best.items())
-            parts.append("best " + ", ".join(shown))
-            if len(points[0]) > 1:
-                parts.append(f"front {len(non_dominated(points))}")
-                parts += self._volume(session)
-        parts += [f"{self._failed} failed"] if self._failed else []
-        share = self._reused / max(1, self._run + self._reused)
-        return parts + ([f"{share:.0%} of layers reused"] if share else [])
-
-    def _pace(self, done: int, total: int) -> list[str]:
-        """The rate, and the time left where no bar shows it."""
-        passed = time.monotonic() - self._started
-        rate = (done - self._done_before) / passed if passed > 0 else 0.0
-        parts = [f"{rate:.1f}/s" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} s each"]
-        if total > done and rate > 0 and not self._console.is_terminal:
-            parts.append(f"{duration((total - done) / rate)} left")
-        return parts
