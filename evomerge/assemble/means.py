@@ -80,14 +80,14 @@ class Means:
     def ahead(self, optimizer: OptimizerSpec | None) -> bool:
         """Whether works may wait for workers: on Ray, where a generation is known as a whole.
 
-        Where workers outnumber it, items of one candidate go to several of them.
+        Where workers outnumber it, the items of every candidate go to several of them.
         """
         if self.kind != "ray" or not isinstance(optimizer, CmaSpec | Nsga2Spec) or optimizer.mode == "steady":
             return False
-        from evomerge.execute.ray import RayExecutor
+        from evomerge.execute.ray import RayExecutor, pieces_for
 
-        if isinstance(self.executor, RayExecutor):
-            self.executor.split = optimizer.population is not None and self.workers > optimizer.population
+        if isinstance(self.executor, RayExecutor) and optimizer.population is not None:
+            self.executor.split = pieces_for(self.workers, optimizer.population)
         return True
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT / "tests"))  # Where workers find the toys.
         with closing(RayExecutor(RaySpec(workers=2), Toys(), PARENTS, lambda _: None)) as ray:
-            ray.split = request.param == "ray split"
+            ray.split = 2 if request.param == "ray split" else 1
             yield ray
 
 

@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
 
 from evomerge.execute.ray.executor import RayExecutor
+from evomerge.execute.ray.shards import pieces_for
 from evomerge.execute.ray.worker import Evaluator, Factory
 
-__all__ = ["Evaluator", "Factory", "RayExecutor"]
+__all__ = ["Evaluator", "Factory", "RayExecutor", "pieces_for"]

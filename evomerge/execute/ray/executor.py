@@ -1,5 +1,6 @@
 """Evaluation by workers on Ray, which may be killed, hang, come and go."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from evomerge.execute.ray.jobs import Jobs, Piece
 from evomerge.execute.ray.messages import packed, unpacked
 from evomerge.execute.ray.pool import Member, Pool
 from evomerge.execute.ray.reasons import NODE_LOST, reason_of, verdict_of
+from evomerge.execute.ray.shards import shards_of
 from evomerge.execute.ray.worker import Factory
 from evomerge.items import ItemTable
 from evomerge.recipe import Parents
@@ -37,7 +39,7 @@ REMIND = 30.0
 
 
 class RayExecutor:
-    """Hands works to whoever is free. With `split` the items of a work go to several workers, if these are too many.
+    """Hands works to whoever is free, the items of each to `split` workers, if there are enough of them.
 
     A work whose worker was lost is done again by another one, until `spec.deaths` were: then its candidate has failed.
     What a worker says of a candidate is not asked again, unless it is `passing`. A lost cluster is waited for.
@@ -48,8 +50,8 @@ class RayExecutor:
     """
 
     def __init__(self, spec: RaySpec, factory: Factory, parents: Parents, say: Callable[[str], None]) -> None:
-        self.split = False
-        """Whether items of one work may go to several workers."""
+        self.split = 1
+        """In how many pieces a work is cut; see `pieces_for`."""
         self._spec = spec
         self._say = say
         self._jobs = Jobs(spec.deaths)
@@ -78,19 +80,18 @@ class RayExecutor:
 
     @property
     def free(self) -> int:
-        """Workers with nothing to do; at least one if there is nothing at all to do, even if it is yet to come."""
+        """How many works idle workers could begin; at least one where none is in hand, even with no worker there."""
         idle = len(self._pool.idle) - len(self._jobs)
-        return max(idle, 0 if self._is_busy else 1)
+        return max(math.ceil(idle / self.split), 0 if self._is_busy else 1)
 
     @property
     def _is_busy(self) -> bool:
         return bool(self._tasks or len(self._jobs))
 
     def submit(self, work: Work) -> None:
-        """Hand a work over; a worker gets it at once, unless it may have to be split."""
-        self._jobs.add(work)
-        if not self.split:
-            self._dispatch()
+        """Hand a work over; whoever is idle gets it at once."""
+        self._jobs.add(work, shards_of(work, self.table, self.split), self.table)
+        self._dispatch()
 
     def wait(self, timeout: float | None) -> list[Evaluation | Incident | Workers]:
         """Block until something is there, or the time is up; nothing if there is nothing to wait for.
@@ -140,8 +141,7 @@ class RayExecutor:
     def _dispatch(self) -> None:
         """Give those who are free something to do."""
         idle = [] if self._is_away else self._pool.idle
-        pieces = self._jobs.next(len(idle), self.table, split=self.split)
-        for member, piece in zip(idle, list(pieces), strict=False):
+        for member, piece in zip(idle, list(self._jobs.next(len(idle))), strict=False):
             self._tasks[member] = piece
             self._pool.hand(member, packed(piece.work))
 

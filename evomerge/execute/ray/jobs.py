@@ -1,10 +1,10 @@
 """Works in hand: cut in pieces, done again when a worker was lost, given up when too many were."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from evomerge.execute.ray.shards import joined, shards_of
+from evomerge.execute.ray.shards import joined
 from evomerge.items import ItemTable
 from evomerge.trial import Evaluation, Failure, Work
 
@@ -14,7 +14,7 @@ class Job:
     """A work: how many pieces it was cut in, the answers that are back, what workers died of."""
 
     work: Work
-    pieces: int = 0
+    pieces: int
     answers: dict[int, Evaluation] = field(default_factory=dict)
     deaths: list[str] = field(default_factory=list)
     is_over: bool = False
@@ -36,30 +36,22 @@ class Jobs:
     def __init__(self, deaths: int) -> None:
         """`deaths` is how many workers may be lost over a work."""
         self._deaths = deaths
-        self._new: deque[Job] = deque()
-        self._again: deque[Piece] = deque()
+        self._queue: deque[Piece] = deque()
 
     def __len__(self) -> int:
-        """Works and pieces that nobody has begun."""
-        return len(self._new) + len(self._again)
+        """Pieces that nobody has begun."""
+        return len(self._queue)
 
-    def add(self, work: Work) -> None:
-        """One more work to do."""
-        self._new.append(Job(work))
+    def add(self, work: Work, shards: Sequence[Work], table: ItemTable) -> None:
+        """One more work to do, in these pieces."""
+        job, layers = Job(work, len(shards)), len(work.recipe.layers)
+        for place, shard in enumerate(shards):
+            self._queue.append(Piece(job, place, shard, layers * table.count(shard.draw.pool, shard.draw.places)))
 
-    def next(self, hands: int, table: ItemTable, *, split: bool) -> Iterator[Piece]:
-        """Something to do for each of so many workers; with `split` works are cut where there are more of these."""
-        while self._again and hands:
-            yield self._again.popleft()
-            hands -= 1
-        each = max(1, hands // len(self._new)) if split and self._new else 1
-        while self._new and hands:
-            job = self._new.popleft()
-            works = shards_of(job.work, table, min(each, hands))
-            job.pieces, hands = len(works), hands - len(works)
-            layers = len(job.work.recipe.layers)
-            for place, work in enumerate(works):
-                yield Piece(job, place, work, layers * table.count(work.draw.pool, work.draw.places))
+    def next(self, hands: int) -> Iterator[Piece]:
+        """Something to do for each of so many workers."""
+        for _ in range(min(hands, len(self._queue))):
+            yield self._queue.popleft()
 
     def answered(self, piece: Piece, evaluation: Evaluation) -> Evaluation | None:
         """Take an answer in; the whole work's, if that is over with it."""
@@ -81,7 +73,7 @@ class Jobs:
             return None
         job.deaths += [reason] if counts else []
         if len(job.deaths) < self._deaths:
-            self._again.append(piece)
+            self._queue.appendleft(piece)
             return None
         times = f"{len(job.deaths)} tries came to nothing, the last: " if len(job.deaths) > 1 else ""
         failure = Failure(stage="worker", reason=f"{times}{reason}")
@@ -90,5 +82,5 @@ class Jobs:
 
     def _end(self, job: Job) -> Evaluation:
         job.is_over = True
-        self._again = deque(piece for piece in self._again if piece.job is not job)
+        self._queue = deque(piece for piece in self._queue if piece.job is not job)
         return joined([job.answers[place] for place in sorted(job.answers)])

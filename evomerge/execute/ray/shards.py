@@ -1,5 +1,6 @@
 """One candidate's items on several workers: draws cut in pieces, and marks put together again."""
 
+import math
 from collections.abc import Sequence
 
 from evomerge.items import COST, ItemTable
@@ -7,6 +8,19 @@ from evomerge.trial import Draw, Evaluation, Failure, LayerEvaluations, Seconds,
 
 FEWEST = 8
 """Items worth merging the candidate for on one more worker."""
+MOST = 8
+"""Pieces of a work at most."""
+
+
+def pieces_for(workers: int, population: int) -> int:
+    """In how many pieces works are cut so that a population is done soonest: one, unless there are more workers.
+
+    It is settled for a run, whoever is there at the moment: what a model gets for an item can depend, in its last bits,
+    on the items beside it.
+    """
+    if workers <= population:
+        return 1
+    return min(range(1, MOST + 1), key=lambda pieces: math.ceil(population * pieces / workers) / pieces)
 
 
 def shards_of(work: Work, table: ItemTable, count: int) -> list[Work]:
