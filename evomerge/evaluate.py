@@ -10,6 +10,7 @@ import torch
 from transformers import AutoTokenizer
 
 from evomerge.checkpoint import ParentFiles, costs_of, open_parents
+from evomerge.device import choose_device, cores, take_share
 from evomerge.errors import EvomergeError, RunError, SpecError
 from evomerge.fitness import Fitness
 from evomerge.items import COST
@@ -144,7 +145,8 @@ class EvaluatorFactory:
     """All it takes to set up an evaluator, also in another process if `progress` and `scorer` can be pickled.
 
     `reuse` is how many GiB of hidden states are kept; left out: what is free allows it. The evaluator shares its
-    machine with `others` like it, and computes on `threads` cores of a CPU; left out: on all.
+    machine with `others` like it, and computes on `threads` cores of a CPU; left out: on all. Of a GPU's memory it
+    keeps to a `share`, if others are on it.
     """
 
     models: Models
@@ -156,6 +158,7 @@ class EvaluatorFactory:
     reuse: float | None = None
     others: int = 0
     threads: int | None = None
+    share: float = 1.0
     progress: Callable[[str], None] | None = field(default=None, compare=False)
 
     def build(self) -> Evaluator:
@@ -166,6 +169,7 @@ class EvaluatorFactory:
             RunError: the canary died.
         """
         device = choose_device(self.device)
+        take_share(device, self.share)
         return self.over(self.open(), device)
 
     def open(self) -> ParentFiles:
@@ -177,9 +181,9 @@ class EvaluatorFactory:
         self._say("checking parents")
         return open_parents(self.models.base, self.models.experts, self.seed, self._say, template=self.models.template)
 
-    def beside(self, workers: int, cores: int) -> "EvaluatorFactory":
-        """The same for one of so many workers on a machine, each with so many cores."""
-        return replace(self, others=workers - 1, threads=cores, progress=None)
+    def beside(self, workers: int, cores: int, gpus: float) -> "EvaluatorFactory":
+        """The same for one of so many workers on a machine, each with so many cores and GPUs, or a part of one."""
+        return replace(self, others=workers - 1, threads=cores, share=gpus or 1.0, progress=None)
 
     def over(self, files: ParentFiles, device: torch.device) -> Evaluator:
         """The evaluator over parents that are open already."""
@@ -210,31 +214,6 @@ class EvaluatorFactory:
     def _say(self, what: str) -> None:
         if self.progress is not None:
             self.progress(what)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device a run file's `device` means.
-
-    Raises:
-        SpecError: torch knows no such device, or there is none here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise SpecError(f"device: {name!r} is not a device; write auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise SpecError(f"device: {name!r} is not supported; write auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise SpecError(f"device: {name!r} is not here; torch sees {torch.cuda.device_count()} GPUs")
-    return device
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it, macOS has not.
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from types import FrameType
 
 from evomerge.errors import Interrupted
 from evomerge.estimate import Appraiser, Grader, Ledger
-from evomerge.events import Asked, Assigned, Evaluated, Event
+from evomerge.events import Asked, Assigned, Evaluated, Event, Incident, Workers
 from evomerge.execute import Executor
 from evomerge.recipe import Recipe
 from evomerge.results import AS_BEFORE, RunState, read_into
@@ -203,7 +203,7 @@ class Session:
         found = []
         for result in self.executor.wait(timeout) if self._in_flight else ():
             if not isinstance(result, Evaluation):
-                self.record(result)
+                self.record(self._with_backlog(result))
                 continue
             self.record(
                 Evaluated(
@@ -222,6 +222,12 @@ class Session:
             self._feed()
             self._watch(self, result)
         return found
+
+    def _with_backlog(self, news: Incident | Workers) -> Incident | Workers:
+        """What the executor says, and of the workers what else is waiting for them here."""
+        if isinstance(news, Workers):
+            return news.model_copy(update={"queued": news.queued + len(self._backlog)})
+        return news
 
     def settle(self) -> None:
         """Collect until nothing is in flight.

@@ -10,10 +10,10 @@ import pytest
 import torch
 from conftest import DEMO_MODELS
 
+from evomerge.device import cores, free_host_memory, free_on, take_share
 from evomerge.errors import RunError
-from evomerge.evaluate import Evaluator, EvaluatorFactory, cores
+from evomerge.evaluate import Evaluator, EvaluatorFactory
 from evomerge.fitness import Fitness, Items, Objective
-from evomerge.materialize import free_host_memory
 from evomerge.space import unchanged
 from evomerge.spec import Models
 from evomerge.trial import Draw, Failure, Work
@@ -87,6 +87,29 @@ def test_a_factory_goes_to_another_process() -> None:
     models = Models(base=None, experts={"maths": str(DEMO_MODELS / "maths")})
     factory = EvaluatorFactory(models, FITNESS, 0)
     assert pickle.loads(pickle.dumps(factory)) == factory
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_workers_on_one_gpu_keep_to_their_shares() -> None:
+    device = torch.device("cuda")
+    _, total = torch.cuda.mem_get_info(device)
+    try:
+        take_share(device, 0.25)
+        assert 0 < free_on(device) <= total // 4
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(total // 3, dtype=torch.int8, device=device)
+        held = torch.empty(total // 8, dtype=torch.int8, device=device)
+        assert free_on(device) <= total // 4 - held.nbytes
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+def test_half_a_gpu_is_half_of_its_memory() -> None:
+    factory = EvaluatorFactory(Models(base=None, experts={"maths": str(DEMO_MODELS / "maths")}), FITNESS, 0)
+    assert [factory.beside(4, 2, gpus).share for gpus in (0.0, 0.5, 1.0)] == [1.0, 0.5, 1.0]
+    take_share(torch.device("cpu"), 0.5)
+    assert free_on(torch.device("cpu")) == 0
 
 
 def test_a_machine_without_linux_facts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,5 +64,5 @@ class Toys:
     def build(self) -> Toy:
         return Toy()
 
-    def beside(self, workers: int, cores: int) -> Factory:
+    def beside(self, workers: int, cores: int, gpus: float) -> Factory:
         return self

@@ -121,7 +121,8 @@ def score(
     Raises:
         SpecError: the model or a task cannot be used, or there are no such items.
     """
-    from evomerge.evaluate import EvaluatorFactory, choose_device
+    from evomerge.device import choose_device
+    from evomerge.evaluate import EvaluatorFactory
 
     pools = [pool for pool in POOLS if items in (pool, "all") and (pool != "report" or fitness.items.report)]
     if not pools:

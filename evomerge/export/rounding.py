@@ -7,7 +7,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from evomerge.checkpoint import ParentFiles, quiet
-from evomerge.materialize import LiveModel, free_host_memory
+from evomerge.device import free_host_memory
+from evomerge.materialize import LiveModel
 from evomerge.recipe import Recipe
 
 PROBE = (4, 64)

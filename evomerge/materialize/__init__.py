@@ -1,7 +1,7 @@
 """Recipe to weights."""
 
 from evomerge.materialize.fold import GainError, Last, check_gains
-from evomerge.materialize.live import LiveModel, free_host_memory, placement_for
+from evomerge.materialize.live import LiveModel, placement_for
 from evomerge.materialize.merger import Job, Merger, unchanged_source
 from evomerge.materialize.placement import MAPPED, HeldParents, Needs, Placement, place_parents
 from evomerge.materialize.probe import check_scales
@@ -21,7 +21,6 @@ __all__ = [
     "Weights",
     "check_gains",
     "check_scales",
-    "free_host_memory",
     "lasts_of",
     "place_parents",
     "placement_for",

@@ -1,14 +1,13 @@
 """The one model that stays resident and becomes candidate after candidate."""
 
-import os
 from collections.abc import Hashable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from evomerge.checkpoint import ParentFiles, quiet
+from evomerge.device import free_memory
 from evomerge.materialize.compiled import WORTH_COMPILING, why_not
 from evomerge.materialize.fold import check_gains
 from evomerge.materialize.merger import Job, Merger
@@ -164,18 +163,3 @@ def placement_for(files: ParentFiles, device: torch.device, others: int = 0) -> 
     """Where the parents of a search will lie on this device, beside so many others like it on the machine."""
     width = 4 if device.type == "cpu" or files.parents.dtype == "float32" else 2
     return place_parents(Needs.of(files, width), device.type, free_memory(device, others))
-
-
-def free_memory(device: torch.device, others: int = 0) -> tuple[int, int]:
-    """Free bytes on the device, none on a CPU, and in the host, of which so many others take as much."""
-    on_device = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-    return on_device, free_host_memory() // (others + 1)
-
-
-def free_host_memory() -> int:
-    """Bytes that can be taken without swapping; where there is no `/proc`, half of all there is."""
-    table = Path("/proc/meminfo")
-    if not table.exists():
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    facts = dict(line.split(":", 1) for line in table.read_text().splitlines())
-    return int(facts["MemAvailable"].split()[0]) * 1024

@@ -3,6 +3,8 @@
 import torch
 from transformers import PreTrainedModel
 
+from evomerge.device import free_on
+
 IN_CACHE = 1024
 """On a CPU: what keeps activations in the processor's cache."""
 FULL = 65536
@@ -19,8 +21,7 @@ class TokenBudget:
         self._device = model.device
         self.tokens = IN_CACHE
         if model.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(model.device)
-            self.tokens = max(LEAST, min(FULL, int(free * SHARE) // token_bytes(model)))
+            self.tokens = max(LEAST, min(FULL, int(free_on(model.device) * SHARE) // token_bytes(model)))
 
     def shrink(self, tried: int) -> bool:
         """Half of what was tried from now on, if there is any sense in it."""

@@ -162,8 +162,7 @@ class Gauge:
         if not processes or (standing := processes[-1].standing) is None:
             return None, None, 0
         held = processes[-1].held()
-        waiting = max(0, self._session.in_flight - standing.busy)
-        return standing.ready, processes[-1].used() / held if held > 1 else None, waiting
+        return standing.ready, processes[-1].used() / held if held > 1 else None, standing.queued
 
     def _left(self, count: int, rate: float) -> float | None:
         """Seconds until the phase is over, at this rate, or until a budget in time is spent."""

@@ -42,7 +42,7 @@ class Idle:
         """Itself, called by its process."""
         return Idle(self.parents, f"here:{os.getpid()}")
 
-    def beside(self, workers: int, cores: int) -> Factory:  # noqa: ARG002  It has nothing to share.
+    def beside(self, workers: int, cores: int, gpus: float) -> Factory:  # noqa: ARG002  It has nothing to share.
         """Itself."""
         return self
 

@@ -6,6 +6,7 @@ import pytest
 from simulated import Plan, begin, make_world
 
 from evomerge.errors import Interrupted
+from evomerge.events import Workers
 from evomerge.execute import News
 from evomerge.fitness import EstimatorSpec
 from evomerge.session import Session
@@ -20,6 +21,7 @@ class Slots:
     def __init__(self, free: int) -> None:
         self.free = free
         self.begun: list[int] = []
+        self.news: list[News] = []
         self._works: list[Work] = []
 
     def submit(self, work: Work) -> None:
@@ -31,7 +33,7 @@ class Slots:
         work = self._works.pop(0)
         self.free += 1
         failure = Failure(stage="score", reason="they always do")
-        return [Evaluation(work=work.id, number=work.number, outcome=failure)]
+        return [*self.news, Evaluation(work=work.id, number=work.number, outcome=failure)]
 
     def close(self) -> None:
         self._works.clear()
@@ -62,6 +64,15 @@ def test_of_works_that_wait_the_longest_begins_first(tmp_path: Path) -> None:
     session.settle()
     assert slots.begun == [0, 2, 3, 1]
     assert not session.in_flight
+
+
+def test_what_waits_here_counts_beside_what_waits_for_workers(tmp_path: Path) -> None:
+    slots = Slots(1)
+    session = session_of(tmp_path / "RUN", slots, ahead=True)
+    hand_out(session, (5, 10, 30, 20))
+    slots.news.append(Workers(at=2e9, ready=1, starting=0, busy=1, queued=2, held=1.0, used=1.0))
+    session.collect()
+    assert [event.queued for event in session.store.events() if event.kind == "workers"] == [2 + 3]
 
 
 def test_without_a_generation_nothing_waits(tmp_path: Path) -> None:

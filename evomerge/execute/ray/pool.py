@@ -59,7 +59,7 @@ class Pool:
         self.gpus = self._gpus()
         self._need = {"CPU": float(spec.cpus), "GPU": self.gpus}
         self._wanted, self._counted = 0, -COUNT
-        self._factory = factory.beside(cluster.most_on_a_node(self._need), spec.cpus)
+        self._factory = factory.beside(cluster.most_on_a_node(self._need), spec.cpus, self.gpus)
         self._misses, self._next_start, self._any = 0, 0.0, False
         self._held, self._used = 0.0, 0.0
 

@@ -42,8 +42,8 @@ class Factory(Protocol):
         """Open the models, load the live one."""
         ...
 
-    def beside(self, workers: int, cores: int) -> "Factory":
-        """The same for one of so many workers on a machine, each with so many cores."""
+    def beside(self, workers: int, cores: int, gpus: float) -> "Factory":
+        """The same for one of so many workers on a machine, each with so many cores and GPUs, or a part of one."""
         ...
 
 
