@@ -32,9 +32,6 @@ PROCESS = ("opened", "closed", "incident", "extended", "workers")
 """Events that tell of processes, not of the search."""
 VOLATILE = ("at", "seconds", "layer_evaluations", "worker")
 
-HELPERS = ("ray::Dashboard", "ray::RuntimeEnv")
-"""Ray's own on each node, which end later than others."""
-
 
 def write_run_file(folder: Path, optimizer: str, evaluations: int, executor: str) -> Path:
     """A search over the demo's models, small enough to be run again and again."""
@@ -86,8 +83,8 @@ def killed(arguments: list[str], run: Path, target: int, rng: random.Random) -> 
     return True
 
 
-def left(run: Path, but: tuple[str, ...], seconds: float) -> dict[int, str]:
-    """Processes, but those so called, that killed searches left behind and that are still there after so long."""
+def left(run: Path, seconds: float) -> dict[int, str]:
+    """Processes that killed searches left behind and that are still there after so long."""
     ends = time.monotonic() + seconds
     while True:
         found = {}
@@ -95,7 +92,6 @@ def left(run: Path, but: tuple[str, ...], seconds: float) -> dict[int, str]:
             with contextlib.suppress(OSError):
                 if f"EVOMERGE_KILLED={run}".encode() in (folder / "environ").read_bytes().split(b"\0"):
                     found[int(folder.name)] = (folder / "comm").read_text().strip()
-        found = {pid: name for pid, name in found.items() if not name.startswith(but)}
         if not found or time.monotonic() > ends:
             return found
         time.sleep(0.2)
@@ -153,11 +149,8 @@ def judge(folder: Path, wanted: argparse.Namespace, rng: random.Random) -> int:
         arguments = command("resume", run) if is_begun else command("search", spec, "--out", run, *far)
         kills += killed(arguments, run, max(target, lines(run)), rng)
         print(f"kill {kills}: {lines(run)} of {total} lines", flush=True)
-        if orphans := left(run, HELPERS, 30):
-            print(f"processes are left: {orphans}")
-            return 1
     subprocess.run(command("resume", run), check=True, capture_output=True)
-    if orphans := left(run, (), 120):
+    if orphans := left(run, 120):
         print(f"processes are left: {orphans}")
         return 1
     told = content if far else story

@@ -62,8 +62,8 @@ def test_each_stage_merges_what_the_one_before_it_confirmed(staged_file: Write, 
     found = cli("search", staged_file(), "--out", run)
     assert found.status == 0, found.err
     assert "stage 1 of 2, whole" in found.err
-    assert "whole: search 12/12" in found.err
-    assert "halves: search 12/12" in found.err
+    assert "search: stage=whole done=12 of=12" in found.err
+    assert "search: stage=halves done=12 of=12" in found.err
     assert f"{run}: stage 2 of 2, halves" in found.out
     assert f"next: evomerge report {run}" in found.out
     assert {path.name for path in run.iterdir()} == {"stages.yaml", "lock", "1-whole", "2-halves"}
