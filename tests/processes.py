@@ -219,7 +219,9 @@ def kill(pid: int) -> bool:
     return True
 
 
-def until(done: Callable[[], object], seconds: float, why: Callable[[], str]) -> None:
+def until(
+    done: Callable[[], object], seconds: float = 60.0, why: Callable[[], str] = lambda: "it did not come true in time"
+) -> None:
     """Wait for it."""
     ends = time.monotonic() + seconds
     while not done():

@@ -1,40 +1,17 @@
 """Jobs run here by stand-ins for Slurm's commands: what they were called with, and that nothing of them is left."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from conftest import ROOT
+from processes import kill, processes
 
 STUBS = Path(__file__).parent / "stubs"
 SCRIPT = ROOT / "scripts/cluster/slurm.sbatch"
-
-
-def until(true: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait for something to become true, no longer than this."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.05)
-
-
-def marked(mark: str) -> list[int]:
-    """Processes with this in their environment, which their children inherit."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            if mark.encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
 
 
 @dataclass
@@ -82,10 +59,7 @@ class Cluster:
 
     def close(self) -> list[int]:
         """End whatever is left of it, and say what that was."""
-        left = marked(self.mark)
+        left = list(processes(self.mark))
         for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+            kill(pid)
         return left

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster.jobs import Cluster, marked, until
+from cluster.jobs import Cluster
 from conftest import ROOT
+from processes import processes, until
 
 CLUSTER = ROOT / "scripts/cluster/cluster.yaml"
 TOKEN = "5eed" * 16
@@ -96,7 +97,7 @@ def jobs(machine: Cluster) -> Iterator[Cluster]:
     finally:
         head.send_signal(signal.SIGTERM)
         head.wait(60)
-    until(lambda: not marked(machine.mark))
+    until(lambda: not processes(machine.mark))
 
 
 def test_a_search_is_submitted_stopped_and_gone_on_with(jobs: Cluster) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.jobs import SCRIPT, Cluster, marked, until
+from cluster.jobs import SCRIPT, Cluster
 from conftest import ROOT
+from processes import processes, until
 
 RUN = ("--nodes=2", "--gpus-per-node=4", str(SCRIPT), "run.yaml", "RUN")
 
@@ -154,7 +155,7 @@ def test_ray_itself_takes_the_token_from_the_environment(tmp_path: Path) -> None
         words = {word for path in slurm.folder.rglob("*") if path.is_file() for word in hexadecimal(path)}
         assert digest not in {hashlib.sha256(word.encode()).hexdigest() for word in words}, "the token is in a file"
         assert not list(Path("/tmp").glob(f"ray*-{slurm.number}-*"))
-        until(lambda: not marked(slurm.mark))
+        until(lambda: not processes(slurm.mark))
     finally:
         slurm.close()
         subprocess.run(["rm", "-rf", *map(str, Path("/tmp").glob(f"ray*-{slurm.number}-*"))], check=True)
