@@ -17,6 +17,10 @@ class RunError(EvomergeError):
     """The run cannot go on (a full disk, no worker left); what was measured so far is safe."""
 
 
+class DeviceError(RunError):
+    """A device has stopped working; a candidate may have done that, and in a new process it works again."""
+
+
 class ReplayMismatch(RunError):
     """The optimiser does not ask again what the journal says it asked."""
 

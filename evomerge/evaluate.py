@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from evomerge.checkpoint import ParentFiles, costs_of, open_parents
 from evomerge.device import choose_device, cores, take_share
-from evomerge.errors import EvomergeError, RunError, SpecError
+from evomerge.errors import DeviceError, EvomergeError, RunError, SpecError
 from evomerge.fitness import Fitness
 from evomerge.items import COST
 from evomerge.materialize import GainError, LiveModel
@@ -126,14 +126,15 @@ def _stop_if_not_its_fault(error: Exception) -> None:
     """Stop at what would befall every candidate alike: blaming each would end in a run of nothing but failures.
 
     Raises:
-        RunError: something is not installed, or the device has stopped working.
+        RunError: something is not installed.
+        DeviceError: the device has stopped working.
     """
     if isinstance(error, ImportError):
         raise RunError(f"a package is missing ({_line(error)}); install it, and resume") from error
     if isinstance(error, torch.OutOfMemoryError):
         return
     if isinstance(error, LOST_DEVICE) or "CUDA error" in str(error):
-        raise RunError(f"the device has stopped working ({_line(error)}); resume in a new process") from error
+        raise DeviceError(f"the device has stopped working ({_line(error)}); resume in a new process") from error
 
 
 def _line(error: Exception) -> str:

@@ -69,12 +69,13 @@ class Evaluated(Tagged):
 class Incident(Tagged):
     """Something went wrong that was not, or need not have been, a candidate's doing; the run goes on.
 
-    `stage` is what was being done: a worker was set up (`start`), did a `work`, or the `cluster` was spoken to.
+    `stage` is what was being done: a worker was set up (`start`), did a `work`, or nothing (`idle`), or the `cluster`
+    was spoken to.
     """
 
     kind: Literal["incident"] = "incident"
     at: float
-    stage: Literal["start", "work", "cluster"] = "work"
+    stage: Literal["start", "work", "idle", "cluster"] = "work"
     what: str
     work: int | None = None
     worker: str = ""

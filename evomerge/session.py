@@ -1,11 +1,8 @@
 """One process's hold on a run: what it writes down, hands out and collects."""
 
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from types import FrameType
+from collections.abc import Callable
 
 from evomerge.errors import Interrupted
 from evomerge.estimate import Appraiser, Grader, Ledger
@@ -40,7 +37,7 @@ class Session:
         self._ahead = ahead
         self._backlog: list[Work] = []
         self.state = RunState(store.file.spec.budget)
-        self.stopping = False
+        self._stopped: float | None = None
         self._watch = watch
         self._in_flight: set[int] = set()
         self._is_over = False
@@ -67,6 +64,15 @@ class Session:
         return len(self.state.candidates)
 
     @property
+    def stopping(self) -> bool:
+        """Whether the user, or the system, asked for an end."""
+        return self._stopped is not None
+
+    def stop(self) -> None:
+        """Begin nothing any more."""
+        self._stopped = self.now()
+
+    @property
     def in_flight(self) -> int:
         """Works handed out and not yet back."""
         return len(self._in_flight) + len(self._backlog)
@@ -74,7 +80,7 @@ class Session:
     @property
     def room(self) -> int:
         """How many more works may be handed out now."""
-        return sys.maxsize if self._ahead else self.executor.free - len(self._backlog)
+        return sys.maxsize if self._ahead else max(0, self.executor.free - len(self._backlog))
 
     def seconds(self) -> float:
         """Wall-clock seconds of this session and of all before it."""
@@ -137,7 +143,7 @@ class Session:
             return 0
         price = self.state.price()
         if not price.seconds:
-            return self.executor.free - len(self._backlog)
+            return max(0, self.executor.free - len(self._backlog))
         at_once = max(1, int(self.workers / price.workers))
         return at_once * int(seconds / price.seconds) - self.in_flight
 
@@ -245,43 +251,10 @@ class Session:
         Raises:
             Interrupted: after Ctrl-C or SIGTERM.
         """
-        if self.stopping and not self._in_flight:
+        if self.stopping and (not self._in_flight or self._nobody_works()):
             raise Interrupted("stopped between two candidates")
 
-
-GRACE = 20.0
-"""Seconds that running candidates get after SIGTERM: whoever sends it kills soon, Kubernetes after 30."""
-
-
-class Interruptible:
-    """While it lasts, the first Ctrl-C or SIGTERM lets running candidates finish; a second does not.
-
-    After SIGTERM they have `GRACE` seconds. What they did not finish is done again on resuming.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
-
-    def __enter__(self) -> None:
-        """Take the signals over, where the system lets us: in the main thread."""
-        for number in self._signals() if threading.current_thread() is threading.main_thread() else ():
-            self._before[number] = signal.signal(number, self._stop)
-
-    def __exit__(self, *_: object) -> None:
-        """Give them back."""
-        if self._before:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  The signature is the system's.
-        if self._session.stopping:
-            raise KeyboardInterrupt
-        self._session.stopping = True
-        if number == signal.SIGTERM:
-            signal.setitimer(signal.ITIMER_REAL, GRACE)
-
-    @staticmethod
-    def _signals() -> Sequence[signal.Signals]:
-        return (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    def _nobody_works(self) -> bool:
+        """Whether the workers have said since the stop that none of them does anything: what is in flight is lost."""
+        standing = self.state.standing
+        return standing is not None and standing.busy == 0 and standing.at > (self._stopped or standing.at)

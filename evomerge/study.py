@@ -8,7 +8,7 @@ from evomerge.estimate import Observer
 from evomerge.events import Asked, Assigned, Ended, Told
 from evomerge.optimize import RECOMMENDED, Optimizer
 from evomerge.recipe import Recipe
-from evomerge.results import Stopping
+from evomerge.results import Stopping, was_cut_behind_a_telling
 from evomerge.schedule import More, Schedule
 from evomerge.session import Session
 from evomerge.space import SearchSpace
@@ -50,8 +50,10 @@ class Study:
         self._optimizer = parts.optimizer(())
         self._asked: dict[int, Genome] = {}
         self._orders: dict[int, tuple[str, ...]] = {}
-        self._stopping = Stopping(session.state, session.appraiser)
         self._replay()
+        self._stopping = Stopping(session.state, session.appraiser)
+        if was_cut_behind_a_telling(session.store.events(), session.state):
+            self._judge()
 
     def run(self) -> None:
         """Search until the budget is spent.
@@ -185,7 +187,7 @@ class Study:
 
     def _ask(self, waiting: int) -> bool:
         """Have a new candidate proposed beside those that are `waiting`; whether there was one."""
-        if self._has_ended():
+        if self.session.state.ended is not None:
             return False
         early = self._parents_to_ask()
         left = self.session.left(self._cost(WHOLE) if early else None, waiting)
@@ -200,12 +202,10 @@ class Study:
             self._propose(genome, self.parts.space.decode(genome), origin, name)
         return bool(asked)
 
-    def _has_ended(self) -> bool:
-        """Whether a stopping rule has ended the search; if one just did, that is written down."""
-        state = self.session.state
-        if state.ended is None and (reason := self._stopping.reason()) is not None:
+    def _judge(self) -> None:
+        """Write down that a stopping rule has ended the search, if one has; to be called when a telling is over."""
+        if self.session.state.ended is None and (reason := self._stopping.reason()) is not None:
             self.session.record(Ended(at=self.session.now(), reason=reason))
-        return state.ended is not None
 
     def _hand_out(self, waiting: Collection[int]) -> bool:
         """Have the first of those that are waiting scored, if there still are time and items for it."""
@@ -273,6 +273,7 @@ class Study:
         begun = [more for more in begun if self._score_more(more)]
         if not begun:
             self._tell_of(ready)
+            self._judge()
         return True
 
     def _score_more(self, more: More) -> bool:

@@ -1,7 +1,13 @@
 """An evaluator without models, for tests of whoever runs evaluators."""
 
+import contextlib
+import itertools
+import os
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
+from evomerge.errors import DeviceError
 from evomerge.execute.ray.worker import Factory
 from evomerge.items import ItemTable, Pool, TaskItems
 from evomerge.recipe import Folder, Parents, Recipe
@@ -66,3 +72,46 @@ class Toys:
 
     def beside(self, workers: int, cores: int, gpus: float) -> Factory:
         return self
+
+
+SLOW, BREAKING = 100, 200
+"""From these numbers on works take seconds (101 one, 102 two), or break the device."""
+
+
+class Moody(Toy):
+    """A toy that takes its time, or breaks down, by the number of the work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = f"moody:{os.getpid()}"
+
+    def __call__(self, work: Work) -> Evaluation:
+        if work.number >= BREAKING:
+            raise DeviceError("the device has stopped working (CUDA error); resume in a new process")
+        time.sleep(work.number - SLOW if work.number > SLOW else 0.0)
+        return super().__call__(work)
+
+
+@dataclass(frozen=True)
+class Moodies:
+    """Makes them. With a folder `order`, which is empty at first, the second one to be made takes so many seconds."""
+
+    seconds: float = 0.0
+    order: str = ""
+
+    def build(self) -> Moody:
+        if self.order and _place(Path(self.order)) == 1:
+            time.sleep(self.seconds)
+        return Moody()
+
+    def beside(self, workers: int, cores: int, gpus: float) -> Factory:
+        return self
+
+
+def _place(folder: Path) -> int:
+    """How many came before."""
+    for place in itertools.count():
+        with contextlib.suppress(FileExistsError):
+            (folder / str(place)).mkdir()
+            return place
+    raise AssertionError("there are enough numbers")

@@ -26,12 +26,13 @@ from evomerge.confirm import confirm
 from evomerge.errors import EvomergeError, Interrupted, RunError, SpecError
 from evomerge.estimate.calibration import read_calibration
 from evomerge.events import Closed, Extended, Opened
+from evomerge.interruptible import Interruptible
 from evomerge.items import ItemTable
 from evomerge.optimize.build import Build, block, resolve
 from evomerge.recipe import Parents
 from evomerge.results import FINALISTS, Results
 from evomerge.schedule import Draws, Policy, hop_order
-from evomerge.session import Interruptible, Session
+from evomerge.session import Session
 from evomerge.space import bind
 from evomerge.spec import Budget, RunSpec
 from evomerge.store import RunFile, RunStore
@@ -235,6 +236,9 @@ def _guarded(session: Session, work: Callable[[], None], state: str) -> Results:
         raise Interrupted(f"stopped; go on with: evomerge resume {session.store.folder}") from None
     except EvomergeError as error:
         _close(session, "failed", str(error))
+        raise
+    except Exception as error:
+        _close(session, "failed", f"{type(error).__name__}: {error}")
         raise
     _close(session, state, "")
     return Results(session.store)

@@ -6,12 +6,12 @@ from evomerge.results.process import AS_BEFORE, Process, worker_names
 from evomerge.results.reading import read_into
 from evomerge.results.row import Row, Which
 from evomerge.results.state import RunState
-from evomerge.results.stopping import Stopping
+from evomerge.results.stopping import Stopping, was_cut_behind_a_telling
 from evomerge.results.table import FINALISTS, MOST_FINALISTS, Results
 from evomerge.results.words import RIVALS, amount, difference, number, with_error
 
 __all__ = [
     "AS_BEFORE", "FINALISTS", "MOST_FINALISTS", "RIVALS", "Process", "Results", "Row", "RunState", "Stopping", "Which",
     "amount", "difference", "hypervolume", "non_dominated", "number", "pool_keys", "read_into", "volumes", "with_error",
-    "worker_names", "worst",
+    "was_cut_behind_a_telling", "worker_names", "worst",
 ]  # fmt: skip

@@ -194,6 +194,10 @@ class RunState:
         """Wall-clock seconds of all sessions together."""
         return sum(process.last - process.opened for process in self.processes)
 
+    def held(self) -> float:
+        """Seconds that workers were there, of all of them and all sessions together."""
+        return sum(process.held() for process in self.processes)
+
     def accelerator_seconds(self, now: float | None = None) -> float:
         """Seconds that accelerators were held in all sessions, in the latest one until `now`, or its last stamp."""
         before = sum(process.accelerator_seconds() for process in self.processes[:-1])

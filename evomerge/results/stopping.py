@@ -3,16 +3,19 @@
 from collections.abc import Mapping, Sequence
 
 from evomerge.estimate import Appraiser
+from evomerge.events import Event, Told
 from evomerge.results.pareto import hypervolume, worst
 from evomerge.results.state import RunState
 
 GAIN = 0.01
 """The share by which a hypervolume has to grow, or nothing was gained."""
+PROCESS = ("opened", "extended", "incident", "workers", "closed")
+"""Kinds of events that tell of processes, not of the search."""
 Utilities = tuple[float, ...]
 
 
 class Stopping:
-    """The stopping rules of a budget. They go by what the optimiser was told, so a resumed search ends where it would.
+    """The stopping rules of a budget, which go by what the optimiser was told.
 
     The hypervolume is measured from the worst fixed recipe in each objective; with one objective it is how much better
     the best candidate is.
@@ -26,9 +29,13 @@ class Stopping:
         """What was said last of every candidate, in the order in which they were first told of."""
 
     def reason(self) -> str | None:
-        """Why the search may end, in a line; None if it goes on, or if nothing was told since it was last asked."""
+        """Why the search may end, in a line; None if it goes on.
+
+        To be asked when the optimiser has just been told: then a search that was cut there and one that was not are
+        judged by the same.
+        """
         budget, told = self._state.budget, self._state.told[self._read :]
-        if not told or (budget.stall is None and not budget.target):
+        if budget.stall is None and not budget.target:
             return None
         self._read += len(told)
         self._told |= {o.number: o.utilities for each in told for o in each.observations if o.number is not None}
@@ -39,16 +46,19 @@ class Stopping:
 
     def _has_stalled(self, last: int) -> bool:
         """Whether the front without the last candidates, by what is known of all now, is as good as with them."""
-        points = list(self._told.values())
-        return len(points) > last and self._volume(points) <= self._volume(points[:-last]) * (1 + GAIN)
+        points, fixed = list(self._told.values()), self._fixed()
+        if len(points) <= last or not fixed:
+            return False
+        grader = self._appraiser.grader
+        reference = worst(fixed, [label in grader.costs for label in grader.fitness.objectives])
+        return _volume(points, reference) <= _volume(points[:-last], reference) * (1 + GAIN)
 
-    def _volume(self, points: Sequence[Utilities | None]) -> float:
-        grader, candidates = self._appraiser.grader, self._state.candidates
-        known = [point for point in points if point is not None]
-        fixed = [point for n, point in self._told.items() if point is not None and candidates[n].name is not None]
-        if not known or not fixed:
-            return 0.0
-        return hypervolume(known, worst(fixed, [label in grader.costs for label in grader.fitness.objectives]))
+    def _fixed(self) -> list[Utilities]:
+        """What fixed recipes are worth, those in the space and those beside it."""
+        named = [number for number, asked in self._state.candidates.items() if asked.name is not None]
+        outside = {o.number: o.utilities for o in self._appraiser.observe([n for n in named if n not in self._told])}
+        found = [self._told[number] if number in self._told else outside[number] for number in named]
+        return [point for point in found if point is not None]
 
     def _winner(self, target: Mapping[str, float]) -> int | None:
         """A candidate that reaches the target by its shrunken values: of many that do by plain ones some is lucky."""
@@ -65,3 +75,17 @@ class Stopping:
     def _reaches(self, target: Mapping[str, float], values: Mapping[str, float]) -> bool:
         sign = self._appraiser.grader.sign
         return all(sign(label) * values[label] >= sign(label) * wanted for label, wanted in target.items())
+
+
+def was_cut_behind_a_telling(events: Sequence[Event], state: RunState) -> bool:
+    """Whether the last thing that was done is telling the optimiser of candidates of the search."""
+    last = next((event for event in reversed(events) if event.kind not in PROCESS), None)
+    if not isinstance(last, Told):
+        return False
+    numbers = [each.number for each in last.observations if each.number is not None]
+    return not any(state.candidates[number].origin == "recommended" for number in numbers)
+
+
+def _volume(points: Sequence[Utilities | None], reference: Sequence[float]) -> float:
+    known = [point for point in points if point is not None]
+    return hypervolume(known, reference) if known else 0.0

@@ -243,7 +243,7 @@ class Results:
             "best": self.best.number if self.best else None,
             "item_evaluations": self.state.items(self.store.table),
             "estimator": self.appraiser.kind,
-            "seconds": {"merge": merge, "score": score, "overhead": max(0.0, self.state.seconds() - merge - score)},
+            "seconds": {"merge": merge, "score": score, "overhead": max(0.0, self.state.held() - merge - score)},
             "layer_evaluations": self.state.layer_evaluations().model_dump(),
             "hypervolume": self.hypervolumes(),
             "failures": [{"number": e.number, **e.failure.to_plain()} for e in finished if e.failure],

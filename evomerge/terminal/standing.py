@@ -135,12 +135,19 @@ class Gauge:
         return list(self._points.values())
 
     def _take(self, number: int) -> None:
-        grader, values = self._session.appraiser.grader, self._session.appraiser.values(number)
-        if values is None:
+        point = self._point(number)
+        if point is None:
             self._failed.add(number)
         else:
-            signed = zip(map(grader.sign, values), values.values(), strict=True)
-            self._points[number] = tuple(sign * estimate.value for sign, estimate in signed)
+            self._points[number] = point
+
+    def _point(self, number: int) -> tuple[float, ...] | None:
+        """What a candidate is worth by the search's estimate, higher is better; None if nothing is known."""
+        grader, values = self._session.appraiser.grader, self._session.appraiser.values(number)
+        if values is None:
+            return None
+        signed = zip(map(grader.sign, values), values.values(), strict=True)
+        return tuple(sign * estimate.value for sign, estimate in signed)
 
     def _best(self) -> dict[str, str]:
         grader = self._session.appraiser.grader
@@ -151,8 +158,11 @@ class Gauge:
     def _hypervolume(self) -> float | None:
         """From the worst fixed recipe of each objective; costs have no such place before the end."""
         grader, candidates = self._session.appraiser.grader, self._session.state.candidates
-        fixed = [point for number, point in self._points.items() if candidates[number].name is not None]
-        if not fixed or grader.costs or len(fixed[0]) < 2:
+        if not self._points or grader.costs or len(grader.fitness.objectives) < 2:
+            return None
+        named = [self._point(number) for number, asked in candidates.items() if asked.name is not None]
+        fixed = [point for point in named if point is not None]
+        if not fixed:
             return None
         return volumes(self._vectors, fixed, [False] * len(fixed[0]))["front"]
 

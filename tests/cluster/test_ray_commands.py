@@ -90,6 +90,7 @@ def jobs(machine: Cluster) -> Iterator[Cluster]:
     machine.settings |= exported(use.replace("8265", str(port)), machine)
     (line,) = [line for line in start.splitlines() if line.startswith("ray start")]
     own = f" --block --node-ip-address=127.0.0.1 --port={port + 10000} --dashboard-port={port} --num-cpus=1"
+    own += f" --dashboard-agent-listen-port={port + 20000}"
     head = machine.submit("env", "-u", "RAY_ADDRESS", *line.split(), *own.split())
     try:
         until(lambda: typed(machine, "ray job list") == 0, 60)
@@ -106,7 +107,7 @@ def test_a_search_is_submitted_stopped_and_gone_on_with(jobs: Cluster) -> None:
     lines = blocks("ray-job.md")[1].replace("\\\n", " ").splitlines()
     (submit,) = [line for line in lines if line.startswith("ray job submit")]
     journal = jobs.job / "RUN/journal.jsonl"
-    assert typed(jobs, submit) == 0
+    until(lambda: typed(jobs, submit) == 0)  # Once the agent is there that starts jobs.
     until(lambda: journal.exists() and len(journal.read_text().splitlines()) >= 2)
     for command in ("ray job status merge", "ray job stop merge", "ray job logs merge"):
         assert command in lines

@@ -242,6 +242,13 @@ def test_a_hub_id_that_cannot_be_fetched(cli: Cli, run_file: Write) -> None:
     refused(cli("plan", path), "nobody/nothing", "there is no folder nobody/nothing")
 
 
+def test_a_grace_that_is_none(run_file: Write, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVOMERGE_GRACE", "soon")
+    refused(cli("search", run_file(), "--out", tmp_path / "RUN"), "EVOMERGE_GRACE", "'soon'", "seconds")
+    monkeypatch.setenv("EVOMERGE_GRACE", "30")
+    assert cli("resume", tmp_path / "RUN").status == 0
+
+
 def test_an_existing_output_folder(cli: Cli, run_file: Write, tmp_path: Path, finished: dict[str, Path]) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -125,23 +126,31 @@ def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
     assert "its node was lost" in driver.said
 
 
-@pytest.mark.parametrize("is_ours", [True, False])
-def test_a_lost_head_is_waited_for(is_ours: bool, tmp_path: Path) -> None:
-    """One that the search started is started anew; one at an address is found again where it was."""
+@pytest.mark.parametrize("whose", ["ours", "at an address", "at an address, unseen"])
+def test_a_lost_head_is_waited_for(whose: str, tmp_path: Path) -> None:
+    """One that the search started is started anew; one at an address is found again where it was, even if it was away
+    while nobody looked.
+    """
     run = tmp_path / "RUN"
     spec = write_run(tmp_path, executor={"kind": "ray", "workers": 2}, budget={"evaluations": 60})
     with Nodes() as nodes:
-        head = None if is_ours else nodes.start(2)
-        around = {} if is_ours else {"RAY_ADDRESS": nodes.address, **AUTH}
+        head = None if whose == "ours" else nodes.start(2)
+        around = {} if whose == "ours" else {"RAY_ADDRESS": nodes.address, **AUTH}
         with driving(tmp_path, "search", spec, run, seconds=0.4, **around) as driver:
             until(lambda: evaluated(run) > 3, PATIENCE, lambda: driver.said)
+            if "unseen" in whose:
+                driver.process.send_signal(signal.SIGSTOP)
             servers = (driver if head is None else head).processes("gcs_server")
             assert sum(kill(pid) for pid in servers) == 1
             if head is not None:
                 head.lose()
-                until(lambda: "looking for it" in driver.said, PATIENCE, lambda: driver.said)
+                if "unseen" not in whose:
+                    until(lambda: "looking for it" in driver.said, PATIENCE, lambda: driver.said)
                 nodes.start(2)
+                driver.process.send_signal(signal.SIGCONT)
             driver.ends(0, 2 * PATIENCE)
     assert "the cluster is there again" in driver.said
-    assert [event["what"] for event in events(run) if event["kind"] == "incident"] == ["the cluster was lost"]
+    *before, last = [event["what"] for event in events(run) if event["kind"] == "incident"]
+    assert last == "the cluster was lost"
+    assert not before or "unseen" in whose, "workers that were lost with it are none of their own"
     assert content(run) == undisturbed(tmp_path, budget={"evaluations": 60})

@@ -12,8 +12,6 @@ import pytest
 from conftest import ROOT, Typed, content, events
 from processes import PATIENCE, driving, evaluated, surroundings, undisturbed, until, write_run
 
-from evomerge.session import GRACE
-
 
 def test_killed_drivers_leave_nothing_behind_and_resume_the_same() -> None:
     """The script that anyone can run with more kills."""
@@ -40,7 +38,7 @@ def test_a_run_goes_on_in_one_process_and_on_workers_again(tmp_path: Path) -> No
 def test_only_signals_stop_it(sent: tuple[signal.Signals, ...], tmp_path: Path, cli: Callable[..., Typed]) -> None:
     """No second driver does. SIGTERM even if a candidate takes for ever; Ctrl-C, which all get, when it is done."""
     run, spec = tmp_path / "RUN", write_run(tmp_path, budget={"evaluations": 10_000})
-    with driving(tmp_path, "search", spec, run, seconds=1.0) as driver:
+    with driving(tmp_path, "search", spec, run, seconds=1.0, EVOMERGE_GRACE="4") as driver:
         until(lambda: evaluated(run) > 2, PATIENCE, lambda: driver.said)
         assert (second := cli("resume", run)).status == 2
         assert f"{run} is in use by another process" in second.err
@@ -53,7 +51,7 @@ def test_only_signals_stop_it(sent: tuple[signal.Signals, ...], tmp_path: Path, 
             else:
                 driver.process.send_signal(number)
             time.sleep(0.5)
-        said = driver.ends(130, GRACE + PATIENCE)
+        said = driver.ends(130, PATIENCE)
     assert f"stopped; go on with: evomerge resume {run}" in said
     assert "finalists" in said
     found = events(run)

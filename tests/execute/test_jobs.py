@@ -4,7 +4,7 @@ import pytest
 from toys import ITEMS, Toy, work
 
 from evomerge.execute.ray import pieces_for
-from evomerge.execute.ray.jobs import Jobs, Piece
+from evomerge.execute.ray.jobs import MOST_TRIES, Jobs
 from evomerge.execute.ray.shards import shards_of
 from evomerge.trial import Failure
 
@@ -63,8 +63,17 @@ def test_a_work_that_workers_die_of_is_given_up_with_all_its_pieces() -> None:
     ended = hand.lost(next(hand.next(1)), "it hung", "there", counts=True)
     assert ended is not None
     assert isinstance(ended.outcome, Failure)
-    assert ended.outcome.reason == "2 tries came to nothing, the last: it hung"
+    assert ended.outcome.reason == "3 tries came to nothing, the last: it hung"
     assert len(hand) == 0
-    late: Piece = one
-    assert hand.answered(late, TOY(late.work)) is None
-    assert hand.lost(late, "it was killed", "here", counts=True) is None
+    assert hand.answered(one, TOY(one.work)) is None
+    assert hand.lost(one, "it was killed", "here", counts=True) is None
+
+
+def test_a_work_that_takes_its_nodes_along_is_given_up_at_last() -> None:
+    hand = jobs(1, deaths=2)
+    tries = 0
+    while (piece := next(hand.next(1), None)) is not None:
+        tries += 1
+        ended = hand.lost(piece, "its node was lost", "here", counts=False)
+    assert tries == MOST_TRIES
+    assert ended is not None

@@ -6,7 +6,7 @@ import pytest
 from simulated import Plan, begin, make_world
 
 from evomerge.errors import Interrupted
-from evomerge.events import Workers
+from evomerge.events import Opened, Workers
 from evomerge.execute import News
 from evomerge.fitness import EstimatorSpec
 from evomerge.session import Session
@@ -81,11 +81,38 @@ def test_without_a_generation_nothing_waits(tmp_path: Path) -> None:
     assert session.room == 0
 
 
+def test_who_has_more_in_hand_than_workers_has_no_room(tmp_path: Path) -> None:
+    """As a resumed search has that was cut when there were more of them."""
+    slots = Slots(2)
+    session = session_of(tmp_path / "RUN", slots, ahead=False)
+    hand_out(session, (5, 5, 5, 5, 5))
+    assert session.in_flight == 5
+    assert session.room == 0
+
+
+def test_a_stop_does_not_wait_for_works_that_nobody_does(tmp_path: Path) -> None:
+    """Where the cluster is lost they may never come back; what workers said before the stop does not count."""
+    slots = Slots(2)
+    session = session_of(tmp_path / "RUN", slots, ahead=True)
+    session.record(Opened(at=session.now(), budget=Budget(evaluations=24), executor="ray", device="cpu"))
+    hand_out(session, (5, 10))
+    nobody = {"ready": 0, "starting": 2, "busy": 0, "queued": 2, "held": 0.0, "used": 0.0}
+    session.record(Workers(at=session.now(), **nobody))
+    session.stop()
+    session.check_interrupted()
+    session.record(Workers(at=session.now() + 1, **nobody | {"busy": 1, "ready": 1}))
+    session.check_interrupted()
+    session.record(Workers(at=session.now() + 2, **nobody))
+    with pytest.raises(Interrupted):
+        session.check_interrupted()
+    assert [work.work for work in session.state.open_works()] == [0, 1]
+
+
 def test_what_waits_is_not_begun_once_the_user_wants_to_stop(tmp_path: Path) -> None:
     slots = Slots(2)
     session = session_of(tmp_path / "RUN", slots, ahead=True)
     hand_out(session, (5, 10, 30, 20))
-    session.stopping = True
+    session.stop()
     with pytest.raises(Interrupted):
         session.settle()
     assert slots.begun == [0, 1]

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from conftest import Typed, events, story
 from simulated import Plan, begin, go_on, make_world
+from troubled import Troubled
 
+from evomerge.assemble import search
 from evomerge.fitness import EstimatorSpec
 from evomerge.results import Results, hypervolume
-from evomerge.spec import Budget, CmaSpec, Nsga2Spec, OptimizerSpec, TpeSpec
+from evomerge.spec import Budget, CmaSpec, Nsga2Spec, OptimizerSpec, TpeSpec, load_run
 from evomerge.store import RunStore
 
 MANY = 300
@@ -68,11 +70,28 @@ def told_before_the_end(found: Results) -> list[Told]:
 def share_of_the_last(found: Results, told: list[Told], last: int) -> float:
     """What the candidates that were first told of last add to the hypervolume of the others."""
     points = dict(pair for one in told for pair in one)
-    fixed = [point for number, point in points.items() if found.state.candidates[number].name is not None]
+    named = [number for number, asked in found.state.candidates.items() if asked.name is not None]
+    known = points | {each.number: each.utilities for each in found.appraiser.observe(named) if each.utilities}
+    fixed = [known[number] for number in named if number in known]
     reference = [min(column) for column in zip(*fixed, strict=True)]
     rows = list(points.values())
     without = hypervolume(rows[:-last], reference)
     return hypervolume(rows, reference) / without - 1 if without else float("inf")
+
+
+def test_fixed_recipes_outside_the_space_count(run_file: Callable[..., Path], tmp_path: Path) -> None:
+    """Where no fixed recipe is in the space there is something to be better than all the same."""
+    fitness = {"objectives": {"a": {"task": "norms", "metric": "a"}}, "items": {"search": 24, "confirm": 8}}
+    path = run_file(
+        space={"operator": "slerp", "weight": [0.25, 0.4]}, fitness=fitness, budget={"evaluations": 80, "stall": 12}
+    )
+    (tmp_path / "calm").mkdir()
+    found = search(load_run(path), tmp_path / "RUN", scorer=Troubled(str(tmp_path / "calm")))
+    inside = [asked for asked in found.state.candidates.values() if asked.name and asked.genome is not None]
+    assert not inside
+    told = told_before_the_end(found)
+    assert share_of_the_last(found, told, 12) <= 0.01
+    assert 12 < len(found.state.finished()) < 80
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

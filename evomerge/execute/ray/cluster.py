@@ -55,6 +55,10 @@ class Cluster:
             self._is_lost = not _answers(self._head)
         return self._is_lost
 
+    def give_up(self) -> None:
+        """Treat it as lost: it answers, and not as the cluster that we knew."""
+        self._is_lost = True
+
     def reconnect(self) -> bool:
         """Try to find the cluster again; whether it is there. Everything that was on it is lost."""
         ray.shutdown()

@@ -1,17 +1,21 @@
 """Evaluation by workers on Ray, which may be killed, hang, come and go."""
 
+import contextlib
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 
 import ray
+from ray.exceptions import RayError
 
+from evomerge.errors import DeviceError, EvomergeError, RunError
 from evomerge.events import Incident, Workers
 from evomerge.execute.ray.cluster import Cluster
-from evomerge.execute.ray.jobs import Jobs, Piece
+from evomerge.execute.ray.jobs import Job, Jobs, Piece
+from evomerge.execute.ray.member import Member
 from evomerge.execute.ray.messages import packed, unpacked
-from evomerge.execute.ray.pool import Member, Pool
+from evomerge.execute.ray.pace import Pace
+from evomerge.execute.ray.pool import Pool
 from evomerge.execute.ray.reasons import NODE_LOST, reason_of, verdict_of
 from evomerge.execute.ray.shards import shards_of
 from evomerge.execute.ray.worker import Factory
@@ -22,18 +26,17 @@ from evomerge.trial import Evaluation, Failure, Work
 
 TICK = 0.5
 """Seconds after which deadlines, the cluster and the pool are looked at, if nothing comes back before."""
+AWAY = 3.0
+"""Seconds between two looks after which nobody can be blamed for what was not heard."""
 REPORT = 10.0
 """Seconds between two lines in the journal on how the workers stand, if none came or went."""
 AT_REST = 1.0
 """The same where nothing is left to do: at the end of a search, say."""
-SLACK = 10
-"""A work may take so many times as long as the slowest of those before it, for its size."""
-FIRST_DEADLINE = 1800.0
-"""Seconds that a work may take before any has come back."""
-REMEMBERED = 100
-"""Works whose durations are remembered."""
 ALL_ALIKE = 3
 """Works in a row, more than there are workers, that met what would befall any: the run cannot go on."""
+MOST_LOSSES = 10
+"""Times that the cluster may be lost in a row before anything comes back from it."""
+GONE_BEFORE = "it was gone while it had nothing to do"
 REMIND = 30.0
 """Seconds between two remarks that nobody is there to work."""
 
@@ -52,22 +55,25 @@ class RayExecutor:
     def __init__(self, spec: RaySpec, factory: Factory, parents: Parents, say: Callable[[str], None]) -> None:
         self.split = 1
         """In how many pieces a work is cut; see `pieces_for`."""
-        self._spec = spec
         self._say = say
         self._jobs = Jobs(spec.deaths)
+        self._pace = Pace(spec.deadline)
         self._tasks: dict[Member, Piece] = {}
         self._news: list[Evaluation | Incident | Workers] = []
-        self._rates: deque[float] = deque(maxlen=REMEMBERED)
-        self._reminded = self._reported = time.monotonic()
-        self._ready, self._alike = 0, 0
+        self._verdict: EvomergeError | None = None
+        """Why the run cannot go on; it is raised once all news is told."""
+        self._reminded = self._reported = self._looked = time.monotonic()
+        self._ready, self._losses = 0, 0
+        self._alike: list[Job] = []
         self._is_away = False
         self._cluster = Cluster(spec.address, (spec.workers or 0) * spec.cpus, say)
         try:
             self._pool = Pool(self._cluster, spec, factory, parents)
             say("setting workers up")
-            while not self._pool.ready:
-                self._look()
-                self._listen(TICK)
+            while not self._pool.ready and self._verdict is None:
+                self._turn(TICK)
+            if self._verdict is not None:
+                raise self._verdict
             self.table: ItemTable = self._pool.table()
         except BaseException:
             self._cluster.close()
@@ -91,7 +97,7 @@ class RayExecutor:
     def submit(self, work: Work) -> None:
         """Hand a work over; whoever is idle gets it at once."""
         self._jobs.add(work, shards_of(work, self.table, self.split), self.table)
-        self._dispatch()
+        self._guarded(self._dispatch)
 
     def wait(self, timeout: float | None) -> list[Evaluation | Incident | Workers]:
         """Block until something is there, or the time is up; nothing if there is nothing to wait for.
@@ -100,43 +106,65 @@ class RayExecutor:
             SpecError, RunError: the workers met what a person must put right.
         """
         ends = None if timeout is None else time.monotonic() + timeout
-        while self._is_busy and not self._news:
+        while self._is_busy and not self._news and self._verdict is None:
             left = TICK if ends is None else min(TICK, ends - time.monotonic())
             if left < 0:
                 break
-            self._look()
-            self._dispatch()
-            self._listen(left)
+            self._turn(left)
+            self._report()
         self._report()
+        if self._verdict is not None and not self._news:
+            raise self._verdict
         news, self._news = self._news, []
         return news
 
     def close(self) -> None:
         """Let the workers go, whatever they are doing."""
-        if not self._is_away:
-            for member in list(self._pool.members):
+        for member in [] if self._is_away else list(self._pool.members):
+            with contextlib.suppress(RayError):
                 self._pool.remove(member)
         self._cluster.close()
 
+    def _turn(self, seconds: float) -> None:
+        """Take in what is there, see that all is well, hand out, and wait so long for the next to speak."""
+        self._guarded(lambda: self._listen(0.0))
+        self._guarded(self._look)
+        self._guarded(self._dispatch)
+        if not self._news and self._verdict is None:
+            self._guarded(lambda: self._listen(seconds))
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Do something with the cluster; one that answers oddly is another than it was."""
+        try:
+            act()
+        except RayError:
+            self._cluster.give_up()
+
     def _look(self) -> None:
         """See that cluster and workers are there, and that nobody hangs."""
+        now = time.monotonic()
+        if now - self._looked > AWAY:
+            self._pool.excuse(now - self._looked)
+        self._looked = now
         if self._is_away or self._cluster.is_lost():
             self._regain()
         if self._is_away:
             return
         self._pool.keep()
-        now = time.monotonic()
-        for member, piece in list(self._tasks.items()):
-            if now - member.begun > self._deadline(piece.size):
-                self._lost(member, f"it hung: no answer after {now - member.begun:.0f} s", counts=True)
+        self._pool.call()
+        for member in list(self._pool.members):
+            self._check(member, now)
         if not self._pool.ready and now - self._reminded > REMIND:
             self._reminded = now
             self._say(f"no worker is there yet; {self._pool.wanted} are waited for, see: ray status")
 
-    def _deadline(self, size: int) -> float:
-        if not self._rates:
-            return max(FIRST_DEADLINE, self._spec.deadline)
-        return max(self._spec.deadline, SLACK * max(self._rates) * size)
+    def _check(self, member: Member, now: float) -> None:
+        """See that a worker does not hang."""
+        seconds, piece = member.working(now), self._tasks.get(member)
+        if piece is not None and seconds > self._pace.deadline(piece.size, first=not member.works):
+            self._lost(member, f"it hung: no answer after {seconds:.0f} s", counts=True)
+        elif member.ready is None and seconds > self._pace.unknown:
+            self._missed(member, TimeoutError(f"it hung: not set up after {seconds:.0f} s"))
 
     def _dispatch(self) -> None:
         """Give those who are free something to do."""
@@ -147,17 +175,30 @@ class RayExecutor:
 
     def _listen(self, seconds: float) -> None:
         """Take in what workers have to say; wait so long for the first to speak."""
-        owing = {member.task: member for member in self._pool.members if member.task is not None}
-        if self._is_away or not owing:
+        members = [] if self._is_away else self._pool.members
+        pulses = {member.pulse: member for member in members if member.pulse is not None}
+        tasks = {member.task: member for member in members if member.task is not None}
+        owing = [*pulses, *tasks]
+        if not owing:
             time.sleep(seconds)
             return
-        spoken, _ = ray.wait(list(owing), num_returns=1, timeout=seconds)
+        spoken, _ = ray.wait(owing, num_returns=1, timeout=seconds)
         if spoken:
-            spoken, _ = ray.wait(list(owing), num_returns=len(owing), timeout=0)
+            spoken, _ = ray.wait(owing, num_returns=len(owing), timeout=0)
         for reference in spoken:
-            member = owing[reference]
-            if member in self._pool.members:
-                self._take(member)
+            if reference in pulses and pulses[reference].pulse == reference:
+                self._heard(pulses[reference])
+        for reference in spoken:
+            if reference in tasks and tasks[reference] in self._pool.members:
+                self._take(tasks[reference])
+
+    def _heard(self, member: Member) -> None:
+        """A sign of life has come, or the news that a worker with nothing to do is gone."""
+        self._pool.hear(member)
+        if member.is_there or member.task is not None or self._cluster.is_lost(at_once=True):
+            return  # Of one with a task its answer will say what has become of it, and of all of them `_look`.
+        self._pool.remove(member)
+        self._news.append(Incident(at=time.time(), stage="idle", what=GONE_BEFORE, worker=member.name))
 
     def _take(self, member: Member) -> None:
         """A worker has answered, or is no more."""
@@ -170,7 +211,7 @@ class RayExecutor:
             if self._cluster.is_lost(at_once=True):
                 return  # With all the others: see `_look`.
             if member.ready is None:
-                self._news.append(self._pool.missed(member, error))
+                self._missed(member, error)
             else:
                 self._failed(member, error)
             return
@@ -181,22 +222,36 @@ class RayExecutor:
         if isinstance(evaluation.outcome, Failure) and evaluation.outcome.passing:
             self._again(piece, evaluation.outcome.reason, member.name, counts=True)
             return
-        self._alike = 0
-        self._rates.append(seconds / max(1, piece.size))
+        self._alike, self._losses = [], 0
+        if not isinstance(evaluation.outcome, Failure):
+            self._pace.note(evaluation, seconds, piece.size)
         whole = self._jobs.answered(piece, evaluation)
         self._news += [whole] if whole is not None else []
 
-    def _failed(self, member: Member, error: Exception) -> None:
-        """A worker died, or met what is no candidate's doing.
+    def _missed(self, member: Member, error: Exception) -> None:
+        """A worker could not be set up."""
+        try:
+            self._news.append(self._pool.missed(member, error))
+        except EvomergeError as verdict:
+            self._verdict = verdict
 
-        Raises:
-            SpecError, RunError: all workers do, one after another.
-        """
+    def _failed(self, member: Member, error: Exception) -> None:
+        """A worker died, or met what is no candidate's doing, or may be."""
         verdict, reason = verdict_of(error), reason_of(error)
-        self._alike += verdict is not None
-        if verdict is not None and self._alike >= ALL_ALIKE + self._pool.wanted:
-            raise verdict
-        self._lost(member, reason, counts=verdict is None and reason != NODE_LOST)
+        if verdict is not None:
+            self._judge(verdict, self._tasks[member].job)
+        elif not self._pool.had_begun(member):
+            self._lost(member, GONE_BEFORE, counts=False)
+            return
+        may_be_its_doing = verdict is None or isinstance(verdict, DeviceError)
+        self._lost(member, reason, counts=may_be_its_doing and reason != NODE_LOST)
+
+    def _judge(self, verdict: EvomergeError, job: Job) -> None:
+        """The run cannot go on if all workers met the same, one after another, and not over one candidate alone."""
+        self._alike.append(job)
+        is_common = not isinstance(verdict, DeviceError) or len(set(self._alike)) > 1
+        if is_common and len(self._alike) >= ALL_ALIKE + self._pool.wanted:
+            self._verdict = verdict
 
     def _lost(self, member: Member, reason: str, *, counts: bool) -> None:
         piece = self._tasks.pop(member)
@@ -214,10 +269,14 @@ class RayExecutor:
         """Find the cluster again; what was being done on it is done again."""
         if not self._is_away:
             self._is_away = True
+            self._losses += 1
+            if self._losses > MOST_LOSSES:
+                self._verdict = RunError(f"the cluster was lost {self._losses} times in a row; see: ray status")
             self._say("the cluster is lost; looking for it")
             self._news.append(Incident(at=time.time(), stage="cluster", what="the cluster was lost"))
-            for member, piece in list(self._tasks.items()):
-                self._jobs.lost(piece, NODE_LOST, member.name, counts=False)
+            for member, piece in self._tasks.items():
+                ended = self._jobs.lost(piece, NODE_LOST, member.name, counts=False)
+                self._news += [ended] if ended is not None else []
             self._tasks = {}
             self._pool.forget()
         if self._cluster.reconnect():

@@ -8,15 +8,21 @@ from evomerge.execute.ray.shards import joined
 from evomerge.items import ItemTable
 from evomerge.trial import Evaluation, Failure, Work
 
+MOST_TRIES = 20
+"""After which a candidate is given up even if its nodes were lost, one after another."""
+
 
 @dataclass(eq=False)
 class Job:
-    """A work: how many pieces it was cut in, the answers that are back, what workers died of."""
+    """A work: how many pieces it was cut in, the answers that are back, how often workers were lost over it."""
 
     work: Work
     pieces: int
     answers: dict[int, Evaluation] = field(default_factory=dict)
-    deaths: list[str] = field(default_factory=list)
+    tries: int = 0
+    """That came to nothing, whatever was the matter."""
+    deaths: int = 0
+    """Those of them that the candidate may have brought about."""
     is_over: bool = False
 
 
@@ -66,16 +72,17 @@ class Jobs:
     def lost(self, piece: Piece, reason: str, worker: str, *, counts: bool) -> Evaluation | None:
         """A try came to nothing: the piece is to be done again, unless too many did; the failure then.
 
-        With `counts` the candidate may be why.
+        With `counts` the candidate may be why. What may be anybody's doing is put up with for longer.
         """
         job = piece.job
         if job.is_over:
             return None
-        job.deaths += [reason] if counts else []
-        if len(job.deaths) < self._deaths:
+        job.tries += 1
+        job.deaths += counts
+        if job.deaths < self._deaths and job.tries < max(MOST_TRIES, self._deaths):
             self._queue.appendleft(piece)
             return None
-        times = f"{len(job.deaths)} tries came to nothing, the last: " if len(job.deaths) > 1 else ""
+        times = f"{job.tries} tries came to nothing, the last: " if job.tries > 1 else ""
         failure = Failure(stage="worker", reason=f"{times}{reason}")
         job.answers = {0: Evaluation(work=job.work.id, number=job.work.number, outcome=failure, worker=worker)}
         return self._end(job)

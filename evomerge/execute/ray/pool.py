@@ -1,14 +1,15 @@
 """The workers as the driver sees them: set up, lost, replaced, as many as the cluster has room for."""
 
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from evomerge.errors import RunError, SpecError
 from evomerge.events import Incident, Workers
 from evomerge.execute.ray.cluster import Cluster, rooms_for
+from evomerge.execute.ray.member import Member
 from evomerge.execute.ray.messages import Ready, unpacked
 from evomerge.execute.ray.reasons import reason_of, verdict_of
 from evomerge.execute.ray.worker import Factory, Worker
@@ -24,25 +25,10 @@ HOPELESS = 5
 """Workers in a row that could not be set up, and none was there before: the run cannot begin."""
 DAMAGED = 3
 """The same for what the user must put right, with no worker left: the run cannot go on."""
-
-
-@dataclass(eq=False)
-class Member:
-    """One worker: being set up until `ready` says what it has, at work while there is a `task`."""
-
-    actor: Any
-    task: Any
-    """The answer it owes: of its setting up, of a work, or none."""
-    ready: Ready | None = None
-    since: float = field(default_factory=time.monotonic)
-    """When it became ready, or was asked for."""
-    begun: float = 0.0
-    """When it began the task."""
-
-    @property
-    def name(self) -> str:
-        """How the journal calls it; nothing before it is ready."""
-        return self.ready.name if self.ready is not None else ""
+PULSE = 5.0
+"""Seconds after which a worker that has nothing to do is asked whether it is there."""
+PROOF = 1.0
+"""Seconds in which it turns out whether a worker that is gone had begun what it was handed."""
 
 
 class Pool:
@@ -80,7 +66,8 @@ class Pool:
         while len(self.members) < self._wanted and now >= self._next_start:
             options = {"num_cpus": self._spec.cpus, "num_gpus": self.gpus, "max_restarts": 0}
             actor: Any = ray.remote(Worker).options(**options).remote(self._factory)
-            self.members.append(Member(actor, actor.start.remote()))
+            pulse = actor.here.remote()
+            self.members.append(Member(actor, actor.start.remote(), pulse))
             if self._misses:  # One at a time, until one can be set up again.
                 self._next_start = now + PAUSES[min(self._misses, len(PAUSES) - 1)]
 
@@ -95,6 +82,7 @@ class Pool:
             if ready.parents.models[name].content() != parent.content():
                 raise SpecError(f"{name} at {parent.shown()} is another model there than the run was opened with")
         member.ready, member.task, member.since = ready, None, time.monotonic()
+        member.heard, member.begun = member.since, None
         self._misses, self._next_start, self._any = 0, 0.0, True
 
     def missed(self, member: Member, error: Exception) -> Incident:
@@ -115,29 +103,65 @@ class Pool:
 
     def remove(self, member: Member) -> None:
         """Let a worker go, whatever it is doing."""
-        self.members.remove(member)
-        if member.ready is not None:
-            self._held += time.monotonic() - member.since
-        if member.begun and member.task is not None and member.ready is not None:
-            self._used += time.monotonic() - member.begun
+        self._settle(member)
         ray.kill(member.actor)
 
     def forget(self) -> None:
         """All are gone, with their cluster."""
-        for member in self.ready:
-            self._held += time.monotonic() - member.since
-        self.members, self._counted = [], -COUNT
+        for member in list(self.members):
+            self._settle(member)
+        self._counted = -COUNT
+
+    def _settle(self, member: Member) -> None:
+        """Count what it cost, for the last time."""
+        self.members.remove(member)
+        now = time.monotonic()
+        self._held += now - member.since if member.ready is not None else 0.0
+        self._used += now - member.begun if member.begun is not None and member.ready is not None else 0.0
 
     def hand(self, member: Member, message: bytes) -> None:
         """Have a worker begin a work."""
-        member.task, member.begun = member.actor.evaluate.remote(message), time.monotonic()
+        member.begun, member.excused, member.is_there = time.monotonic(), 0.0, False
+        member.pulse = member.actor.here.remote()
+        member.task = member.actor.evaluate.remote(message)
 
     def take(self, member: Member) -> float:
         """A worker is done; how many seconds it took."""
-        seconds = time.monotonic() - member.begun
-        member.task = None
+        member.heard = time.monotonic()
+        seconds = member.heard - (member.begun or member.heard)
+        member.task, member.begun = None, None
+        member.works += 1
         self._used += seconds
         return seconds
+
+    def call(self) -> None:
+        """Ask those who have had nothing to do, and nothing to say, whether they are there."""
+        for member in self.idle:
+            if member.pulse is None and time.monotonic() - member.heard > PULSE:
+                member.pulse = member.actor.here.remote()
+
+    def hear(self, member: Member) -> None:
+        """Take in the sign of life that a worker owes, or the news that there will be none."""
+        pulse, member.pulse = member.pulse, None
+        try:
+            ray.get(pulse, timeout=PROOF)
+        except RayError:
+            member.is_there = False
+            return
+        member.is_there, member.heard = True, time.monotonic()
+        if member.ready is None and member.begun is None:  # Its process is there, and sets itself up.
+            member.begun, member.excused = member.heard, 0.0
+
+    def had_begun(self, member: Member) -> bool:
+        """Whether a worker that is gone had lived to begin its task."""
+        if member.pulse is not None:
+            self.hear(member)
+        return member.is_there
+
+    def excuse(self, seconds: float) -> None:
+        """Nobody has listened for so long."""
+        for member in self.members:
+            member.excused += seconds
 
     def table(self) -> ItemTable:
         """The items, as the first worker has them."""
@@ -173,6 +197,6 @@ class Pool:
             busy=len(busy),
             queued=queued,
             held=self._held + sum(now - member.since for member in ready),
-            used=self._used + sum(now - member.begun for member in busy),
+            used=self._used + sum(now - (member.begun or now) for member in busy),
             gpus=self.gpus,
         )

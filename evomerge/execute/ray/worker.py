@@ -56,6 +56,9 @@ class Worker:
         self._factory = factory
         self._evaluator: Evaluator | None = None
 
+    def here(self) -> None:
+        """A sign of life, given before whatever is asked for after it."""
+
     def start(self) -> bytes:
         """Set everything up; a `Ready`."""
         self._evaluator = made = self._factory.build()

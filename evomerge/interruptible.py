@@ -1,0 +1,69 @@
+"""Ctrl-C and SIGTERM during a search: what had begun is finished, and nothing is lost."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from evomerge.errors import SpecError
+from evomerge.session import Session
+
+GRACE = 20.0
+"""Seconds that running candidates get after SIGTERM: whoever sends it kills soon, Kubernetes after 30."""
+GRACE_NAME = "EVOMERGE_GRACE"
+"""In the environment: another number of seconds."""
+
+
+def grace() -> float:
+    """How long running candidates get after SIGTERM.
+
+    Raises:
+        SpecError: the environment says something that is no number of seconds.
+    """
+    text = os.environ.get(GRACE_NAME, str(GRACE))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise SpecError(f"{GRACE_NAME}: {text!r} is no number of seconds; give one above 0, or leave it out")
+    return seconds
+
+
+class Interruptible:
+    """While it lasts, the first Ctrl-C or SIGTERM lets running candidates finish; a second does not.
+
+    After SIGTERM they have `grace` seconds. What they did not finish is done again on resuming.
+
+    Raises:
+        SpecError: the environment asks for a grace that is none.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._grace = grace()
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def __enter__(self) -> None:
+        """Take the signals over, where the system lets us: in the main thread."""
+        for number in self._signals() if threading.current_thread() is threading.main_thread() else ():
+            self._before[number] = signal.signal(number, self._stop)
+
+    def __exit__(self, *_: object) -> None:
+        """Give them back."""
+        if self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  The signature is the system's.
+        if self._session.stopping:
+            raise KeyboardInterrupt
+        self._session.stop()
+        if number == signal.SIGTERM:
+            signal.setitimer(signal.ITIMER_REAL, self._grace)
+
+    @staticmethod
+    def _signals() -> Sequence[signal.Signals]:
+        return (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
