@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,10 @@ import yaml
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# By default Ray's workers give way to whoever computes, here to other tests, until nothing is left for them.
+os.environ.setdefault("RAY_worker_niceness", "0")
+# Ray reads its token once in a process, for good.
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_MODELS = ROOT / "evomerge/demo/models"

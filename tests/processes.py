@@ -38,7 +38,7 @@ ATTENTIVE = {
 
 def surroundings(**more: str) -> dict[str, str]:
     """Environment of whatever is started here: no cluster of somebody else's, modules of the tests."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    kept = {name: value for name, value in os.environ.items() if not (name.startswith("RAY_") and name.isupper())}
     ours = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
     return kept | ours | more
 

@@ -35,7 +35,8 @@ class Cluster:
 
     def environment(self) -> dict[str, str]:
         """What a job sees: nothing of Ray's or Slurm's that this process may have, and a home of its own."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "SLURM", "SBATCH", "SRUN"))}
+        theirs = ("RAY_", "SLURM", "SBATCH", "SRUN")
+        kept = {k: v for k, v in os.environ.items() if not (k.startswith(theirs) and k.isupper())}
         path = f"{self.bin}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         own = {"PATH": path, "HOME": str(self.folder), "STUBS": str(self.notes), "CLUSTER_MARK": str(self.folder)}
         return kept | own | {"SLURM_JOB_ID": self.number, "HEAD_IP": "127.0.0.1"} | self.settings

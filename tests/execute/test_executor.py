@@ -30,7 +30,6 @@ def ray() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT / "tests"))  # Where workers find the toys.
-        patch.setenv("RAY_AUTH_TOKEN", "5eed" * 16)
         ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
         yield
         ray.shutdown()
@@ -86,7 +85,7 @@ def test_a_work_handed_to_workers_that_are_gone_is_not_blamed(start: Start) -> N
     time.sleep(1)
     found = results(made, 1)
     assert not failures(found)
-    assert {incident.what for incident in incidents(found)} == {executor.GONE_BEFORE}
+    assert {incident.what for incident in incidents(found)} == {"it was killed, or crashed, before it had begun"}
 
 
 def test_a_worker_that_dies_with_nothing_to_do_is_replaced(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +98,7 @@ def test_a_worker_that_dies_with_nothing_to_do_is_replaced(start: Start, monkeyp
     while time.monotonic() < until and not any(isinstance(n, Workers) and n.ready == 1 for n in found):
         found += made.wait(1.0)
     (incident,) = incidents(found)
-    assert (incident.stage, incident.work) == ("idle", None)
+    assert (incident.stage, incident.work, incident.what) == ("idle", None, "it was killed, or crashed")
     assert incident.worker.startswith("moody:")
     while not any(isinstance(news, Evaluation) for news in found):
         found += made.wait(1.0)

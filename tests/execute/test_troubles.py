@@ -31,12 +31,25 @@ def can_limit() -> Iterator[bool]:
 
 
 def meet(driver: Driver, run: Path, trouble: str) -> None:
-    """Put a trouble in the way of a search that gets on, and wait until somebody met it."""
+    """Put a trouble in the way of a search that gets on, and wait until whoever met it is got over."""
     at = evaluated(run)
     until(lambda: evaluated(run) > at + 1, PATIENCE, lambda: driver.said)
+    before = len(incidents_of(run))
     driver.meets(trouble)
     met = driver.troubles / f"{'met' if trouble.startswith('once') else 'victim'}-{trouble}"
     until(met.exists, PATIENCE, lambda: driver.said)
+    if trouble != "once.nan":
+        until(lambda: len(incidents_of(run)) > before and is_over(run), PATIENCE, lambda: driver.said)
+
+
+def incidents_of(run: Path) -> list[Any]:
+    return [event for event in events(run) if event["kind"] == "incident"]
+
+
+def is_over(run: Path) -> bool:
+    """Whether every work that met with something has come back."""
+    works = {event["work"] for event in incidents_of(run)}
+    return len(outcome_of(run, works)) == len(works)
 
 
 def outcome_of(run: Path, works: set[Any]) -> list[Any]:
@@ -55,7 +68,7 @@ def test_whatever_befalls_workers_is_named_and_survived(tmp_path: Path, can_limi
             meet(driver, run, trouble)
         said = driver.ends(0, PATIENCE)
     assert "(raylet)" not in said, "what befalls workers is said in our words"
-    incidents = [event for event in events(run) if event["kind"] == "incident"]
+    incidents = incidents_of(run)
     expected = [lasting["poison.kill"]] * 2 + [lasting["poison.memory"]] * 2 + list(passing.values())
     assert [event["what"][: len(what)] for event, what in zip(incidents, expected, strict=True)] == expected
     assert all(event["worker"] and event["work"] is not None for event in incidents)

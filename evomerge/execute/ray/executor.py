@@ -36,7 +36,6 @@ ALL_ALIKE = 3
 """Works in a row, more than there are workers, that met what would befall any: the run cannot go on."""
 MOST_LOSSES = 10
 """Times that the cluster may be lost in a row before anything comes back from it."""
-GONE_BEFORE = "it was gone while it had nothing to do"
 REMIND = 30.0
 """Seconds between two remarks that nobody is there to work."""
 
@@ -194,11 +193,11 @@ class RayExecutor:
 
     def _heard(self, member: Member) -> None:
         """A sign of life has come, or the news that a worker with nothing to do is gone."""
-        self._pool.hear(member)
-        if member.is_there or member.task is not None or self._cluster.is_lost(at_once=True):
+        error = self._pool.hear(member)
+        if error is None or member.task is not None or self._cluster.is_lost(at_once=True):
             return  # Of one with a task its answer will say what has become of it, and of all of them `_look`.
         self._pool.remove(member)
-        self._news.append(Incident(at=time.time(), stage="idle", what=GONE_BEFORE, worker=member.name))
+        self._news.append(Incident(at=time.time(), stage="idle", what=reason_of(error), worker=member.name))
 
     def _take(self, member: Member) -> None:
         """A worker has answered, or is no more."""
@@ -241,7 +240,7 @@ class RayExecutor:
         if verdict is not None:
             self._judge(verdict, self._tasks[member].job)
         elif not self._pool.had_begun(member):
-            self._lost(member, GONE_BEFORE, counts=False)
+            self._lost(member, f"{reason}, before it had begun", counts=False)
             return
         may_be_its_doing = verdict is None or isinstance(verdict, DeviceError)
         self._lost(member, reason, counts=may_be_its_doing and reason != NODE_LOST)

@@ -140,17 +140,18 @@ class Pool:
             if member.pulse is None and time.monotonic() - member.heard > PULSE:
                 member.pulse = member.actor.here.remote()
 
-    def hear(self, member: Member) -> None:
+    def hear(self, member: Member) -> RayError | None:
         """Take in the sign of life that a worker owes, or the news that there will be none."""
         pulse, member.pulse = member.pulse, None
         try:
             ray.get(pulse, timeout=PROOF)
-        except RayError:
+        except RayError as error:
             member.is_there = False
-            return
+            return error
         member.is_there, member.heard = True, time.monotonic()
         if member.ready is None and member.begun is None:  # Its process is there, and sets itself up.
             member.begun, member.excused = member.heard, 0.0
+        return None
 
     def had_begun(self, member: Member) -> bool:
         """Whether a worker that is gone had lived to begin its task."""
