@@ -14,7 +14,7 @@ LIGHT = (
     "optimize.build", "optimize.cma", "optimize.nsga2", "optimize.tpe", "optimize.sobol", "report", "assemble",
     "starter", "execute", "watch",
 )  # fmt: skip
-HEAVY = ("torch", "transformers", "ray", "lm_eval")
+HEAVY = ("torch", "transformers", "ray", "lm_eval", "scipy.stats")
 
 
 @pytest.mark.parametrize("module", ["", *LIGHT])

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -105,7 +105,7 @@ def averaged(parts: Sequence[Estimate], shares: Sequence[float]) -> Estimate:
 def quantile(freedom: float) -> float:
     """How many standard errors a 95 % interval reaches to either side."""
     upper = (1 + LEVEL) / 2
-    return float(stats.t.ppf(upper, freedom) if freedom > 0 else stats.norm.ppf(upper))
+    return float(special.stdtrit(freedom, upper) if freedom > 0 else special.ndtri(upper))
 
 
 def in_unit(marks: Floats) -> bool:

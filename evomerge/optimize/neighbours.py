@@ -3,7 +3,6 @@
 from collections.abc import Collection, Sequence
 
 import numpy as np
-from scipy.stats import qmc
 
 from evomerge.optimize.kinds import of_kind
 from evomerge.space import Gene
@@ -26,6 +25,8 @@ class Neighbours:
     """
 
     def __init__(self, genes: Sequence[Gene], rng: np.random.Generator, known: Collection[Genome] = ()) -> None:
+        from scipy.stats import qmc  # Half a second, which whoever only reads a run need not wait.
+
         self._genes = genes
         self._rng = rng
         self._points = qmc.Sobol(len(genes), scramble=True, rng=self._rng)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import qmc
 
 from evomerge.optimize.checks import Elite, checked
 from evomerge.optimize.kinds import drawn
@@ -18,6 +17,8 @@ class Sobol:
     generation = None
 
     def __init__(self, genes: Sequence[Gene], objectives: int, *, seed: int) -> None:
+        from scipy.stats import qmc  # Half a second, which whoever only reads a run need not wait.
+
         self._genes = genes
         self._objectives = objectives
         self._points = qmc.Sobol(len(genes), scramble=True, rng=np.random.default_rng(seed))

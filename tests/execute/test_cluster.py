@@ -63,7 +63,7 @@ def test_workers_find_what_one_process_finds(
     changes = {
         "labels": labels,
         "optimizer": {"kind": optimizer, "population": population, "mode": "generation"},
-        "budget": {"evaluations": 30},
+        "budget": {"evaluations": 20},
     }
     run, spec = tmp_path / "RUN", write_run(tmp_path, executor={"kind": "ray", "workers": workers}, **changes)
     # So slow that all workers are there before it ends.
@@ -132,7 +132,7 @@ def test_a_lost_head_is_waited_for(whose: str, tmp_path: Path) -> None:
     while nobody looked.
     """
     run = tmp_path / "RUN"
-    spec = write_run(tmp_path, executor={"kind": "ray", "workers": 2}, budget={"evaluations": 60})
+    spec = write_run(tmp_path, executor={"kind": "ray", "workers": 2}, budget={"evaluations": 40})
     with Nodes() as nodes:
         head = None if whose == "ours" else nodes.start(2)
         around = {} if whose == "ours" else {"RAY_ADDRESS": nodes.address, **AUTH}
@@ -153,4 +153,4 @@ def test_a_lost_head_is_waited_for(whose: str, tmp_path: Path) -> None:
     *before, last = [event["what"] for event in events(run) if event["kind"] == "incident"]
     assert last == "the cluster was lost"
     assert not before or "unseen" in whose, "workers that were lost with it are none of their own"
-    assert content(run) == undisturbed(tmp_path, budget={"evaluations": 60})
+    assert content(run) == undisturbed(tmp_path, budget={"evaluations": 40})

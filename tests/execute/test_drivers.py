@@ -37,7 +37,8 @@ def test_a_run_goes_on_in_one_process_and_on_workers_again(tmp_path: Path) -> No
 @pytest.mark.parametrize("sent", [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGINT, signal.SIGINT)])
 def test_only_signals_stop_it(sent: tuple[signal.Signals, ...], tmp_path: Path, cli: Callable[..., Typed]) -> None:
     """No second driver does. SIGTERM even if a candidate takes for ever; Ctrl-C, which all get, when it is done."""
-    run, spec = tmp_path / "RUN", write_run(tmp_path, budget={"evaluations": 10_000})
+    run, options = tmp_path / "RUN", {"kind": "ray", "workers": 1}
+    spec = write_run(tmp_path, executor=options, budget={"evaluations": 10_000})
     with driving(tmp_path, "search", spec, run, seconds=1.0, EVOMERGE_GRACE="4") as driver:
         until(lambda: evaluated(run) > 2, PATIENCE, lambda: driver.said)
         assert (second := cli("resume", run)).status == 2
