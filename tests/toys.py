@@ -3,11 +3,12 @@
 import contextlib
 import itertools
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from evomerge.errors import DeviceError
+from evomerge.errors import DeviceError, RunError
 from evomerge.execute.ray.worker import Factory
 from evomerge.items import ItemTable, Pool, TaskItems
 from evomerge.recipe import Folder, Parents, Recipe
@@ -74,8 +75,8 @@ class Toys:
         return self
 
 
-SLOW, BREAKING = 100, 200
-"""From these numbers on works take seconds (101 one, 102 two), or break the device."""
+SLOW, BREAKING, DEADLY = 100, 200, 300
+"""From these numbers on works take seconds (101 one, 102 two), break the device, kill whoever does the first item."""
 
 
 class Moody(Toy):
@@ -86,22 +87,33 @@ class Moody(Toy):
         self.name = f"moody:{os.getpid()}"
 
     def __call__(self, work: Work) -> Evaluation:
-        if work.number >= BREAKING:
+        if work.number >= DEADLY:
+            time.sleep(0.5)
+            if work.draw.places is None or 0 in work.draw.places["task"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(3.0)
+        elif work.number >= BREAKING:
             raise DeviceError("the device has stopped working (CUDA error); resume in a new process")
-        time.sleep(work.number - SLOW if work.number > SLOW else 0.0)
+        time.sleep(work.number - SLOW if BREAKING > work.number > SLOW else 0.0)
         return super().__call__(work)
 
 
 @dataclass(frozen=True)
 class Moodies:
-    """Makes them. With a folder `order`, which is empty at first, the second one to be made takes so many seconds."""
+    """Makes them. With a folder `order`, which is empty at first, the second one to be made takes so many seconds, and
+    the first one fails after half as many if it is `broken`.
+    """
 
     seconds: float = 0.0
     order: str = ""
+    broken: bool = False
 
     def build(self) -> Moody:
-        if self.order and _place(Path(self.order)) == 1:
-            time.sleep(self.seconds)
+        place = _place(Path(self.order)) if self.order else -1
+        if place == 0 and self.broken:
+            time.sleep(self.seconds / 2)
+            raise RunError("the device computes no finite numbers")
+        time.sleep(self.seconds if place == 1 else 0.0)
         return Moody()
 
     def beside(self, workers: int, cores: int, gpus: float) -> Factory:

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from processes import PATIENCE
-from toys import BREAKING, FAILING, PARENTS, SLOW, Moodies, work
+from toys import BREAKING, DEADLY, FAILING, PARENTS, SLOW, Moodies, work
 
 from evomerge.errors import DeviceError
 from evomerge.events import Incident, Workers
 from evomerge.execute import News
-from evomerge.execute.ray import RayExecutor, executor, pace, pool
+from evomerge.execute.ray import RayExecutor, pace, pool, verdicts
+from evomerge.execute.ray.member import Member
 from evomerge.spec import RaySpec
 from evomerge.trial import Evaluation, Failure
 
@@ -116,6 +117,31 @@ def test_a_candidate_that_breaks_devices_is_given_up_and_the_search_goes_on(star
     assert not failures(results(made, 5, 6))
 
 
+def test_one_bad_device_is_no_proof_against_a_candidate(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is put to another one, too, before it is given up, however long that takes."""
+    made = start(2, deaths=2)
+    made.submit(work(SLOW + 8))
+    (busy,) = (member.name for member in made.pool.members if member.task is not None)
+    monkeypatch.setattr(Member, "place", property(lambda member: "good" if member.name == busy else "bad"))
+    found = results(made, BREAKING)
+    while not failures(found):
+        found += made.wait(1.0)
+    *before, last = incidents(found)
+    assert len(before) >= 2
+    assert busy not in {incident.worker for incident in before}
+    assert last.worker == busy
+
+
+def test_a_work_given_up_leaves_room_while_others_are_at_its_pieces(start: Start) -> None:
+    made = start(2, deaths=1)
+    made.split = 2
+    found = results(made, DEADLY)
+    assert len(failures(found)) == 1
+    assert any(member.task is not None for member in made.pool.members)
+    assert made.free == 1
+    assert not failures(results(made, 1))
+
+
 def test_devices_that_break_whatever_they_do_end_the_run_once_all_is_told(start: Start) -> None:
     made = start(2, deaths=9)
     for number in range(4):
@@ -124,7 +150,7 @@ def test_devices_that_break_whatever_they_do_end_the_run_once_all_is_told(start:
     with pytest.raises(DeviceError, match="has stopped working"):
         while True:
             found += made.wait(1.0)
-    assert len(incidents(found)) == executor.ALL_ALIKE + 2
+    assert len(incidents(found)) == verdicts.ALL_ALIKE + 2
 
 
 def test_what_fails_at_once_hurries_nobody(start: Start) -> None:
@@ -162,6 +188,12 @@ def test_a_worker_that_hangs_while_it_is_set_up_is_replaced(
     (incident,) = incidents(found)
     assert incident.stage == "start"
     assert "it hung: not set up after" in incident.what
+
+
+def test_a_worker_that_cannot_be_set_up_ends_nothing_while_others_try(start: Start, tmp_path: Path) -> None:
+    made = start(2, Moodies(seconds=8.0, order=str(tmp_path), broken=True), whole=False)
+    (incident,) = incidents(results(made, 1))
+    assert incident.what == "a worker could not be set up: the device computes no finite numbers"
 
 
 def test_a_driver_that_did_not_listen_blames_nobody(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

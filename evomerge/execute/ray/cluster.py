@@ -17,8 +17,8 @@ from evomerge.errors import SpecError
 
 PATIENCE = 0.5
 """Seconds between two looks at the head: what asks one that is away for anything waits for a minute, then ends us."""
-KNOCK = 3.0
-"""Seconds after which a head that does not answer counts as away."""
+KNOCKS, KNOCK = 2, 3.0
+"""How often a head may not answer before it counts as away, and for how many seconds."""
 
 
 class Cluster:
@@ -95,7 +95,7 @@ class Cluster:
                 if ":" in self._address and not _answers(self._address):
                     raise ConnectionError("nobody answers")
                 ray.init(address=self._address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  Ray raises Exception itself where it does not come up.
             reason = " ".join(str(error).split())[:200]
             raise SpecError(
                 f"executor.address: no Ray cluster can be used at {self._address or 'this machine'} ({reason}); give"
@@ -113,6 +113,10 @@ def rooms_for(need: dict[str, float], resources: dict[str, float]) -> int:
 
 
 def _answers(address: str) -> bool:
+    return any(_opens(address) for _ in range(KNOCKS))
+
+
+def _opens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=KNOCK).close()

@@ -4,6 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 
 import ray
 from ray.exceptions import RayError
@@ -11,13 +12,14 @@ from ray.exceptions import RayError
 from evomerge.errors import DeviceError, EvomergeError, RunError
 from evomerge.events import Incident, Workers
 from evomerge.execute.ray.cluster import Cluster
-from evomerge.execute.ray.jobs import Job, Jobs, Piece
+from evomerge.execute.ray.jobs import Jobs, Piece
 from evomerge.execute.ray.member import Member
 from evomerge.execute.ray.messages import packed, unpacked
 from evomerge.execute.ray.pace import Pace
 from evomerge.execute.ray.pool import Pool
 from evomerge.execute.ray.reasons import NODE_LOST, reason_of, verdict_of
 from evomerge.execute.ray.shards import shards_of
+from evomerge.execute.ray.verdicts import Verdicts, may_break
 from evomerge.execute.ray.worker import Factory
 from evomerge.items import ItemTable
 from evomerge.recipe import Parents
@@ -32,8 +34,6 @@ REPORT = 10.0
 """Seconds between two lines in the journal on how the workers stand, if none came or went."""
 AT_REST = 1.0
 """The same where nothing is left to do: at the end of a search, say."""
-ALL_ALIKE = 3
-"""Works in a row, more than there are workers, that met what would befall any: the run cannot go on."""
 MOST_LOSSES = 10
 """Times that the cluster may be lost in a row before anything comes back from it."""
 REMIND = 30.0
@@ -48,7 +48,7 @@ class RayExecutor:
 
     Raises:
         SpecError: there is no cluster, or the first worker found that models or tasks cannot be used.
-        RunError: no worker could be set up.
+        RunError: no worker could be set up, or the cluster was lost meanwhile.
     """
 
     def __init__(self, spec: RaySpec, factory: Factory, parents: Parents, say: Callable[[str], None]) -> None:
@@ -63,17 +63,16 @@ class RayExecutor:
         """Why the run cannot go on; it is raised once all news is told."""
         self._reminded = self._reported = self._looked = time.monotonic()
         self._ready, self._losses = 0, 0
-        self._alike: list[Job] = []
+        self._verdicts = Verdicts()
         self._is_away = False
         self._cluster = Cluster(spec.address, (spec.workers or 0) * spec.cpus, say)
         try:
             self._pool = Pool(self._cluster, spec, factory, parents)
             say("setting workers up")
-            while not self._pool.ready and self._verdict is None:
-                self._turn(TICK)
-            if self._verdict is not None:
-                raise self._verdict
-            self.table: ItemTable = self._pool.table()
+            self.table = self._set_up()
+        except RayError as error:
+            self._cluster.close()
+            raise RunError(f"the cluster was lost before the run began: {reason_of(error)}; see: ray status") from error
         except BaseException:
             self._cluster.close()
             raise
@@ -91,7 +90,7 @@ class RayExecutor:
 
     @property
     def _is_busy(self) -> bool:
-        return bool(self._tasks or len(self._jobs))
+        return bool(len(self._jobs)) or any(not piece.job.is_over for piece in self._tasks.values())
 
     def submit(self, work: Work) -> None:
         """Hand a work over; whoever is idle gets it at once."""
@@ -124,12 +123,24 @@ class RayExecutor:
                 self._pool.remove(member)
         self._cluster.close()
 
+    def _set_up(self) -> ItemTable:
+        """Wait for the first worker; the items, as it has them."""
+        while self._verdict is None:
+            self._turn(TICK)
+            for member in self._pool.ready:
+                try:
+                    return self._pool.table(member)
+                except RayError as error:
+                    self._guarded(partial(self._missed, member, error))
+        raise self._verdict
+
     def _turn(self, seconds: float) -> None:
         """Take in what is there, see that all is well, hand out, and wait so long for the next to speak."""
+        before = len(self._news)
         self._guarded(lambda: self._listen(0.0))
         self._guarded(self._look)
         self._guarded(self._dispatch)
-        if not self._news and self._verdict is None:
+        if len(self._news) == before and self._verdict is None:
             self._guarded(lambda: self._listen(seconds))
 
     def _guarded(self, act: Callable[[], None]) -> None:
@@ -161,15 +172,15 @@ class RayExecutor:
         """See that a worker does not hang."""
         seconds, piece = member.working(now), self._tasks.get(member)
         if piece is not None and seconds > self._pace.deadline(piece.size, first=not member.works):
-            self._lost(member, f"it hung: no answer after {seconds:.0f} s", counts=True)
+            self._lost(member, f"it hung: no answer after {seconds:.0f} s", counts=member.is_there)
         elif member.ready is None and seconds > self._pace.unknown:
             self._missed(member, TimeoutError(f"it hung: not set up after {seconds:.0f} s"))
 
     def _dispatch(self) -> None:
         """Give those who are free something to do."""
-        idle = [] if self._is_away else self._pool.idle
-        for member, piece in zip(idle, list(self._jobs.next(len(idle))), strict=False):
-            self._tasks[member] = piece
+        idle = [] if self._is_away or self._cluster.is_lost() else self._pool.idle
+        for member, piece in zip(idle, self._jobs.next(len(idle)), strict=False):
+            self._tasks[member] = piece  # First: what cannot be handed over is found there.
             self._pool.hand(member, packed(piece.work))
 
     def _listen(self, seconds: float) -> None:
@@ -217,13 +228,16 @@ class RayExecutor:
         self._answered(member, unpacked(Evaluation, message))
 
     def _answered(self, member: Member, evaluation: Evaluation) -> None:
-        piece, seconds = self._tasks.pop(member), self._pool.take(member)
+        piece = self._tasks.pop(member)
+        self._pool.take(member)
         if isinstance(evaluation.outcome, Failure) and evaluation.outcome.passing:
             self._again(piece, evaluation.outcome.reason, member.name, counts=True)
             return
-        self._alike, self._losses = [], 0
+        self._verdicts.clear()
+        self._losses = 0
         if not isinstance(evaluation.outcome, Failure):
-            self._pace.note(evaluation, seconds, piece.size)
+            self._pace.note(evaluation.seconds, piece.size)
+            member.works += 1
         whole = self._jobs.answered(piece, evaluation)
         self._news += [whole] if whole is not None else []
 
@@ -238,24 +252,25 @@ class RayExecutor:
         """A worker died, or met what is no candidate's doing, or may be."""
         verdict, reason = verdict_of(error), reason_of(error)
         if verdict is not None:
-            self._judge(verdict, self._tasks[member].job)
+            self._judge(verdict, member, reason)
         elif not self._pool.had_begun(member):
             self._lost(member, f"{reason}, before it had begun", counts=False)
-            return
-        may_be_its_doing = verdict is None or isinstance(verdict, DeviceError)
-        self._lost(member, reason, counts=may_be_its_doing and reason != NODE_LOST)
+        else:
+            self._lost(member, reason, counts=reason != NODE_LOST)
 
-    def _judge(self, verdict: EvomergeError, job: Job) -> None:
-        """The run cannot go on if all workers met the same, one after another, and not over one candidate alone."""
-        self._alike.append(job)
-        is_common = not isinstance(verdict, DeviceError) or len(set(self._alike)) > 1
-        if is_common and len(self._alike) >= ALL_ALIKE + self._pool.wanted:
+    def _judge(self, verdict: EvomergeError, member: Member, reason: str) -> None:
+        """A worker met what would befall any candidate, or any on its device."""
+        job = self._tasks[member].job
+        may_be_its_doing = isinstance(verdict, DeviceError) and may_break(job, member, self._pool.ready)
+        self._lost(member, reason, counts=may_be_its_doing)
+        self._pool.pause(len(self._verdicts))
+        self._verdicts.add(job)
+        if self._verdicts.are_final(verdict, self._pool.ready, self._pool.wanted):
             self._verdict = verdict
 
     def _lost(self, member: Member, reason: str, *, counts: bool) -> None:
-        piece = self._tasks.pop(member)
+        self._again(self._tasks.pop(member), reason, member.name, counts=counts)
         self._pool.remove(member)
-        self._again(piece, reason, member.name, counts=counts)
 
     def _again(self, piece: Piece, reason: str, worker: str, *, counts: bool) -> None:
         """Have a piece done by another worker, unless too many were lost over it."""

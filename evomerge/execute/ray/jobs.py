@@ -9,7 +9,7 @@ from evomerge.items import ItemTable
 from evomerge.trial import Evaluation, Failure, Work
 
 MOST_TRIES = 20
-"""After which a candidate is given up even if its nodes were lost, one after another."""
+"""After which, for each piece, a candidate is given up even if its nodes were lost, one after another."""
 
 
 @dataclass(eq=False)
@@ -23,6 +23,8 @@ class Job:
     """That came to nothing, whatever was the matter."""
     deaths: int = 0
     """Those of them that the candidate may have brought about."""
+    broken: set[str] = field(default_factory=set)
+    """Devices that broke over it."""
     is_over: bool = False
 
 
@@ -79,7 +81,7 @@ class Jobs:
             return None
         job.tries += 1
         job.deaths += counts
-        if job.deaths < self._deaths and job.tries < max(MOST_TRIES, self._deaths):
+        if job.deaths < self._deaths and job.tries < max(MOST_TRIES, self._deaths) * job.pieces:
             self._queue.appendleft(piece)
             return None
         times = f"{job.tries} tries came to nothing, the last: " if job.tries > 1 else ""

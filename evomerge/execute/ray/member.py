@@ -30,12 +30,17 @@ class Member:
     excused: float = 0.0
     """Seconds since it began in which nobody listened."""
     works: int = 0
-    """How many it has done."""
+    """How many it has done, with marks."""
 
     @property
     def name(self) -> str:
         """How the journal calls it; nothing before it is ready."""
         return self.ready.name if self.ready is not None else ""
+
+    @property
+    def place(self) -> str:
+        """The device that it computes on, as no other is called."""
+        return self.ready.place if self.ready is not None else ""
 
     def working(self, now: float) -> float:
         """Seconds that it has been at its task, as far as anybody listened."""

@@ -10,9 +10,10 @@ AnyValue = TypeVar("AnyValue", bound=Value)
 
 
 class Ready(Value):
-    """A worker that can be given work: how the journal calls it, and what it has."""
+    """A worker that can be given work: how the journal calls it, which device is its own, and what it has."""
 
     name: str
+    place: str
     device: str
     parents: Parents
     notes: tuple[str, ...] = ()

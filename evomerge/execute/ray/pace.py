@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from evomerge.trial import Evaluation
+from evomerge.trial import Seconds
 
 REMEMBERED = 100
 """Works whose durations are remembered."""
@@ -27,10 +27,10 @@ class Pace:
         self._merges: deque[float] = deque(maxlen=REMEMBERED)
         self._scores: deque[float] = deque(maxlen=REMEMBERED)
 
-    def note(self, evaluation: Evaluation, seconds: float, size: int) -> None:
-        """A work of so many items times layers came back with marks, after so many seconds in all."""
-        self._merges.append(max(0.0, seconds - evaluation.seconds.score))
-        self._scores.append(evaluation.seconds.score / max(1, size))
+    def note(self, seconds: Seconds, size: int) -> None:
+        """A work of so many items times layers came back with marks; what it took by the worker's own clock."""
+        self._merges.append(seconds.merge)
+        self._scores.append(seconds.score / max(1, size))
 
     @property
     def unknown(self) -> float:

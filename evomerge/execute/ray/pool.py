@@ -11,7 +11,7 @@ from evomerge.events import Incident, Workers
 from evomerge.execute.ray.cluster import Cluster, rooms_for
 from evomerge.execute.ray.member import Member
 from evomerge.execute.ray.messages import Ready, unpacked
-from evomerge.execute.ray.reasons import reason_of, verdict_of
+from evomerge.execute.ray.reasons import NODE_LOST, reason_of, verdict_of
 from evomerge.execute.ray.worker import Factory, Worker
 from evomerge.items import ItemTable
 from evomerge.recipe import Parents
@@ -27,6 +27,8 @@ DAMAGED = 3
 """The same for what the user must put right, with no worker left: the run cannot go on."""
 PULSE = 5.0
 """Seconds after which a worker that has nothing to do is asked whether it is there."""
+ANSWER = 60.0
+"""Seconds in which a worker that was set up says what items it has."""
 PROOF = 1.0
 """Seconds in which it turns out whether a worker that is gone had begun what it was handed."""
 
@@ -89,17 +91,22 @@ class Pool:
         """A worker could not be set up: what is to be written down of it.
 
         Raises:
-            SpecError, RunError: this is for a person to put right, and there is no worker that could go on.
+            SpecError, RunError: this is for a person to put right, and nobody else is there, or on the way.
         """
         self.remove(member)
-        self._misses += 1
-        self._next_start = time.monotonic() + PAUSES[min(self._misses, len(PAUSES) - 1)]
         verdict, reason = verdict_of(error), reason_of(error)
-        if verdict is not None and not self.ready and (self._misses >= DAMAGED or not self._any):
+        self._misses += reason != NODE_LOST
+        self.pause(self._misses)
+        others_try = any(each.ready is not None or each.begun is not None for each in self.members)
+        if verdict is not None and not others_try and (self._misses >= DAMAGED or not self._any):
             raise verdict
-        if self._misses >= HOPELESS and not self._any:
+        if self._misses >= HOPELESS and not others_try and not self._any:
             raise RunError(f"no worker could be set up: {reason}")
         return Incident(at=time.time(), stage="start", what=f"a worker could not be set up: {reason}")
+
+    def pause(self, times: int) -> None:
+        """Wait before the next one is set up, for longer the more often in a row it would have been in vain."""
+        self._next_start = max(self._next_start, time.monotonic() + PAUSES[min(times, len(PAUSES) - 1)])
 
     def remove(self, member: Member) -> None:
         """Let a worker go, whatever it is doing."""
@@ -110,7 +117,7 @@ class Pool:
         """All are gone, with their cluster."""
         for member in list(self.members):
             self._settle(member)
-        self._counted = -COUNT
+        self._counted, self._misses, self._next_start = -COUNT, 0, 0.0
 
     def _settle(self, member: Member) -> None:
         """Count what it cost, for the last time."""
@@ -125,14 +132,11 @@ class Pool:
         member.pulse = member.actor.here.remote()
         member.task = member.actor.evaluate.remote(message)
 
-    def take(self, member: Member) -> float:
-        """A worker is done; how many seconds it took."""
+    def take(self, member: Member) -> None:
+        """A worker is done."""
         member.heard = time.monotonic()
-        seconds = member.heard - (member.begun or member.heard)
+        self._used += member.heard - (member.begun or member.heard)
         member.task, member.begun = None, None
-        member.works += 1
-        self._used += seconds
-        return seconds
 
     def call(self) -> None:
         """Ask those who have had nothing to do, and nothing to say, whether they are there."""
@@ -164,9 +168,13 @@ class Pool:
         for member in self.members:
             member.excused += seconds
 
-    def table(self) -> ItemTable:
-        """The items, as the first worker has them."""
-        message: bytes = ray.get(self.ready[0].actor.table.remote())
+    def table(self, member: Member) -> ItemTable:
+        """The items, as a worker has them.
+
+        Raises:
+            RayError: it does not say.
+        """
+        message: bytes = ray.get(member.actor.table.remote(), timeout=ANSWER)
         return unpacked(ItemTable, message)
 
     @property
@@ -182,7 +190,7 @@ class Pool:
 
     def _count(self) -> None:
         """Look how many workers the cluster has room for; a number that was asked for stands, and makes it grow."""
-        if time.monotonic() - self._counted < COUNT:
+        if time.monotonic() - self._counted < COUNT or self._cluster.is_lost(at_once=True):
             return
         self._counted = time.monotonic()
         self._wanted = self._spec.workers or rooms_for(self._need, self._cluster.resources())

@@ -3,6 +3,8 @@
 import signal
 from typing import Protocol
 
+import ray
+
 from evomerge.execute.ray.messages import Ready, packed, unpacked
 from evomerge.items import ItemTable
 from evomerge.recipe import Parents
@@ -62,7 +64,9 @@ class Worker:
     def start(self) -> bytes:
         """Set everything up; a `Ready`."""
         self._evaluator = made = self._factory.build()
-        return packed(Ready(name=made.name, device=made.device, parents=made.parents, notes=made.notes))
+        around = ray.get_runtime_context()
+        place = ":".join([around.get_node_id(), *around.get_accelerator_ids().get("GPU", [])])
+        return packed(Ready(name=made.name, place=place, device=made.device, parents=made.parents, notes=made.notes))
 
     def table(self) -> bytes:
         """The items, an `ItemTable`."""
