@@ -24,6 +24,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO_MODELS = ROOT / "evomerge/demo/models"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest goes first, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: "execute" not in item.path.parts)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["EVOMERGE_CACHE"] = str(tmp_path_factory.mktemp("cache"))

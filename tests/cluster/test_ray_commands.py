@@ -86,7 +86,7 @@ def jobs(machine: Cluster) -> Iterator[Cluster]:
         pytest.skip("the job server is not installed: pip install -e '.[cluster]'")
     start, use = blocks("ray-job.md")
     port = 20000 + os.getpid() % 10000
-    machine.settings |= exported(start, machine) | {"PACE": "0.5"}
+    machine.settings |= exported(start, machine) | {"PACE": "2"}
     machine.settings |= exported(use.replace("8265", str(port)), machine)
     (line,) = [line for line in start.splitlines() if line.startswith("ray start")]
     own = f" --block --node-ip-address=127.0.0.1 --port={port + 10000} --dashboard-port={port} --num-cpus=1"
