@@ -79,7 +79,7 @@ Executor = Annotated[
     ),
 ]
 Address = Annotated[
-    str | None, typer.Option(help="A Ray cluster's: auto or HOST:PORT; left out: RAY_ADDRESS, or Ray on this machine.")
+    str | None, typer.Option(help="auto or HOST:PORT of a Ray cluster; local: this machine; left out: the run's.")
 ]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="How many workers on Ray; left out: as many as there is room for.")

@@ -106,8 +106,8 @@ class RunStore:
         handle = os.open(folder / LOCK, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
+        except OSError as error:
+            return isinstance(error, BlockingIOError)
         finally:
             os.close(handle)
         return False
@@ -255,9 +255,13 @@ def hold(folder: Path) -> int:
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         os.close(handle)
         raise SpecError(f"{folder} is in use by another process; wait for it to end, or stop it first") from None
+    except OSError as error:
+        os.close(handle)
+        reason = f"its file system locks no files ({error.strerror}; Lustre does when mounted with flock)"
+        raise SpecError(f"{folder} cannot be held: {reason}; put runs on another one") from None
     return handle
 
 

@@ -8,7 +8,7 @@ from evomerge.errors import SpecError
 from evomerge.execute import Executor
 from evomerge.items import ItemTable
 from evomerge.session import Watch
-from evomerge.spec import AnySpec, CmaSpec, ExecutorSpec, InlineSpec, Nsga2Spec, OptimizerSpec, RaySpec, RunSpec
+from evomerge.spec import AnySpec, CmaSpec, ExecutorSpec, InlineSpec, Nsga2Spec, OptimizerSpec, RaySpec, RunSpec, parse
 from evomerge.store import RunStore
 
 if TYPE_CHECKING:
@@ -42,19 +42,17 @@ class Elsewhere:
         """The run there.
 
         Raises:
-            SpecError: there are options of Ray, and the run is in this process.
+            SpecError: there are options of Ray, and the run is in this process; or an option cannot be.
         """
         kind = self.executor or run.executor.kind
         options: dict[str, Any] = {"address": self.address, "workers": self.workers}
         given = {name: value for name, value in options.items() if value is not None}
         if kind == "inline" and given:
             raise SpecError(f"--{next(iter(given))}: the search runs in this process; add --executor ray")
-        if kind == run.executor.kind:
-            executor: ExecutorSpec = run.executor.model_copy(update=given)
-        elif kind == "inline":
-            executor = InlineSpec(reuse=run.executor.reuse)
-        else:
-            executor = RaySpec(reuse=run.executor.reuse, **given)
+        executor: ExecutorSpec = InlineSpec(reuse=run.executor.reuse)
+        if kind == "ray":
+            known = run.executor.model_dump() if isinstance(run.executor, RaySpec) else {"reuse": run.executor.reuse}
+            executor = parse(RaySpec, known | given, "executor")
         changes = {"executor": executor, "device": self.device or run.device}
         return cast(AnySpec, run.model_copy(update=changes))
 

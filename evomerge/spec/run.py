@@ -106,9 +106,9 @@ class RaySpec(Tagged):
 
     There are `workers`, or as many as the cluster has room for at any time. Each takes `cpus` cores and `gpus`
     accelerators, perhaps a fraction of one; left out: one, if the cluster has any. `address` is a cluster's; left out:
-    RAY_ADDRESS, or else Ray is started on this machine. A work that takes longer than `deadline` seconds, and ten
-    times as long as others took, counts as hung; a candidate that `deaths` workers died of is given up. `reuse` is as
-    in `InlineSpec`, for each worker.
+    RAY_ADDRESS, or else, as with `local`, Ray is started on this machine. A work that takes longer than `deadline`
+    seconds, and ten times as long as others took, counts as hung; a candidate that `deaths` workers died of is given
+    up. `reuse` is as in `InlineSpec`, for each worker.
     """
 
     kind: Literal["ray"] = "ray"

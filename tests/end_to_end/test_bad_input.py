@@ -320,7 +320,9 @@ def test_options_of_ray_need_ray(cli: Cli, run_file: Write, tmp_path: Path) -> N
     refused(cli("search", run_file(), "--out", tmp_path / "R", "--address", "auto"), "--address", "--executor ray")
     refused(cli("search", run_file(), "--out", tmp_path / "R", "--workers", "2"), "--workers", "--executor ray")
     nowhere = cli("search", run_file(), "--out", tmp_path / "R", "--executor", "ray", "--address", "127.0.0.1:1")
-    refused(nowhere, "executor.address", "127.0.0.1:1")
+    refused(nowhere, "executor.address", "127.0.0.1:1", "local to start Ray here")
+    client = cli("search", run_file(), "--out", tmp_path / "R", "--executor", "ray", "--address", "ray://a:1")
+    refused(client, "address", "ray job submit")
     assert not (tmp_path / "R").exists()
 
 

@@ -132,10 +132,12 @@ def test_a_lost_head_is_waited_for(whose: str, tmp_path: Path) -> None:
     while nobody looked.
     """
     run = tmp_path / "RUN"
-    spec = write_run(tmp_path, executor={"kind": "ray", "workers": 2}, budget={"evaluations": 40})
+    options = {"kind": "ray", "workers": 2} | ({"address": "local"} if whose == "ours" else {})
+    spec = write_run(tmp_path, executor=options, budget={"evaluations": 40})
     with Nodes() as nodes:
+        around = {"RAY_ADDRESS": nodes.address}  # Where nobody is, if we start our own.
         head = None if whose == "ours" else nodes.start(2)
-        around = {} if whose == "ours" else {"RAY_ADDRESS": nodes.address, **AUTH}
+        around |= {} if whose == "ours" else AUTH
         with driving(tmp_path, "search", spec, run, seconds=0.4, **around) as driver:
             until(lambda: evaluated(run) > 3, PATIENCE, lambda: driver.said)
             if "unseen" in whose:

@@ -30,7 +30,7 @@ class Cluster:
 
     def __init__(self, address: str | None, least_cpus: int, say: Callable[[str], None]) -> None:
         """`least_cpus` are promised to workers where Ray is started here, whether or not there are as many cores."""
-        self._address = address or os.environ.get("RAY_ADDRESS") or None
+        self._address = None if address == "local" else address or os.environ.get("RAY_ADDRESS") or None
         self._least_cpus = least_cpus
         self._say = say
         self._mine = not ray.is_initialized()
@@ -99,7 +99,7 @@ class Cluster:
             reason = " ".join(str(error).split())[:200]
             raise SpecError(
                 f"executor.address: no Ray cluster can be used at {self._address or 'this machine'} ({reason}); give"
-                " auto or HOST:PORT on a machine of a running cluster, or leave it out to start Ray here"
+                " auto or HOST:PORT on a machine of a running cluster, or local to start Ray here"
             ) from None
         finally:
             # Ray's own would end the process at once, and lose what is being done.
