@@ -24,9 +24,9 @@ def test_killed_drivers_leave_nothing_behind_and_resume_the_same() -> None:
 def test_a_run_goes_on_in_one_process_and_on_workers_again(tmp_path: Path) -> None:
     run, spec = tmp_path / "RUN", write_run(tmp_path)
     for number, arguments in enumerate((("search", spec, run), ("resume", run, "inline"), ("resume", run, "ray"))):
-        with driving(tmp_path, *arguments, seconds=0.2) as driver:
+        with driving(tmp_path, *arguments, seconds=0.1) as driver:
             if number < 2:
-                at = evaluated(run) + 8
+                at = evaluated(run) + 5
                 until(lambda at=at: evaluated(run) > at, PATIENCE, lambda: driver.said)
                 driver.kill()
             else:
