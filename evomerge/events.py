@@ -144,3 +144,5 @@ Event: TypeAlias = Annotated[
     Field(discriminator="kind"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+OF_PROCESSES = ("opened", "extended", "incident", "workers", "closed")
+"""Kinds of events that tell of processes, not of the search."""

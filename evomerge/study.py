@@ -153,8 +153,7 @@ class Study:
             draw = self._draw_for("baseline", name)
             if self.session.affordable(self._cost(draw)) >= 1:
                 self._make_room()
-                self._propose(None, self.parts.outside[name], "baseline", name)
-                self._assign(self.session.next_number - 1, draw)
+                self._assign(self._propose(None, self.parts.outside[name], "baseline", name), draw)
         while wanted and self.session.in_flight:
             self._collect()
 
@@ -162,12 +161,14 @@ class Study:
         while not self.session.room:
             self._collect()
 
-    def _propose(self, genome: Genome | None, recipe: Recipe, origin: Origin, name: str | None = None) -> None:
+    def _propose(self, genome: Genome | None, recipe: Recipe, origin: Origin, name: str | None = None) -> int:
+        """Write a new candidate down; its number."""
         generation = len(self.session.state.told)
         number = self.session.next_number
         self.session.propose(
             Candidate(number=number, genome=genome, recipe=recipe, origin=origin, generation=generation, name=name)
         )
+        return number
 
     def _fill(self) -> None:
         """Give every free worker something to do, while the budget lasts."""
@@ -303,8 +304,7 @@ class Study:
             self.session.check_interrupted()
             self._make_room()
             draw = self._draw_for("recommended", None)
-            self._propose(genome, self.parts.space.decode(genome), "recommended")
-            open_ones.append(self.session.next_number - 1)
+            open_ones.append(self._propose(genome, self.parts.space.decode(genome), "recommended"))
             self._assign(open_ones[-1], draw)
         self.session.settle()
         if open_ones:

@@ -38,9 +38,13 @@ ATTENTIVE = {
 
 def surroundings(**more: str) -> dict[str, str]:
     """Environment of whatever is started here: no cluster of somebody else's, modules of the tests."""
-    kept = {name: value for name, value in os.environ.items() if not (name.startswith("RAY_") and name.isupper())}
     ours = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    return kept | ours | more
+    return without("RAY_") | ours | more
+
+
+def without(*prefixes: str) -> dict[str, str]:
+    """Our environment but for such names; Ray's tuning, whose names end in small letters, stays."""
+    return {name: value for name, value in os.environ.items() if not (name.startswith(prefixes) and name.isupper())}
 
 
 def write_run(folder: Path, *, models: Path = DEMO_MODELS, labels: str = "a", **changes: object) -> Path:

@@ -101,6 +101,11 @@ class Grader:
         cost = self.costs.get(label)
         return self.sign(label) * (value if cost is None else value / self.table.costs[cost])
 
+    @property
+    def are_costs(self) -> list[bool]:
+        """For each objective, whether it is a cost."""
+        return [label in self.costs for label in self.fitness.objectives]
+
     def oriented(self, values: Mapping[str, Pair]) -> tuple[float, ...]:
         """Values of all objectives as utilities: higher is better."""
         return tuple(self.utility(label, values[label][0]) for label in self.fitness.objectives)

@@ -211,7 +211,7 @@ def _best_so_far(results: Results, rows: Sequence[Row]) -> list[float]:
 def _volume_so_far(results: Results, rows: Sequence[Row]) -> tuple[list[float], list[tuple[str, float]]]:
     fixed = [results.grader.oriented(row.search) for row in results.baselines if row.search]
     points = [results.grader.oriented(row.search) for row in rows if row.search]
-    reference = worst([*fixed, *points], [label in results.grader.costs for label in results.objectives])
+    reference = worst([*fixed, *points], results.grader.are_costs)
     level, front_so_far = [], []
     for point in points:
         front_so_far.append(point)

@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from evomerge.estimate import Appraiser
-from evomerge.events import Event, Told
+from evomerge.events import OF_PROCESSES, Event, Told
 from evomerge.results.pareto import hypervolume, worst
 from evomerge.results.state import RunState
 
 GAIN = 0.01
 """The share by which a hypervolume has to grow, or nothing was gained."""
-PROCESS = ("opened", "extended", "incident", "workers", "closed")
-"""Kinds of events that tell of processes, not of the search."""
 Utilities = tuple[float, ...]
 
 
@@ -49,8 +47,7 @@ class Stopping:
         points, fixed = list(self._told.values()), self._fixed()
         if len(points) <= last or not fixed:
             return False
-        grader = self._appraiser.grader
-        reference = worst(fixed, [label in grader.costs for label in grader.fitness.objectives])
+        reference = worst(fixed, self._appraiser.grader.are_costs)
         return _volume(points, reference) <= _volume(points[:-last], reference) * (1 + GAIN)
 
     def _fixed(self) -> list[Utilities]:
@@ -79,7 +76,7 @@ class Stopping:
 
 def was_cut_behind_a_telling(events: Sequence[Event], state: RunState) -> bool:
     """Whether the last thing that was done is telling the optimiser of candidates of the search."""
-    last = next((event for event in reversed(events) if event.kind not in PROCESS), None)
+    last = next((event for event in reversed(events) if event.kind not in OF_PROCESSES), None)
     if not isinstance(last, Told):
         return False
     numbers = [each.number for each in last.observations if each.number is not None]

@@ -221,8 +221,7 @@ class Results:
         fixed = [self._oriented(row) for row in self.baselines if self.known(row)]
         if len(self.objectives) < 2 or not fixed or not self.front:
             return None
-        costs = [label in self.grader.costs for label in self.objectives]
-        return volumes([self._oriented(row) for row in self.front], fixed, costs)
+        return volumes([self._oriented(row) for row in self.front], fixed, self.grader.are_costs)
 
     def to_json(self) -> dict[str, Any]:
         """The object that `evomerge show --json` prints."""

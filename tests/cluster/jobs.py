@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from conftest import ROOT
-from processes import kill, processes
+from processes import kill, processes, without
 
 STUBS = Path(__file__).parent / "stubs"
 SCRIPT = ROOT / "scripts/cluster/slurm.sbatch"
@@ -35,11 +35,10 @@ class Cluster:
 
     def environment(self) -> dict[str, str]:
         """What a job sees: nothing of Ray's or Slurm's that this process may have, and a home of its own."""
-        theirs = ("RAY_", "SLURM", "SBATCH", "SRUN")
-        kept = {k: v for k, v in os.environ.items() if not (k.startswith(theirs) and k.isupper())}
         path = f"{self.bin}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         own = {"PATH": path, "HOME": str(self.folder), "STUBS": str(self.notes), "CLUSTER_MARK": str(self.folder)}
-        return kept | own | {"SLURM_JOB_ID": self.number, "HEAD_IP": "127.0.0.1"} | self.settings
+        own |= {"SLURM_JOB_ID": self.number, "HEAD_IP": "127.0.0.1"}
+        return without("RAY_", "SLURM", "SBATCH", "SRUN") | own | self.settings
 
     def submit(self, *command: str) -> subprocess.Popen[bytes]:
         """Start a job, its output appended to a file in its folder."""

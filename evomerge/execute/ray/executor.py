@@ -67,25 +67,20 @@ class RayExecutor:
         self._is_away = False
         self._cluster = Cluster(spec.address, (spec.workers or 0) * spec.cpus, say)
         try:
-            self._pool = Pool(self._cluster, spec, factory, parents)
+            self.pool = Pool(self._cluster, spec, factory, parents)
+            """The workers; none while the cluster is lost."""
             say("setting workers up")
             self.table = self._set_up()
-        except RayError as error:
+        except BaseException as error:
             self._cluster.close()
+            if not isinstance(error, RayError):
+                raise
             raise RunError(f"the cluster was lost before the run began: {reason_of(error)}; see: ray status") from error
-        except BaseException:
-            self._cluster.close()
-            raise
-
-    @property
-    def pool(self) -> Pool:
-        """The workers."""
-        return self._pool
 
     @property
     def free(self) -> int:
         """How many works idle workers could begin; at least one where none is in hand, even with no worker there."""
-        idle = len(self._pool.idle) - len(self._jobs)
+        idle = len(self.pool.idle) - len(self._jobs)
         return max(math.ceil(idle / self.split), 0 if self._is_busy else 1)
 
     @property
@@ -118,18 +113,18 @@ class RayExecutor:
 
     def close(self) -> None:
         """Let the workers go, whatever they are doing."""
-        for member in [] if self._is_away else list(self._pool.members):
+        for member in list(self.pool.members):
             with contextlib.suppress(RayError):
-                self._pool.remove(member)
+                self.pool.remove(member)
         self._cluster.close()
 
     def _set_up(self) -> ItemTable:
         """Wait for the first worker; the items, as it has them."""
         while self._verdict is None:
             self._turn(TICK)
-            for member in self._pool.ready:
+            for member in self.pool.ready:
                 try:
-                    return self._pool.table(member)
+                    return self.pool.table(member)
                 except RayError as error:
                     self._guarded(partial(self._missed, member, error))
         raise self._verdict
@@ -154,19 +149,19 @@ class RayExecutor:
         """See that cluster and workers are there, and that nobody hangs."""
         now = time.monotonic()
         if now - self._looked > AWAY:
-            self._pool.excuse(now - self._looked)
+            self.pool.excuse(now - self._looked)
         self._looked = now
-        if self._is_away or self._cluster.is_lost():
+        if self._cluster.is_lost():
             self._regain()
         if self._is_away:
             return
-        self._pool.keep()
-        self._pool.call()
-        for member in list(self._pool.members):
+        self.pool.keep()
+        self.pool.call()
+        for member in list(self.pool.members):
             self._check(member, now)
-        if not self._pool.ready and now - self._reminded > REMIND:
+        if not self.pool.ready and now - self._reminded > REMIND:
             self._reminded = now
-            self._say(f"no worker is there yet; {self._pool.wanted} are waited for, see: ray status")
+            self._say(f"no worker is there yet; {self.pool.wanted} are waited for, see: ray status")
 
     def _check(self, member: Member, now: float) -> None:
         """See that a worker does not hang."""
@@ -178,16 +173,15 @@ class RayExecutor:
 
     def _dispatch(self) -> None:
         """Give those who are free something to do."""
-        idle = [] if self._is_away or self._cluster.is_lost() else self._pool.idle
+        idle = [] if self._cluster.is_lost() else self.pool.idle
         for member, piece in zip(idle, self._jobs.next(len(idle)), strict=False):
             self._tasks[member] = piece  # First: what cannot be handed over is found there.
-            self._pool.hand(member, packed(piece.work))
+            self.pool.hand(member, packed(piece.work))
 
     def _listen(self, seconds: float) -> None:
         """Take in what workers have to say; wait so long for the first to speak."""
-        members = [] if self._is_away else self._pool.members
-        pulses = {member.pulse: member for member in members if member.pulse is not None}
-        tasks = {member.task: member for member in members if member.task is not None}
+        pulses = {member.pulse: member for member in self.pool.members if member.pulse is not None}
+        tasks = {member.task: member for member in self.pool.members if member.task is not None}
         owing = [*pulses, *tasks]
         if not owing:
             time.sleep(seconds)
@@ -199,15 +193,15 @@ class RayExecutor:
             if reference in pulses and pulses[reference].pulse == reference:
                 self._heard(pulses[reference])
         for reference in spoken:
-            if reference in tasks and tasks[reference] in self._pool.members:
+            if reference in tasks and tasks[reference] in self.pool.members:
                 self._take(tasks[reference])
 
     def _heard(self, member: Member) -> None:
         """A sign of life has come, or the news that a worker with nothing to do is gone."""
-        error = self._pool.hear(member)
+        error = self.pool.hear(member)
         if error is None or member.task is not None or self._cluster.is_lost(at_once=True):
             return  # Of one with a task its answer will say what has become of it, and of all of them `_look`.
-        self._pool.remove(member)
+        self.pool.remove(member)
         self._news.append(Incident(at=time.time(), stage="idle", what=reason_of(error), worker=member.name))
 
     def _take(self, member: Member) -> None:
@@ -215,7 +209,7 @@ class RayExecutor:
         try:
             message: bytes = ray.get(member.task)
             if member.ready is None:
-                self._pool.welcome(member, message)
+                self.pool.welcome(member, message)
                 return
         except Exception as error:  # noqa: BLE001  Whatever a worker raises, or Ray for it, is told of the worker.
             if self._cluster.is_lost(at_once=True):
@@ -229,7 +223,7 @@ class RayExecutor:
 
     def _answered(self, member: Member, evaluation: Evaluation) -> None:
         piece = self._tasks.pop(member)
-        self._pool.take(member)
+        self.pool.take(member)
         if isinstance(evaluation.outcome, Failure) and evaluation.outcome.passing:
             self._again(piece, evaluation.outcome.reason, member.name, counts=True)
             return
@@ -244,7 +238,7 @@ class RayExecutor:
     def _missed(self, member: Member, error: Exception) -> None:
         """A worker could not be set up."""
         try:
-            self._news.append(self._pool.missed(member, error))
+            self._news.append(self.pool.missed(member, error))
         except EvomergeError as verdict:
             self._verdict = verdict
 
@@ -253,7 +247,7 @@ class RayExecutor:
         verdict, reason = verdict_of(error), reason_of(error)
         if verdict is not None:
             self._judge(verdict, member, reason)
-        elif not self._pool.had_begun(member):
+        elif not self.pool.had_begun(member):
             self._lost(member, f"{reason}, before it had begun", counts=False)
         else:
             self._lost(member, reason, counts=reason != NODE_LOST)
@@ -261,16 +255,16 @@ class RayExecutor:
     def _judge(self, verdict: EvomergeError, member: Member, reason: str) -> None:
         """A worker met what would befall any candidate, or any on its device."""
         job = self._tasks[member].job
-        may_be_its_doing = isinstance(verdict, DeviceError) and may_break(job, member, self._pool.ready)
+        may_be_its_doing = isinstance(verdict, DeviceError) and may_break(job, member, self.pool.ready)
         self._lost(member, reason, counts=may_be_its_doing)
-        self._pool.pause(len(self._verdicts))
+        self.pool.pause(len(self._verdicts))
         self._verdicts.add(job)
-        if self._verdicts.are_final(verdict, self._pool.ready, self._pool.wanted):
+        if self._verdicts.are_final(verdict, self.pool.ready, self.pool.wanted):
             self._verdict = verdict
 
     def _lost(self, member: Member, reason: str, *, counts: bool) -> None:
         self._again(self._tasks.pop(member), reason, member.name, counts=counts)
-        self._pool.remove(member)
+        self.pool.remove(member)
 
     def _again(self, piece: Piece, reason: str, worker: str, *, counts: bool) -> None:
         """Have a piece done by another worker, unless too many were lost over it."""
@@ -292,15 +286,15 @@ class RayExecutor:
                 ended = self._jobs.lost(piece, NODE_LOST, member.name, counts=False)
                 self._news += [ended] if ended is not None else []
             self._tasks = {}
-            self._pool.forget()
+            self.pool.forget()
         if self._cluster.reconnect():
             self._is_away = False
             self._say("the cluster is there again")
 
     def _report(self) -> None:
         """Write down how the workers stand, if it has changed or was long ago."""
-        ready, now = len(self._pool.ready), time.monotonic()
+        ready, now = len(self.pool.ready), time.monotonic()
         interval = REPORT if self._is_busy else AT_REST
         if ready != self._ready or now - self._reported > interval:
             self._ready, self._reported = ready, now
-            self._news.append(self._pool.standing(len(self._jobs)))
+            self._news.append(self.pool.standing(len(self._jobs)))

@@ -71,7 +71,7 @@ class Pool:
             pulse = actor.here.remote()
             self.members.append(Member(actor, actor.start.remote(), pulse))
             if self._misses:  # One at a time, until one can be set up again.
-                self._next_start = now + PAUSES[min(self._misses, len(PAUSES) - 1)]
+                self.pause(self._misses)
 
     def welcome(self, member: Member, message: bytes) -> None:
         """Take a worker in that has been set up.
