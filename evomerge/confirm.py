@@ -1,5 +1,6 @@
 """Held-out confirmation: finalists, parents and fixed recipes on items that the search never saw."""
 
+import time
 from collections.abc import Sequence
 
 from evomerge.events import Confirmed
@@ -26,7 +27,7 @@ def confirm(session: Session, top: int) -> None:
     finalists = results.choose_finalists(top)
     _score(session, results, finalists, CONFIRM)
     if set(finalists) - set(session.state.confirmed):
-        session.record(Confirmed(at=session.now(), numbers=tuple(finalists)))
+        session.record(Confirmed(at=time.time(), numbers=tuple(finalists)))
     if any(task.report.ids for task in session.store.table.tasks.values()):
         chosen = Results(session.store)
         _score(session, chosen, [chosen.best.number] if chosen.best else [], REPORT)

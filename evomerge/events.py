@@ -10,11 +10,21 @@ from evomerge.trial import Draw, Failure, LayerEvaluations, Observation, Origin,
 from evomerge.values import Genome, Tagged, Value
 
 
-class Opened(Tagged):
+class Stamped(Tagged):
+    """An event with its time: `at` by the wall clock, for people to read; it may be set meanwhile.
+
+    `elapsed` is in seconds since its process took the run up, by a clock that nobody sets: durations are differences
+    of these. Whoever records the event fills it in; old journals have none.
+    """
+
+    at: float
+    elapsed: float | None = None
+
+
+class Opened(Stamped):
     """A process took the run up, with these means."""
 
     kind: Literal["opened"] = "opened"
-    at: float
     budget: Budget
     executor: str
     device: str
@@ -52,7 +62,7 @@ class MarksAt(Value):
     crc: int
 
 
-class Evaluated(Tagged):
+class Evaluated(Stamped):
     """A work item came back, with marks or with the reason why there are none."""
 
     kind: Literal["evaluated"] = "evaluated"
@@ -63,10 +73,9 @@ class Evaluated(Tagged):
     seconds: Seconds = Seconds()
     layer_evaluations: LayerEvaluations | None = None
     worker: str = ""
-    at: float
 
 
-class Incident(Tagged):
+class Incident(Stamped):
     """Something went wrong that was not, or need not have been, a candidate's doing; the run goes on.
 
     `stage` is what was being done: a worker was set up (`start`), did a `work`, or nothing (`idle`), or the `cluster`
@@ -74,14 +83,13 @@ class Incident(Tagged):
     """
 
     kind: Literal["incident"] = "incident"
-    at: float
     stage: Literal["start", "work", "idle", "cluster"] = "work"
     what: str
     work: int | None = None
     worker: str = ""
 
 
-class Workers(Tagged):
+class Workers(Stamped):
     """How the workers stood: those ready, those being set up, those at work, and works that none had begun.
 
     `held` and `used` are seconds since the process took the run up, summed over workers: from when each was ready, and
@@ -89,7 +97,6 @@ class Workers(Tagged):
     """
 
     kind: Literal["workers"] = "workers"
-    at: float
     ready: int
     starting: int
     busy: int
@@ -106,35 +113,31 @@ class Told(Tagged):
     observations: tuple[Observation, ...]
 
 
-class Ended(Tagged):
+class Ended(Stamped):
     """A stopping rule ended the search before its budget was spent."""
 
     kind: Literal["ended"] = "ended"
-    at: float
     reason: str
 
 
-class Extended(Tagged):
+class Extended(Stamped):
     """The run got another budget, and goes on if it had ended."""
 
     kind: Literal["extended"] = "extended"
-    at: float
     budget: Budget
 
 
-class Confirmed(Tagged):
+class Confirmed(Stamped):
     """These candidates and all baselines have been scored on the confirm items."""
 
     kind: Literal["confirmed"] = "confirmed"
-    at: float
     numbers: tuple[int, ...]
 
 
-class Closed(Tagged):
+class Closed(Stamped):
     """The process let go of the run."""
 
     kind: Literal["closed"] = "closed"
-    at: float
     state: Literal["stopped", "finished", "failed"]
     reason: str = ""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from evomerge.errors import Interrupted
 from evomerge.estimate import Appraiser, Grader, Ledger
-from evomerge.events import Asked, Assigned, Evaluated, Event, Incident, Workers
+from evomerge.events import Asked, Assigned, Evaluated, Event, Incident, Stamped, Workers
 from evomerge.execute import Executor
 from evomerge.recipe import Recipe
 from evomerge.results import AS_BEFORE, RunState, read_into
@@ -29,20 +29,22 @@ class Session:
         watch: Watch = lambda *_: None,
         *,
         ahead: bool = False,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """With `ahead` works may be handed out that no worker is free for yet; the longest begin first."""
+        """With `ahead` works may be handed out that no worker is free for yet; the longest begin first.
+
+        `clock` counts seconds and is never set back or forward; it may stand still while the machine sleeps.
+        """
         self.store = store
         self.executor = executor
         self._ahead = ahead
         self._backlog: list[Work] = []
         self.state = RunState(store.file.spec.budget)
-        self._stopped: float | None = None
+        self._is_stopped = self._nobody_works = False
         self._watch = watch
         self._in_flight: set[int] = set()
         self._is_over = False
-        self.now = clock
-        self._started = clock()
+        self._clock, self._started = clock, clock()
         grader = Grader(store.file.spec.fitness, store.table)
         self.appraiser = Appraiser(grader, Ledger(store.table), store.calibration)
         for event in store.events():
@@ -50,7 +52,9 @@ class Session:
         self._seconds_before = self.state.seconds()
 
     def record(self, event: Event) -> None:
-        """Write an event down and take it in."""
+        """Write an event down, with how long this process has had the run, and take it in."""
+        if isinstance(event, Stamped):
+            event = event.model_copy(update={"elapsed": self._elapsed()})
         self.store.append(event)
         self._apply(event)
 
@@ -66,11 +70,11 @@ class Session:
     @property
     def stopping(self) -> bool:
         """Whether the user, or the system, asked for an end."""
-        return self._stopped is not None
+        return self._is_stopped
 
     def stop(self) -> None:
         """Begin nothing any more."""
-        self._stopped = self.now()
+        self._is_stopped = True
 
     @property
     def in_flight(self) -> int:
@@ -83,12 +87,15 @@ class Session:
         return sys.maxsize if self._ahead else max(0, self.executor.free - len(self._backlog))
 
     def seconds(self) -> float:
-        """Wall-clock seconds of this session and of all before it."""
-        return self._seconds_before + self.now() - self._started
+        """Seconds of this session and of all before it."""
+        return self._seconds_before + self._elapsed()
+
+    def _elapsed(self) -> float:
+        return self._clock() - self._started
 
     def accelerator_hours(self) -> float:
         """Hours that accelerators were held in this session and in all before it."""
-        return self.state.accelerator_seconds(self.now()) / 3600
+        return self.state.accelerator_seconds(self._elapsed()) / 3600
 
     @property
     def workers(self) -> int:
@@ -97,7 +104,7 @@ class Session:
         return max(1, standing.ready if standing is not None else self.executor.free + len(self._in_flight))
 
     def time_left(self) -> float | None:
-        """Wall-clock seconds until the first of the budgets in time is spent; None if there is none."""
+        """Seconds until the first of the budgets in time is spent; None if there is none."""
         budget, limits = self.state.budget, []
         if budget.seconds is not None:
             limits.append(budget.seconds - self.seconds())
@@ -172,7 +179,7 @@ class Session:
         number, twin = assigned.number, self.state.twin(assigned)
         if twin is not None:
             known = {"work": assigned.work, "number": number, "worker": AS_BEFORE}
-            spent = {"seconds": Seconds(), "layer_evaluations": None, "at": self.now()}
+            spent = {"seconds": Seconds(), "layer_evaluations": None, "at": time.time()}
             self.record(twin.model_copy(update={**known, **spent}))
             return
         work = Work(id=assigned.work, number=number, recipe=recipe, draw=assigned.draw, purpose=assigned.purpose)
@@ -206,10 +213,12 @@ class Session:
     def collect(self, timeout: float | None = None) -> list[Evaluation]:
         """Wait for results and write them down."""
         self._feed()
-        found = []
+        found, was_stopped = [], self.stopping
         for result in self.executor.wait(timeout) if self._in_flight else ():
             if not isinstance(result, Evaluation):
                 self.record(self._with_backlog(result))
+                # What workers said before the stop does not count.
+                self._nobody_works = was_stopped and isinstance(result, Workers) and result.busy == 0
                 continue
             self.record(
                 Evaluated(
@@ -220,7 +229,7 @@ class Session:
                     seconds=result.seconds,
                     layer_evaluations=result.layer_evaluations,
                     worker=result.worker,
-                    at=self.now(),
+                    at=time.time(),
                 )
             )
             self._in_flight.discard(result.work)
@@ -251,10 +260,5 @@ class Session:
         Raises:
             Interrupted: after Ctrl-C or SIGTERM.
         """
-        if self.stopping and (not self._in_flight or self._nobody_works()):
+        if self.stopping and (not self._in_flight or self._nobody_works):
             raise Interrupted("stopped between two candidates")
-
-    def _nobody_works(self) -> bool:
-        """Whether the workers have said since the stop that none of them does anything: what is in flight is lost."""
-        standing = self.state.standing
-        return standing is not None and standing.busy == 0 and standing.at > (self._stopped or standing.at)

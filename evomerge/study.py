@@ -1,5 +1,6 @@
 """The loop of a search: ask, record, evaluate, record, tell. Resuming is replaying the journal into it."""
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -206,7 +207,7 @@ class Study:
     def _judge(self) -> None:
         """Write down that a stopping rule has ended the search, if one has; to be called when a telling is over."""
         if self.session.state.ended is None and (reason := self._stopping.reason()) is not None:
-            self.session.record(Ended(at=self.session.now(), reason=reason))
+            self.session.record(Ended(at=time.time(), reason=reason))
 
     def _hand_out(self, waiting: Collection[int]) -> bool:
         """Have the first of those that are waiting scored, if there still are time and items for it."""

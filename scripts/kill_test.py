@@ -28,7 +28,7 @@ from evomerge.store import RunStore
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "evomerge/demo/models"
-VOLATILE = ("at", "seconds", "layer_evaluations", "worker")
+VOLATILE = ("at", "elapsed", "seconds", "layer_evaluations", "worker")
 
 
 def write_run_file(folder: Path, optimizer: str, evaluations: int, executor: str) -> Path:

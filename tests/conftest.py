@@ -99,7 +99,7 @@ def events(run: Path) -> list[dict[str, Any]]:
 def story(run: Path) -> list[dict[str, Any]]:
     """Events of the search alone, without times and workers."""
     kept = [event for event in events(run) if event["kind"] not in ("opened", "closed", "extended", "incident")]
-    passing = ("at", "seconds", "layer_evaluations", "worker")
+    passing = ("at", "elapsed", "seconds", "layer_evaluations", "worker")
     return [{k: v for k, v in event.items() if k not in passing} for event in kept]
 
 
@@ -119,7 +119,7 @@ def content(run: Path) -> dict[str, Any]:
             assert key not in found[event.kind], f"{event.kind} {key} twice"
             found[event.kind][key] = plain
         elif event.kind in ("told", "confirmed"):
-            found[event.kind].append({key: value for key, value in plain.items() if key != "at"})
+            found[event.kind].append({key: value for key, value in plain.items() if key not in ("at", "elapsed")})
     store.close()
     return found
 

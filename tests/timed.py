@@ -86,8 +86,6 @@ def run(budget: Budget, folder: Path, *, population: int = 8, mode: str = "gener
 def opened(store: RunStore, workers: int, *, ahead: bool = False, gpus: float = 0.0) -> tuple[Session, Timed]:
     """A session of so many workers; one is inline."""
     executor = Timed(simulator(WORLDS, store), workers, gpus=gpus)
-    before = Results(store).state.processes
-    executor.began = executor.now = before[-1].last if before else BEGAN
     session = Session(store, executor, ahead=ahead, clock=executor.clock)
     budget, kind = session.state.budget, "inline" if workers == 1 else "ray"
     session.record(Opened(at=executor.now, budget=budget, executor=kind, device="cpu"))
@@ -96,7 +94,7 @@ def opened(store: RunStore, workers: int, *, ahead: bool = False, gpus: float = 
 
 def extended(session: Session, budget: Budget) -> None:
     """Another budget, from now on."""
-    session.record(Extended(at=session.state.processes[-1].last, budget=budget))
+    session.record(Extended(at=BEGAN, budget=budget))
 
 
 def searched(session: Session) -> Results:

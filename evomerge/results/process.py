@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from evomerge.events import Evaluated, Opened, Workers
+from evomerge.events import Evaluated, Opened, Stamped, Workers
 
 AS_BEFORE = "as before"
 """In place of a worker: the same model had been scored on the same items."""
@@ -15,47 +15,48 @@ def worker_names(evaluated: Evaluated) -> list[str]:
 
 @dataclass
 class Process:
-    """A process that held the run, as its events say. Stamps are of the wall clock.
+    """A process that held the run, as its events say.
 
-    `standing` is how its workers stood last, `worked` how many seconds they are known to have worked since then.
+    `last` is how many seconds it is known to have had it. `standing` is how its workers stood last, after `stood`
+    seconds, `worked` how many seconds they are known to have worked since then.
     """
 
-    opened: float
-    last: float
-    executor: str
+    opened: Opened
+    last: float = 0.0
     standing: Workers | None = None
+    stood: float = 0.0
     worked: float = 0.0
 
-    @classmethod
-    def of(cls, event: Opened) -> "Process":
-        """As it begins."""
-        return cls(event.at, event.at, event.executor)
+    def passes(self, event: Stamped) -> None:
+        """Take in how much time has passed; where there is only the wall clock, which may have been set, no less."""
+        since = event.at - self.opened.at if event.elapsed is None else event.elapsed
+        self.last = max(self.last, since)
 
     def stands(self, event: Workers) -> None:
         """Take in how the workers stand."""
-        self.standing, self.worked = event, 0.0
+        self.standing, self.stood, self.worked = event, self.last, 0.0
 
     def works(self, event: Evaluated) -> None:
         """Take in what came back: what was worked before the last line is in that line."""
         workers = len(worker_names(event))
         if self.standing is not None and workers:
             seconds = event.seconds.merge + event.seconds.score
-            self.worked += max(0.0, min(seconds, workers * (event.at - self.standing.at)))
+            self.worked += max(0.0, min(seconds, workers * (self.last - self.stood)))
 
     def held(self, until: float | None = None) -> float:
-        """Worker-seconds held, to the last stamp if no other is given.
+        """Worker-seconds held until so many seconds had passed, the last known if none are given.
 
         In this very process there is one worker, for as long as it lasts.
         """
         until = self.last if until is None else until
-        if self.executor == "inline":
-            return until - self.opened
+        if self.opened.executor == "inline":
+            return until
         if self.standing is None:
             return 0.0
-        return self.standing.held + self.standing.ready * max(0.0, until - self.standing.at)
+        return self.standing.held + self.standing.ready * max(0.0, until - self.stood)
 
     def used(self) -> float:
-        """Worker-seconds with a work, to the last stamp; none where nobody writes them down."""
+        """Worker-seconds with a work so far; none where nobody writes them down."""
         return 0.0 if self.standing is None else min(self.held(), self.standing.used + self.worked)
 
     @property
@@ -64,5 +65,5 @@ class Process:
         return (self.standing.gpus if self.standing is not None else 0.0) or 1.0
 
     def accelerator_seconds(self, until: float | None = None) -> float:
-        """What it cost, to the last stamp if no other is given."""
+        """What it cost, as `held` counts."""
         return self.held(until) * self.accelerators

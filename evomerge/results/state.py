@@ -14,6 +14,7 @@ from evomerge.events import (
     Extended,
     Incident,
     Opened,
+    Stamped,
     Told,
     Workers,
 )
@@ -73,6 +74,10 @@ class RunState:
 
     def apply(self, event: Event) -> None:
         """Take one more event in."""
+        if isinstance(event, Opened):
+            self.processes.append(Process(event))
+        if isinstance(event, Stamped) and self.processes:
+            self.processes[-1].passes(event)
         match event:
             case Asked():
                 self._apply_asked(event)
@@ -87,9 +92,6 @@ class RunState:
                 self.pending -= numbers
             case _:
                 self._apply_to_session(event)
-        at = getattr(event, "at", None)
-        if at is not None and self.processes:
-            self.processes[-1].last = at
 
     def _apply_asked(self, asked: Asked) -> None:
         self.candidates[asked.number] = asked
@@ -132,7 +134,6 @@ class RunState:
         match event:
             case Opened():
                 self.opened, self.closed, self.budget = event, None, event.budget
-                self.processes.append(Process.of(event))
             case Workers() if self.processes:
                 self.processes[-1].stands(event)
             case Incident():
@@ -191,14 +192,14 @@ class RunState:
         return LayerEvaluations(run=sum(each.run for each in counted), reused=sum(each.reused for each in counted))
 
     def seconds(self) -> float:
-        """Wall-clock seconds of all sessions together."""
-        return sum(process.last - process.opened for process in self.processes)
+        """Seconds of all sessions together."""
+        return sum(process.last for process in self.processes)
 
     def held(self) -> float:
         """Seconds that workers were there, of all of them and all sessions together."""
         return sum(process.held() for process in self.processes)
 
-    def accelerator_seconds(self, now: float | None = None) -> float:
-        """Seconds that accelerators were held in all sessions, in the latest one until `now`, or its last stamp."""
+    def accelerator_seconds(self, elapsed: float | None = None) -> float:
+        """Seconds that accelerators were held in all sessions; in the latest for `elapsed` seconds, or all known."""
         before = sum(process.accelerator_seconds() for process in self.processes[:-1])
-        return before + (self.processes[-1].accelerator_seconds(now) if self.processes else 0.0)
+        return before + (self.processes[-1].accelerator_seconds(elapsed) if self.processes else 0.0)

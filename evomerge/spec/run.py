@@ -74,7 +74,7 @@ class Budget(Value):
     """Hard limits of a search; the first to be reached ends it.
 
     `seconds` and `accelerator_hours` count all sessions together, the latter for every accelerator of every worker; a
-    worker on a CPU has one.
+    worker on a CPU has one. Time that the machine sleeps does not count.
 
     Two rules end it earlier: `stall`, after so many candidates that added nothing to the front, and `target`, values of
     objectives, once a candidate reaches all of them.

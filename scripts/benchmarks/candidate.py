@@ -134,7 +134,7 @@ def measure_overhead(folder: Path) -> float:
     """Median wall seconds a candidate takes outside merging and scoring: asking, decoding, journal, telling."""
     results = search(demo_run(folder, "demo-maths", "cma", 120, 2), folder / "overhead")
     finished = results.state.finished()
-    stamps = [evaluated.at for evaluated in finished]
+    stamps = [evaluated.elapsed or evaluated.at for evaluated in finished]
     spent = [evaluated.seconds.merge + evaluated.seconds.score for evaluated in finished]
     gaps = [after - before for before, after in pairwise(stamps)]
     return statistics.median(gap - work for gap, work in zip(gaps, spent[1:], strict=True))

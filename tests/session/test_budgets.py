@@ -1,10 +1,12 @@
 """Budgets in time, with one worker and with many, on a clock that is turned by hand."""
 
+import time
 from pathlib import Path
 
 import pytest
 from timed import ends, extended, opened, run, searched
 
+from evomerge.events import Extended, Opened
 from evomerge.results import Results
 from evomerge.spec import Budget
 from evomerge.store import RunStore
@@ -80,3 +82,36 @@ def test_with_nothing_known_there_is_one_for_each_worker(tmp_path: Path) -> None
     assert session.left() == 3
     searched(session)
     assert 0 < len(ends(executor)) <= 3
+
+
+@pytest.mark.parametrize("jump", [-7200.0, 7200.0])
+def test_the_wall_clock_may_be_set(jump: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back or forward, again and again: neither this process nor the next one counts it."""
+    at, folder = [1.8e9], tmp_path / "RUN"
+
+    def wall() -> float:
+        at[0] += jump
+        return at[0]
+
+    monkeypatch.setattr(time, "time", wall)
+    session, executor = opened(run(Budget(seconds=205.0), folder), 1)
+    searched(session)
+    assert 205 - 2 * 12 < max(ends(executor)) <= 205 + 2.5
+    spent = session.seconds()
+    session.store.close()
+    session, executor = opened(RunStore(folder, write=True), 1)
+    assert session.seconds() == pytest.approx(spent)
+    searched(session)
+    assert not ends(executor), "there was nothing left"
+
+
+def test_a_journal_that_has_only_the_wall_clock_is_counted_by_it(tmp_path: Path) -> None:
+    """As those of old; a clock that was set back meanwhile takes nothing away."""
+    store = run(Budget(seconds=205.0), tmp_path / "RUN")
+    store.append(Opened(at=1000.0, budget=Budget(seconds=205.0), executor="inline", device="cpu"))
+    for at in (1010.0, -6000.0, 1020.0, -6000.0):
+        store.append(Extended(at=at, budget=Budget(seconds=205.0)))
+    assert Results(store).state.seconds() == 20.0
+    session, _ = opened(store, 1)
+    assert session.seconds() == 20.0
+    assert session.accelerator_hours() == pytest.approx(20 / 3600)
