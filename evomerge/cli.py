@@ -28,7 +28,7 @@ from evomerge.arguments import (
 )
 from evomerge.errors import EvomergeError, Interrupted, SpecError
 from evomerge.version import __version__
-from evomerge.watch import conduct, console, elsewhere, heed_sigterm, show_results, stage_keys, watched
+from evomerge.watch import conduct, console, elsewhere, heed_sigterm, say, show_results, stage_keys, watched
 
 app = typer.Typer(
     name="evomerge",
@@ -45,7 +45,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -76,7 +76,7 @@ def init(
     from evomerge.starter import write_run_file
 
     write_run_file(folders, out, first_is_base=base)
-    typer.echo(f"wrote {out}; look it through, then: evomerge plan {out}")
+    say(f"wrote {out}; look it through, then: evomerge plan {out}")
 
 
 @app.command()
@@ -89,8 +89,7 @@ def plan(run: RunFile) -> None:
     from evomerge.terminal import plan_text
 
     found = watched(lambda listener: make(run, listener=listener))
-    for line in plan_text(found):
-        typer.echo(line)
+    say(*plan_text(found))
 
 
 @app.command()
@@ -160,9 +159,9 @@ def show(
 
     results = load(run, estimator.value if estimator else None)
     if as_json:
-        typer.echo(json.dumps(results.to_json() | stage_keys(run, results), ensure_ascii=False))
+        say(json.dumps(results.to_json() | stage_keys(run, results), ensure_ascii=False))
     elif as_csv:
-        typer.echo("\n".join(csv_lines(results)))
+        say(*csv_lines(results))
     else:
         show_results(results, run)
 
@@ -203,9 +202,7 @@ def export(
     results = load(run)
     formats: Any = [what.value for what in format]
     remarks = watched(lambda listener: go(results, pick, out, formats=formats, force=force, listener=listener))
-    for remark in remarks:
-        typer.echo(remark)
-    typer.echo(f"wrote {out}")
+    say(*remarks, f"wrote {out}")
 
 
 @app.command()
@@ -222,7 +219,7 @@ def report(
     if page.is_dir() or not page.parent.is_dir():
         wrong = f"{page} is a folder" if page.is_dir() else f"{page.parent} is not a folder"
         raise SpecError(f"--out: {page} cannot be written, {wrong}; choose another")
-    typer.echo(f"wrote {write_report(results, page)}")
+    say(f"wrote {write_report(results, page)}")
 
 
 @app.command()
@@ -235,7 +232,7 @@ def merge(
     from evomerge.assemble import merge as go
 
     watched(lambda listener: go(recipe, out, force=force, listener=listener))
-    typer.echo(f"wrote {out}")
+    say(f"wrote {out}")
 
 
 @app.command()
@@ -258,7 +255,7 @@ def score(
     wanted = load_fitness(fitness, Path.cwd())
     found = watched(lambda listener: go(model, wanted, items=items.value, listener=listener), quiet=as_json)
     if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        say(json.dumps(found, ensure_ascii=False))
     else:
         console().print(scores_table(found["objectives"], found["items"], wanted.costs()))
 
@@ -282,7 +279,7 @@ def calibrate(
 
     fitting = Fitting(dimensions_of(dimensions), anchors, seed)
     found = watched(lambda listener: go(responses, out, fitting, force=force, listener=listener))
-    typer.echo("\n".join([*found.lines(), f"wrote {out}"]))
+    say(*found.lines(), f"wrote {out}")
 
 
 def main() -> None:
@@ -291,10 +288,10 @@ def main() -> None:
     try:
         app()
     except EvomergeError as error:
-        typer.echo(f"evomerge: {error}", err=True)
+        say(f"evomerge: {error}", err=True)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
-        typer.echo("evomerge: interrupted", err=True)
+        say("evomerge: interrupted", err=True)
         sys.exit(Interrupted.exit_status)
     except BrokenPipeError:
         sys.exit(0)

@@ -9,6 +9,7 @@ import yaml
 from evomerge.errors import SpecError
 from evomerge.presets import preset_names
 from evomerge.recipe import expert_names
+from evomerge.visible import visible
 
 TEMPLATE = """\
 # A search for the best merge of these models. Check it with `evomerge plan {name}`, then
@@ -66,7 +67,7 @@ def write_run_file(folders: Sequence[str], out: Path, *, first_is_base: bool) ->
     text = yaml.safe_dump(models, sort_keys=False, allow_unicode=True, width=1000)
     indented = "".join(f"  {line}\n" for line in text.splitlines())
     spaces = ", ".join(preset_names("space"))
-    out.write_text(TEMPLATE.format(name=out.name, models=indented, space=space, spaces=spaces))
+    out.write_text(TEMPLATE.format(name=visible(out.name), models=indented, space=space, spaces=spaces))
 
 
 def _seen_from(out: Path, model: str) -> str:

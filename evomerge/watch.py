@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from evomerge.errors import Interrupted
+from evomerge.visible import visible
 
 if TYPE_CHECKING:
     from evomerge.assemble import Elsewhere, Listener
@@ -19,6 +20,11 @@ def heed_sigterm() -> None:
     """Have SIGTERM end a command as Ctrl-C does, also before a search can be resumed."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def say(*lines: object, err: bool = False) -> None:
+    """Print lines; what they quote of others neither ends them nor commands the terminal."""
+    typer.echo("\n".join(map(visible, lines)), err=err)
 
 
 def console(*, err: bool = False) -> Any:
@@ -56,7 +62,7 @@ def conduct(run: Path, work: "Callable[[Listener], Results]") -> None:
 
         show_results(load(run), run)
         raise
-    typer.echo(f"next: evomerge report {run}; evomerge export {run} --pick best --out MODEL")
+    say(f"next: evomerge report {run}; evomerge export {run} --pick best --out MODEL")
 
 
 def show_results(results: "Results", run: Path) -> None:
@@ -68,7 +74,7 @@ def show_results(results: "Results", run: Path) -> None:
     keys = stage_keys(run, results)
     if keys:
         more = f"; go on with: evomerge resume {run}" if keys["state"] == "stopped" else ""
-        typer.echo(f"{run}: {stage_of(run)}{more}")
+        say(f"{run}: {stage_of(run)}{more}")
 
 
 def stage_keys(run: Path, results: "Results") -> dict[str, Any]:

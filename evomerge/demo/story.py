@@ -9,6 +9,7 @@ from textwrap import dedent
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from evomerge.assemble import Listener, export, search
 from evomerge.report import write_report
@@ -98,7 +99,7 @@ def _search(
             seed=seed,
         )
     )
-    console.print(f"\n$ evomerge search {path} --out {out}")
+    console.print(Text(f"\n$ evomerge search {path} --out {out}"))
     ticker = Ticker(new_console())
     try:
         return search(load_run(path), out, listener=Listener(ticker.say, ticker.watch))
@@ -166,4 +167,4 @@ def _next_steps(out: Path) -> str:
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(dedent(text).strip("\n") if text.startswith("\n ") else text)
+    console.print(Text(dedent(text).strip("\n") if text.startswith("\n ") else text))

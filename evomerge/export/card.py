@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from evomerge.export.markdown import markdown, table_row
 from evomerge.export.recipe_table import recipe_table
 from evomerge.items import PoolName
 from evomerge.recipe import Folder, Parent, Recipe
@@ -23,10 +24,11 @@ sha256sum -c SHA256SUMS                   # these files are whole
 def model_card(results: Results, row: Row, recipe: Recipe, out: Path, *, note: str | None = None) -> str:
     """README.md of an export, with the metadata that the Hugging Face hub reads; `note` is on how it was made."""
     sections = [
-        f"# {out.absolute().name}",
+        f"# {markdown(out.absolute().name)}",
         _summary(results, row, recipe),
         "## Parents\n\n" + _parents(recipe),
-        "## Recipe\n\n" + "\n\n".join([recipe_table(recipe), *([f"{note[0].upper()}{note[1:]}."] if note else [])]),
+        "## Recipe\n\n"
+        + "\n\n".join([recipe_table(recipe), *([markdown(f"{note[0].upper()}{note[1:]}.")] if note else [])]),
         "## Results\n\n" + _results(results, row),
         "## Make it again\n\n" + AGAIN,
     ]
@@ -59,7 +61,7 @@ def _parents(recipe: Recipe) -> str:
     for name, parent in _everything(recipe):
         digest = (parent.content() or "")[: len("sha256:") + 12]
         shown = parent.hub or Path(parent.path).name if isinstance(parent, Folder) else parent.shown()
-        lines.append(f"| {name} | {shown} | `{digest}` |")
+        lines.append(f"| {markdown(name)} | {markdown(shown)} | `{digest}` |")
     return "\n".join(lines)
 
 
@@ -72,7 +74,7 @@ def _everything(recipe: Recipe, owner: str = "") -> Iterator[tuple[str, Parent]]
 
 
 def _results(results: Results, row: Row) -> str:
-    caveats = [line for caveat in results.store.table.caveats() for line in (f"**{caveat}**", "")]
+    caveats = [line for caveat in results.store.table.caveats() for line in (f"**{markdown(caveat)}**", "")]
     if row.confirmed is None:
         unsure = "Not confirmed on held-out items. The search's own values are optimistic and are left out here."
         return "\n".join([*caveats, unsure])
@@ -96,25 +98,25 @@ def _results(results: Results, row: Row) -> str:
 def _finalist(results: Results, row: Row) -> list[str]:
     """A table of all that is known of the model: its numbers, and its differences to baselines."""
     head = ["objective", "search", "shrunken", "confirmed", *(f"minus {name}" for name in RIVALS.values())]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [table_row(head), "|---" * len(head) + "|"]
     paired = results.paired(row)
     for label in results.objectives:
         cells = [number(row, which, label) for which in ("search", "shrunken", "confirmed")]
         for key in RIVALS:
             rival, pair = paired[key].get(label, ("", None))
             cells.append(f"{difference(row, label, pair)} ({rival})" if pair is not None else "")
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+        lines.append(table_row([label, *cells]))
     return lines
 
 
 def _counted(results: Results, pool: PoolName) -> str:
-    return ", ".join(f"{count} of {name}" for name, count in results.store.table.items_of(pool).items())
+    return ", ".join(f"{count} of {markdown(name)}" for name, count in results.store.table.items_of(pool).items())
 
 
 def _models(results: Results, which: Which, rows: Sequence[Row]) -> list[str]:
     """A table with a line for every model that has such numbers."""
-    lines = [f"| model | {' | '.join(results.objectives)} |", "|---" * (len(results.objectives) + 1) + "|"]
+    lines = [table_row(["model", *results.objectives]), "|---" * (len(results.objectives) + 1) + "|"]
     for row in rows:
         if row.values(which):
-            lines.append(f"| {row.name} | {' | '.join(number(row, which, label) for label in results.objectives)} |")
+            lines.append(table_row([row.name, *(number(row, which, label) for label in results.objectives)]))
     return lines

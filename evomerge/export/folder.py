@@ -17,6 +17,7 @@ from evomerge.export.weights import write_weights
 from evomerge.recipe import Recipe
 from evomerge.results import Results, Row
 from evomerge.values import digest_of
+from evomerge.visible import visible
 
 Format: TypeAlias = Literal["model", "recipe", "mergekit", "all"]
 RECIPE = "recipe.yaml"
@@ -98,7 +99,7 @@ def _write_mergekit(path: Path, recipe: Recipe, files: ParentFiles, *, insist: b
             raise
         return [f"no {path.name}: {error}"]
     notes = caveats(recipe, files)
-    head = "".join(f"# {note}.\n" for note in notes)
+    head = "".join(f"# {visible(note)}.\n" for note in notes)
     path.write_text(head + yaml.dump(plain, Dumper=_Compact, sort_keys=False, width=120))
     return [f"{path.name}: {note}" for note in notes]
 

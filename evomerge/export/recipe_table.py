@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from evomerge.export.markdown import table_row
 from evomerge.export.passthrough import copied
 from evomerge.recipe import Blend, Recipe, Slerp, Source
 
@@ -59,7 +60,7 @@ def _path(recipe: Recipe, steps: Sequence[Source]) -> str:
         first, last = steps[run[0]], steps[run[-1]]
         scales = ", ".join(f"{recipe.layers[place].scale:.3g}" for place in run)
         cells = [_range(run[0], run[-1]), first.parent, _range(first.layer or 0, last.layer or 0)]
-        lines.append(f"| {' | '.join([*cells, *([scales] if scaled else [])])} |")
+        lines.append(table_row([*cells, *([scales] if scaled else [])]))
     return "\n".join(lines)
 
 
@@ -69,9 +70,9 @@ def _range(first: int, last: int) -> str:
 
 def _blends(recipe: Recipe, places: Sequence[_Place]) -> str:
     names = [name for name in recipe.parents if any(s.parent == name for place in places for s in place.blend.sources)]
-    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    lines = [table_row(["", *names]), "|---" * (len(names) + 1) + "|"]
     for place in places:
-        lines.append(f"| {place.label} | {' | '.join(_shares(place, name) for name in names)} |")
+        lines.append(table_row([place.label, *(_shares(place, name) for name in names)]))
     return "\n".join(lines)
 
 

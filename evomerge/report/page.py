@@ -1,10 +1,12 @@
 """One self-contained HTML page about a run: opens anywhere, needs no network, runs nothing of the run's."""
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
+from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
 from evomerge.errors import RunError
@@ -12,6 +14,7 @@ from evomerge.files import write_whole
 from evomerge.report import figures
 from evomerge.results import RIVALS, Results, Row, difference, number
 from evomerge.version import __version__
+from evomerge.visible import visible
 
 STYLE = """
 :root { color-scheme: light; }
@@ -222,10 +225,19 @@ def _section(title: str, text: str, *parts: str) -> str:
 
 
 def _figure(figure: go.Figure) -> str:
-    found: str = figure.to_html(
-        full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
-    )
+    config = {"displaylogo": False, "responsive": True}
+    plain = _plain(figure.to_plotly_json())
+    found: str = to_html(plain, full_html=False, include_plotlyjs=False, config=config, validate=False)
     return found
+
+
+def _plain(value: Any) -> Any:
+    """A figure whose texts are shown as they are: Plotly takes some HTML in them for markup."""
+    if isinstance(value, Mapping):
+        return {key: each if key == "hovertemplate" else _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return html.escape(visible(value), quote=False) if isinstance(value, str) else value
 
 
 def _table(head: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]], *, words: bool = False) -> str:
@@ -239,4 +251,4 @@ def _table(head: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]], *, w
 
 
 def _text(value: object) -> str:
-    return html.escape(str(value))
+    return html.escape(visible(value))

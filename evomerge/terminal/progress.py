@@ -3,13 +3,16 @@
 import time
 from datetime import UTC, datetime
 
-from rich.console import Console
+from rich.console import Console, HighlighterType, JustifyMethod, OverflowMethod
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.style import Style
+from rich.text import Text
 
 from evomerge.events import Incident
 from evomerge.session import Session
-from evomerge.terminal.standing import PHASES, Gauge, Standing
+from evomerge.terminal.standing import PHASES, Gauge, Standing, field_text
 from evomerge.trial import Evaluation
+from evomerge.visible import visible
 
 QUIET_EVERY = 10.0
 """Seconds between progress lines where there is no terminal."""
@@ -19,9 +22,28 @@ WIDTH = 140
 """Columns of a table where there is no terminal to be asked."""
 
 
+class Plain(Console):
+    """A console on which every string is one line, and none is markup; layout that is ours comes as `Text`."""
+
+    def render_str(  # noqa: PLR0913  The signature is rich's.
+        self,
+        text: str,
+        *,
+        style: str | Style = "",
+        justify: JustifyMethod | None = None,
+        overflow: OverflowMethod | None = None,
+        emoji: bool | None = None,  # noqa: ARG002
+        markup: bool | None = None,  # noqa: ARG002
+        highlight: bool | None = None,  # noqa: ARG002
+        highlighter: HighlighterType | None = None,  # noqa: ARG002
+    ) -> Text:
+        """What rich makes of a string, in a line or in a table."""
+        return Text(visible(text), style=style, justify=justify, overflow=overflow)
+
+
 def console(*, err: bool = False) -> Console:
     """The console that everything is printed to."""
-    found = Console(stderr=err, soft_wrap=True, highlight=False, markup=False)
+    found = Plain(stderr=err, soft_wrap=True, highlight=False)
     if not found.is_terminal:
         found.width = WIDTH
     return found
@@ -74,18 +96,20 @@ class Ticker:
 
     def _begin(self, phase: str) -> None:
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self._bar = Progress(*columns, TextColumn("{task.fields[standing]}"), console=self._console)
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+            self._bar = Progress(*columns, TextColumn("{task.fields[standing]}", markup=False), console=self._console)
             named = f"{self._stage}: {phase}" if self._stage else phase
-            self._bar.add_task(named, standing="", total=None)
+            self._bar.add_task(visible(named), standing="", total=None)
             self._bar.start()
 
     def _show(self, phase: str, standing: Standing) -> None:
         if self._bar is not None:
             total = standing.total or None
-            self._bar.update(self._bar.task_ids[0], completed=standing.done, total=total, standing=standing.words())
+            self._bar.update(
+                self._bar.task_ids[0], completed=standing.done, total=total, standing=visible(standing.words())
+            )
         else:
-            stage = f"stage={self._stage} " if self._stage else ""
+            stage = f"stage={field_text(self._stage)} " if self._stage else ""
             self.say(f"{phase}: {stage}{standing.fields()}")
 
     def _tell(self, fresh: list[Incident]) -> None:

@@ -1,6 +1,7 @@
 """Where a search stands, in words for a terminal and in fields for a log."""
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from evomerge.results import amount, non_dominated, volumes
 from evomerge.session import Session
 from evomerge.terminal.units import duration
 from evomerge.trial import Evaluation
+from evomerge.visible import visible
 
 PHASES = {"baseline": "fixed recipes", "search": "search", "refresh": "search", "confirm": "confirm"}
 """What the purpose of a work item is called."""
@@ -62,7 +64,7 @@ class Standing:
         known = {
             "done": self.done,
             "of": self.total or None,
-            "best": json.dumps(best, ensure_ascii=False) if best else None,
+            "best": field_text(best, quoted=True) if best else None,
             "front": self.front or None,
             "hypervolume": self.hypervolume,
             "failed": self.failed or None,
@@ -75,6 +77,12 @@ class Standing:
         }
         shown = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in known.items()}
         return " ".join(f"{name}={value}" for name, value in shown.items() if value is not None)
+
+
+def field_text(text: str, *, quoted: bool = False) -> str:
+    """A text as a value of a log's field: in double quotes if it is not a word."""
+    plain = quoted is False and re.fullmatch(r"[\w.:/+-]+", text)
+    return text if plain else visible(json.dumps(text, ensure_ascii=False))
 
 
 class Gauge:

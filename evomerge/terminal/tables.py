@@ -6,10 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from evomerge.results import RIVALS, Results, Row, Which, difference, number, pool_keys, with_error
-from evomerge.terminal.progress import WIDTH
+from evomerge.terminal.progress import WIDTH, Plain
 from evomerge.terminal.units import duration
+from evomerge.visible import visible
 
 NUMBERS: tuple[Which, ...] = ("search", "shrunken", "confirmed")
 MEANING = {
@@ -23,7 +25,7 @@ SHOWN = 5
 """Incidents that are listed."""
 NAMES = 16
 """Characters of a line of a name, so that numbers have room."""
-MEASURING = Console(width=10_000)
+MEASURING = Plain(width=10_000)
 """Widths are measured where there is room for anything."""
 
 
@@ -111,7 +113,7 @@ def _table(results: Results, cells: Sequence[Mapping[str, Mapping[str, str]]], h
     if not one:
         table.add_column("objective", max_width=NAMES)
     for head in heads:
-        table.add_column(head.replace("minus ", "minus\n"), justify="right", no_wrap=True)
+        table.add_column(Text(head.replace("minus ", "minus\n")), justify="right", no_wrap=True)
     for row, columns in zip(results.front, cells, strict=True):
         for place, label in enumerate(results.objectives):
             first = [_called(results, row) if place == 0 else "", *([] if one else [label])]
@@ -196,8 +198,8 @@ def _csv_cells(results: Results, row: Row) -> list[object]:
 
 
 def _csv(cells: Sequence[object]) -> str:
-    texts = [str(cell) for cell in cells]
-    return ",".join('"' + text.replace('"', '""') + '"' if set(text) & {",", '"', "\n"} else text for text in texts)
+    texts = [visible(cell) for cell in cells]
+    return ",".join('"' + text.replace('"', '""') + '"' if set(text) & {",", '"'} else text for text in texts)
 
 
 def scores_table(values: Mapping[str, Sequence[float]], items: Mapping[str, int], exact: Collection[str] = ()) -> Table:
