@@ -1,11 +1,11 @@
 """What happens in a run, one value an event: the only things a journal holds."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
 
 from evomerge.recipe import Recipe
-from evomerge.spec import Budget
+from evomerge.spec import Budget, ExecutorKind
 from evomerge.trial import Draw, Failure, LayerEvaluations, Observation, Origin, Purpose, Seconds
 from evomerge.values import Genome, Tagged, Value
 
@@ -22,11 +22,15 @@ class Stamped(Tagged):
 
 
 class Opened(Stamped):
-    """A process took the run up, with these means."""
+    """A process took the run up, with these means.
+
+    As every event does, it says whether it tells of a process (`of_process`) or of the search.
+    """
 
     kind: Literal["opened"] = "opened"
+    of_process: ClassVar[bool] = True
     budget: Budget
-    executor: str
+    executor: ExecutorKind
     device: str
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -35,6 +39,7 @@ class Asked(Tagged):
     """A candidate was proposed. `recipe` is written out only where no genome says it."""
 
     kind: Literal["asked"] = "asked"
+    of_process: ClassVar[bool] = False
     number: int
     origin: Origin
     genome: Genome | None
@@ -48,6 +53,7 @@ class Assigned(Tagged):
     """A work item: a candidate was to be scored on a draw of items."""
 
     kind: Literal["assigned"] = "assigned"
+    of_process: ClassVar[bool] = False
     work: int
     number: int
     draw: Draw
@@ -66,6 +72,7 @@ class Evaluated(Stamped):
     """A work item came back, with marks or with the reason why there are none."""
 
     kind: Literal["evaluated"] = "evaluated"
+    of_process: ClassVar[bool] = False
     work: int
     number: int
     marks: MarksAt | None = None
@@ -83,6 +90,7 @@ class Incident(Stamped):
     """
 
     kind: Literal["incident"] = "incident"
+    of_process: ClassVar[bool] = True
     stage: Literal["start", "work", "idle", "cluster"] = "work"
     what: str
     work: int | None = None
@@ -97,6 +105,7 @@ class Workers(Stamped):
     """
 
     kind: Literal["workers"] = "workers"
+    of_process: ClassVar[bool] = True
     ready: int
     starting: int
     busy: int
@@ -110,6 +119,7 @@ class Told(Tagged):
     """The optimiser was told these, in this order, in one call."""
 
     kind: Literal["told"] = "told"
+    of_process: ClassVar[bool] = False
     observations: tuple[Observation, ...]
 
 
@@ -117,6 +127,7 @@ class Ended(Stamped):
     """A stopping rule ended the search before its budget was spent."""
 
     kind: Literal["ended"] = "ended"
+    of_process: ClassVar[bool] = False
     reason: str
 
 
@@ -124,6 +135,7 @@ class Extended(Stamped):
     """The run got another budget, and goes on if it had ended."""
 
     kind: Literal["extended"] = "extended"
+    of_process: ClassVar[bool] = True
     budget: Budget
 
 
@@ -131,6 +143,7 @@ class Confirmed(Stamped):
     """These candidates and all baselines have been scored on the confirm items."""
 
     kind: Literal["confirmed"] = "confirmed"
+    of_process: ClassVar[bool] = False
     numbers: tuple[int, ...]
 
 
@@ -138,6 +151,7 @@ class Closed(Stamped):
     """The process let go of the run."""
 
     kind: Literal["closed"] = "closed"
+    of_process: ClassVar[bool] = True
     state: Literal["stopped", "finished", "failed"]
     reason: str = ""
 
@@ -147,5 +161,3 @@ Event: TypeAlias = Annotated[
     Field(discriminator="kind"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
-OF_PROCESSES = ("opened", "extended", "incident", "workers", "closed")
-"""Kinds of events that tell of processes, not of the search."""

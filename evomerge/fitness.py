@@ -1,7 +1,7 @@
 """What counts as better, declared: objectives over benchmark tasks, and the items they are measured on."""
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, assert_never, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -83,12 +83,79 @@ EstimatorKind: TypeAlias = Literal[
     "mean", "weighted", "p_irt", "gp_irt", "mp_irt", "gmp_irt", "difference", "aipw", "blend"
 ]
 Design: TypeAlias = Literal["random", "stratified", "active", "anchors", "anchors_irt", "information"]
-BY_CHOICE = ("anchors", "anchors_irt", "information")
-"""Designs that leave nothing to chance, so that no estimate from them can be corrected by probabilities."""
-WITHOUT_CHANCE = ("mean", "weighted", "p_irt", "gp_irt", "mp_irt", "gmp_irt")
-"""Estimators that do without probabilities."""
-ANY_RANGE = ("mean", "weighted", "difference", "aipw")
-"""Estimators of marks that need not lie in [0, 1]."""
+
+
+def by_choice(design: Design) -> bool:
+    """Whether a design leaves nothing to chance, so that no estimate from it can be corrected by probabilities."""
+    match design:
+        case "random" | "stratified" | "active":
+            return False
+        case "anchors" | "anchors_irt" | "information":
+            return True
+        case _:
+            assert_never(design)
+
+
+def needs_calibration(design: Design) -> bool:
+    """Whether a design chooses items by their parameters."""
+    match design:
+        case "random" | "stratified" | "active" | "anchors":
+            return False
+        case "anchors_irt" | "information":
+            return True
+        case _:
+            assert_never(design)
+
+
+def needs_chance(kind: EstimatorKind) -> bool:
+    """Whether an estimator corrects by the probabilities with which items were drawn."""
+    match kind:
+        case "mean" | "weighted" | "p_irt" | "gp_irt" | "mp_irt" | "gmp_irt":
+            return False
+        case "difference" | "aipw" | "blend":
+            return True
+        case _:
+            assert_never(kind)
+
+
+def takes_any_range(kind: EstimatorKind) -> bool:
+    """Whether marks need not lie in [0, 1]."""
+    match kind:
+        case "mean" | "weighted" | "difference" | "aipw":
+            return True
+        case "p_irt" | "gp_irt" | "mp_irt" | "gmp_irt" | "blend":
+            return False
+        case _:
+            assert_never(kind)
+
+
+def suited_design(kind: EstimatorKind) -> Design:
+    """The design that suits an estimator best."""
+    match kind:
+        case "weighted":
+            return "anchors"
+        case "difference" | "aipw" | "blend":
+            return "active"
+        case "mean" | "p_irt" | "gp_irt" | "mp_irt" | "gmp_irt":
+            return "random"
+        case _:
+            assert_never(kind)
+
+
+def plain_kind(kind: EstimatorKind, *, chosen: bool) -> EstimatorKind:
+    """The estimator of marks of any range that stands in for this one; `chosen` items were drawn by no chance."""
+    match kind:
+        case "mean" | "weighted":
+            return "mean"
+        case "p_irt" | "gp_irt" | "mp_irt" | "gmp_irt" | "difference" | "aipw" | "blend":
+            return "mean" if chosen else "aipw"
+        case _:
+            assert_never(kind)
+
+
+ESTIMATORS: tuple[EstimatorKind, ...] = get_args(EstimatorKind)
+WITHOUT_CHANCE = tuple(kind for kind in ESTIMATORS if not needs_chance(kind))
+ANY_RANGE = tuple(kind for kind in ESTIMATORS if takes_any_range(kind))
 
 
 class EstimatorSpec(Value):
@@ -111,15 +178,15 @@ class EstimatorSpec(Value):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.design in BY_CHOICE and self.kind not in WITHOUT_CHANCE:
+        if self.design is not None and by_choice(self.design) and needs_chance(self.kind):
             raise ValueError(f"{self.kind} needs items drawn by chance; give design random, stratified or active")
         if self.rungs and (list(self.rungs) != sorted(set(self.rungs)) or not self._below(self.rungs[-1])):
             raise ValueError(f"rungs {list(self.rungs)} must grow and end below items, which is {self.items}")
-        if self.rungs and self.chosen_design in BY_CHOICE:
+        if self.rungs and by_choice(self.chosen_design):
             raise ValueError(
                 f"rungs need items drawn by chance, which design {self.chosen_design} does not; leave them out"
             )
-        if self.design in ("anchors_irt", "information") and self.calibration is None:
+        if self.design is not None and needs_calibration(self.design) and self.calibration is None:
             raise ValueError(f"design {self.design} needs item parameters; give calibration: FILE")
         return self
 
@@ -138,13 +205,12 @@ class EstimatorSpec(Value):
     @property
     def chosen_design(self) -> Design:
         """The design, or what suits the estimator best."""
-        suited: dict[str, Design] = {"weighted": "anchors", "aipw": "active", "difference": "active", "blend": "active"}
-        return self.design or suited.get(self.kind, "random")
+        return self.design or suited_design(self.kind)
 
     @property
     def rotates(self) -> bool:
         """Whether every generation gets items of its own: yes, unless they are chosen or the user says otherwise."""
-        return self.chosen_design not in BY_CHOICE if self.rotate is None else self.rotate
+        return not by_choice(self.chosen_design) if self.rotate is None else self.rotate
 
 
 def bounds_of(points: Iterable[Sequence[float]]) -> Bounds:

@@ -13,7 +13,7 @@ from evomerge.results import Stopping, was_cut_behind_a_telling
 from evomerge.schedule import More, Schedule
 from evomerge.session import Session
 from evomerge.space import SearchSpace
-from evomerge.trial import Candidate, Draw, Observation, Origin, Purpose
+from evomerge.trial import Candidate, Draw, Observation, Origin, Purpose, of_optimizer
 from evomerge.values import Genome
 
 SAME = 1e-6
@@ -78,7 +78,7 @@ class Study:
         state = self.session.state
         try:
             for event in self.session.store.events():
-                if isinstance(event, Asked) and event.origin in ("prior", "search"):
+                if isinstance(event, Asked) and of_optimizer(event.origin):
                     self._ask_again(event)
                 elif isinstance(event, Told):
                     self._optimizer.tell([self._completed(o) for o in event.observations])
@@ -124,7 +124,7 @@ class Study:
         if name in self._parents():
             return WHOLE
         schedule, generation = self.parts.schedule, self._generation()
-        return schedule.first(generation) if origin in ("prior", "search") else schedule.whole(generation)
+        return schedule.first(generation) if of_optimizer(origin) else schedule.whole(generation)
 
     def _generation(self) -> int:
         """The draw of the next new candidate: another one as soon as anybody on the last one was told of."""

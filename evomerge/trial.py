@@ -1,7 +1,7 @@
 """One candidate's life: proposed, evaluated, observed."""
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, assert_never
 
 from evomerge.recipe import Recipe
 from evomerge.values import Genome, Value
@@ -10,6 +10,17 @@ Origin: TypeAlias = Literal["baseline", "prior", "search", "recommended"]
 Purpose: TypeAlias = Literal["search", "refresh", "confirm", "baseline"]
 Marks: TypeAlias = Mapping[str, Mapping[str, tuple[float, ...]]]
 """Task, then metric, then one mark per drawn item in the draw's order."""
+
+
+def of_optimizer(origin: Origin) -> bool:
+    """Whether the optimiser asked for such a candidate in its search, and waits to be told of it."""
+    match origin:
+        case "prior" | "search":
+            return True
+        case "baseline" | "recommended":
+            return False
+        case _:
+            assert_never(origin)
 
 
 class Candidate(Value):

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from evomerge.events import OF_PROCESSES, Evaluated
+from evomerge.events import EVENT, Evaluated
 from evomerge.store import RunStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -100,7 +100,7 @@ def story(run: Path) -> tuple[list[Any], bytes]:
     found = []
     for line in (run / "journal.jsonl").read_text().splitlines():
         event = json.loads(line)["event"]
-        if event["kind"] not in OF_PROCESSES:
+        if not EVENT.validate_python(event, strict=False).of_process:
             found.append({key: value for key, value in event.items() if key not in VOLATILE})
     return found, (run / "responses/marks.f64").read_bytes()
 
@@ -113,7 +113,7 @@ def content(run: Path) -> tuple[list[Any], bytes]:
         plain = {key: value for key, value in event.to_plain().items() if key not in (*VOLATILE, "marks")}
         if isinstance(event, Evaluated):
             marks.append((event.work, store.marks(event)))
-        if event.kind not in OF_PROCESSES:
+        if not event.of_process:
             found.append(plain)
     store.close()
     # Tellings stay in their order, others are sorted by what they are of.

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, assert_never, cast
 
 from evomerge.errors import SpecError
 from evomerge.execute import Executor
 from evomerge.items import ItemTable
 from evomerge.session import Watch
-from evomerge.spec import AnySpec, CmaSpec, ExecutorSpec, InlineSpec, Nsga2Spec, OptimizerSpec, RaySpec, RunSpec, parse
+from evomerge.spec import AnySpec, ExecutorKind, ExecutorSpec, InlineSpec, OptimizerSpec, RaySpec, RunSpec, parse
 from evomerge.store import RunStore
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Elsewhere:
     """Where a run goes on, if not where its run file says: by `executor`, with the options of Ray beside it."""
 
     device: str | None = None
-    executor: Literal["inline", "ray"] | None = None
+    executor: ExecutorKind | None = None
     address: str | None = None
     workers: int | None = None
 
@@ -47,12 +47,17 @@ class Elsewhere:
         kind = self.executor or run.executor.kind
         options: dict[str, Any] = {"address": self.address, "workers": self.workers}
         given = {name: value for name, value in options.items() if value is not None}
-        if kind == "inline" and given:
-            raise SpecError(f"--{next(iter(given))}: the search runs in this process; add --executor ray")
-        executor: ExecutorSpec = InlineSpec(reuse=run.executor.reuse)
-        if kind == "ray":
-            known = run.executor.model_dump() if isinstance(run.executor, RaySpec) else {"reuse": run.executor.reuse}
-            executor = parse(RaySpec, known | given, "executor")
+        executor: ExecutorSpec
+        match kind:
+            case "inline":
+                if given:
+                    raise SpecError(f"--{next(iter(given))}: the search runs in this process; add --executor ray")
+                executor = InlineSpec(reuse=run.executor.reuse)
+            case "ray":
+                known = run.executor.model_dump() if run.executor.kind == kind else {"reuse": run.executor.reuse}
+                executor = parse(RaySpec, known | given, "executor")
+            case _:
+                assert_never(kind)
         changes = {"executor": executor, "device": self.device or run.device}
         return cast(AnySpec, run.model_copy(update=changes))
 
@@ -70,7 +75,7 @@ class Means:
     executor: Executor
     files: "ParentFiles"
     table: ItemTable
-    kind: str
+    spec: ExecutorSpec
     device: str
     workers: int
     notes: tuple[str, ...]
@@ -80,7 +85,7 @@ class Means:
 
         Where workers outnumber it, the items of every candidate go to several of them.
         """
-        if self.kind != "ray" or not isinstance(optimizer, CmaSpec | Nsga2Spec) or optimizer.mode == "steady":
+        if not self.spec.apart or optimizer is None or not optimizer.generations or optimizer.mode == "steady":
             return False
         from evomerge.execute.ray import RayExecutor, pieces_for
 
@@ -115,19 +120,23 @@ def set_up(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) ->
         SpecError: models, tasks or the cluster cannot be used.
         RunError: nobody could be started.
     """
-    made = factory(run, scorer, listener)
-    if isinstance(run.executor, InlineSpec):
-        from evomerge.execute import InlineExecutor
+    made, spec = factory(run, scorer, listener), run.executor
+    match spec:
+        case InlineSpec():
+            from evomerge.execute import InlineExecutor
 
-        here = made.build()
-        return Means(InlineExecutor(here), here.live.files, here.table, "inline", here.device, 1, here.notes)
-    from evomerge.execute.ray import RayExecutor
+            here = made.build()
+            return Means(InlineExecutor(here), here.live.files, here.table, spec, here.device, 1, here.notes)
+        case RaySpec():
+            from evomerge.execute.ray import RayExecutor
 
-    files = made.open()
-    far = RayExecutor(run.executor, made, files.parents, listener.say)
-    ready = far.pool.ready[0].ready
-    assert ready is not None, "it has been set up"
-    return Means(far, files, far.table, "ray", ready.device, far.pool.wanted, ready.notes)
+            files = made.open()
+            far = RayExecutor(spec, made, files.parents, listener.say)
+            ready = far.pool.ready[0].ready
+            assert ready is not None, "it has been set up"
+            return Means(far, files, far.table, spec, ready.device, far.pool.wanted, ready.notes)
+        case _:
+            assert_never(spec)
 
 
 def set_up_again(store: RunStore, run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -> Means:

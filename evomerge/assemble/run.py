@@ -181,7 +181,7 @@ def versions() -> dict[str, str]:
 def _opened(store: RunStore, means: Means, budget: Budget | None, listener: Listener) -> Session:
     session = Session(store, means.executor, listener.watch, ahead=means.ahead(store.file.spec.optimizer))
     before = session.state.budget if session.state.opened else budget or session.state.budget
-    kind, device = means.kind, means.device
+    kind, device = means.spec.kind, means.device
     session.record(Opened(at=time.time(), budget=before, executor=kind, device=device, versions=versions()))
     if budget is not None and budget != before:
         session.record(Extended(at=time.time(), budget=budget))

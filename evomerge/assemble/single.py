@@ -45,7 +45,7 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
     start = starting_points(wanted_genomes(run, space, parents), space, parents)
     notes = later(parents)
     listener.say("measuring one candidate")
-    if run.executor.kind == "ray":
+    if run.executor.apart:
         notes = (*notes, "measured in this process; workers on Ray divide the time, and each takes the memory")
     seeds, outside = tuple(start.seeds.values()), tuple(start.outside)
     made = make_plan(run, evaluator, space, seeds=seeds, outside=outside, where=where)

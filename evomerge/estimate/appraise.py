@@ -16,7 +16,7 @@ from evomerge.estimate.judge import Judge
 from evomerge.estimate.ledger import Ledger, Piece
 from evomerge.estimate.mixture import parent_abilities
 from evomerge.estimate.smooth import shrunken
-from evomerge.fitness import BY_CHOICE, EstimatorKind
+from evomerge.fitness import EstimatorKind, by_choice, plain_kind
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
@@ -229,9 +229,8 @@ class Appraiser:
     def _judges_of(self, label: str, tie_break: str | None = None) -> list[Judge]:
         """Of every task of an objective, its metric or a tie-breaking one, which may have any range."""
         if (label, tie_break) not in self._judges:
-            chosen = self.grader.fitness.estimator.chosen_design in BY_CHOICE
-            plain: EstimatorKind = "mean" if chosen or self.kind in ("mean", "weighted") else "aipw"
-            kind = self.kind if tie_break is None else plain
+            chosen = by_choice(self.grader.fitness.estimator.chosen_design)
+            kind = self.kind if tie_break is None else plain_kind(self.kind, chosen=chosen)
             metric = tie_break or self.grader.fitness.objectives[label].metric
             names = [(key, self.grader.metric_name(key, metric)) for key in self.grader.fitness.keys(label)]
             self._judges[label, tie_break] = [Judge(self.expectation(*name), kind) for name in names]

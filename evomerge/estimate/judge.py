@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import Literal, TypeAlias, assert_never
 
 import numpy as np
 
@@ -19,13 +20,16 @@ from evomerge.estimate.estimators import (
     squared_bias,
     weighted,
 )
-from evomerge.estimate.evidence import Estimate, Evidence, averaged, in_unit
+from evomerge.estimate.evidence import Estimate, Evidence, Floats, averaged, in_unit
 from evomerge.estimate.expect import Expectation
 from evomerge.estimate.irt import ItemParameters
 from evomerge.estimate.ledger import Piece, evidence
 from evomerge.estimate.mixture import parent_abilities
 from evomerge.estimate.published import gmp_irt, gp_irt, mp_irt, p_irt
-from evomerge.fitness import ANY_RANGE, WITHOUT_CHANCE, EstimatorKind
+from evomerge.fitness import WITHOUT_CHANCE, EstimatorKind, needs_chance, takes_any_range
+
+ByIrt: TypeAlias = Literal["p_irt", "gp_irt", "mp_irt", "gmp_irt"]
+"""Estimators by a response model alone."""
 
 
 class Judge:
@@ -128,21 +132,30 @@ class Judge:
                 return aipw(each)
             case "blend":
                 return blend(each, self._bias(generation))
+            case "p_irt" | "gp_irt" | "mp_irt" | "gmp_irt":
+                return self._by_irt(self.kind, each, generation)
             case _:
-                return self._by_irt(each, generation)
+                assert_never(self.kind)
 
-    def _by_irt(self, each: Evidence, generation: int) -> Estimate:
+    def _by_irt(self, kind: ByIrt, each: Evidence, generation: int) -> Estimate:
         items = self._parameters(generation)
-        if self.kind == "p_irt":
-            return p_irt(each, items, prior=1.0, bias=self._misfit())
-        if self.kind == "gp_irt":
-            return gp_irt(each, items, raw=self._raw_share(each, generation), prior=1.0, bias=self._misfit())
+        match kind:
+            case "p_irt":
+                return p_irt(each, items, prior=1.0, bias=self._misfit())
+            case "gp_irt":
+                return gp_irt(each, items, raw=self._raw_share(each, generation), prior=1.0, bias=self._misfit())
+            case "mp_irt":
+                return mp_irt(each, items, self._abilities(items, each), bias=self._misfit())
+            case "gmp_irt":
+                return gmp_irt(each, items, self._abilities(items, each))
+            case _:
+                assert_never(kind)
+
+    def _abilities(self, items: ItemParameters, each: Evidence) -> Floats:
+        """The parents', which a candidate's is mixed of."""
         if not each.parents.size:
             raise SpecError(f"estimator {self.kind} needs parents, which have not been scored; use p_irt")
-        parents = parent_abilities(items, each.parents)
-        if self.kind == "mp_irt":
-            return mp_irt(each, items, parents, bias=self._misfit())
-        return gmp_irt(each, items, parents)
+        return parent_abilities(items, each.parents)
 
     def _misfit(self) -> float:
         """How far a calibration's predictions are off on average; without one that shows in the search alone."""
@@ -183,12 +196,12 @@ class Judge:
 
     def _check(self, each: Evidence) -> None:
         """Refuse what the estimator cannot do."""
-        if each.masses is not None and self.kind not in WITHOUT_CHANCE:
+        if each.masses is not None and needs_chance(self.kind):
             raise SpecError(
                 f"estimator {self.kind} needs items drawn by chance, and those of this search were chosen; use"
                 f" {', '.join(WITHOUT_CHANCE)}"
             )
-        if self.kind not in ANY_RANGE and not (in_unit(each.marks) and in_unit(each.parents)):
+        if not takes_any_range(self.kind) and not (in_unit(each.marks) and in_unit(each.parents)):
             raise SpecError(
                 f"estimator {self.kind} needs marks in [0, 1], and those of {self.expectation.metric!r} of"
                 f" task {self.expectation.key!r} are not; use aipw, difference or mean"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, assert_never, get_args
 
 from evomerge.checkpoint import ParentFiles, Place, renumbered
 from evomerge.errors import SpecError
@@ -12,7 +12,6 @@ from evomerge.materialize import Last, lasts_of
 from evomerge.recipe import (
     BASE,
     COMPONENTS,
-    NEEDS_BASE,
     Blend,
     Component,
     DareTies,
@@ -28,8 +27,8 @@ from evomerge.recipe import (
 )
 from evomerge.spec import Models, parent_source
 
-METHODS = ("linear", "slerp", "task_arithmetic", "ties", "dare_ties", "passthrough")
-DEFAULT_NORMALIZE = {"linear": 1.0, "ties": 1.0, "task_arithmetic": 0.0, "dare_ties": 0.0}
+Method: TypeAlias = Literal["linear", "slerp", "task_arithmetic", "ties", "dare_ties", "passthrough"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 def is_mergekit(plain: Mapping[str, Any]) -> bool:
@@ -43,8 +42,7 @@ def mergekit_models(plain: Mapping[str, Any], where: Path) -> Models:
     Raises:
         SpecError: it uses a method or a form that evomerge has no recipe for.
     """
-    if plain["merge_method"] not in METHODS:
-        raise SpecError(f"merge_method {plain['merge_method']!r} is not one of {', '.join(METHODS)}")
+    _method(plain)
     if not isinstance(plain.get("models"), list) and not isinstance(plain.get("slices"), list):
         raise SpecError("neither models: nor slices: is there; `modules:` is not supported")
     sources = [source for part in _slices(plain, None) for source in part["sources"]]
@@ -53,6 +51,13 @@ def mergekit_models(plain: Mapping[str, Any], where: Path) -> Models:
     names = expert_names([model for model in models if model != base])
     found = {name: parent_source(model, where) for name, model in names.items()}
     return Models(base=None if base is None else parent_source(str(base), where), experts=dict(found))
+
+
+def _method(plain: Mapping[str, Any]) -> Method:
+    found = next((method for method in METHODS if method == plain["merge_method"]), None)
+    if found is None:
+        raise SpecError(f"merge_method {plain['merge_method']!r} is not one of {', '.join(METHODS)}")
+    return found
 
 
 def from_mergekit(plain: Mapping[str, Any], where: Path, files: ParentFiles) -> Recipe:
@@ -85,7 +90,8 @@ class _Reader:
     def __init__(self, plain: Mapping[str, Any], where: Path, files: ParentFiles) -> None:
         self.plain = plain
         self.files = files
-        self.passes = plain["merge_method"] == "passthrough"
+        self.method = _method(plain)
+        self.passes = self.method == "passthrough"
         self.slices = _slices(plain, files.parents.layers)
         models = mergekit_models(plain, where)
         by_path = {source: name for name, source in models.experts.items() if isinstance(source, str)}
@@ -173,15 +179,14 @@ class _Reader:
         def setting(key: str, default: float | None) -> float:
             return _lookup(key, shared, self._disk(name, at.layer), at.depth, default)
 
-        method = str(self.plain["merge_method"])
-        operator = _operator(method, {key: setting(key, value) for key, value in _shared(method).items()})
+        operator = _operator(self.method, {key: setting(key, value) for key, value in _shared(self.method).items()})
         sources, base = [], None
         for source in at.part["sources"]:
             layer = None if at.layer is None else source["layer_range"][0] + at.offset
             parent = self.names[str(source["model"])]
-            if parent == BASE and method in NEEDS_BASE:
+            if parent == BASE and operator.needs_base:
                 base = Source(parent=parent, layer=layer)
-            elif method in ("slerp", "passthrough"):
+            elif operator.pair or self.passes:
                 sources.append(Source(parent=parent, layer=layer))
             else:
                 levels = [source.get("parameters") or {}, *shared]
@@ -189,7 +194,7 @@ class _Reader:
                 weight = _lookup("weight", levels, own, at.depth, None)
                 density = _lookup("density", levels, own, at.depth, 1.0)
                 sources.append(Source(parent=parent, layer=layer, weight=weight, density=min(density, 1.0)))
-        if method == "slerp":
+        if operator.pair:
             sources.sort(key=lambda source: source.parent != BASE)
         return Blend(operator=operator, base=base, sources=tuple(sources))
 
@@ -209,21 +214,26 @@ def _origin(at: _At) -> int:
     return int(at.part["sources"][0]["layer_range"][0]) + at.offset
 
 
-def _shared(method: str) -> dict[str, float | None]:
+def _shared(method: Method) -> dict[str, float | None]:
     """Parameters that are one for all models, with mergekit's defaults (None: it must be set)."""
-    if method == "slerp":
-        return {"t": None}
-    if method == "passthrough":
-        return {}
-    common: dict[str, float | None] = {"normalize": DEFAULT_NORMALIZE[method]}
-    if method != "linear":
-        common["lambda"] = 1.0
-    if method == "dare_ties":
-        common["rescale"] = 1.0
-    return common
+    match method:
+        case "slerp":
+            return {"t": None}
+        case "passthrough":
+            return {}
+        case "linear":
+            return {"normalize": 1.0}
+        case "task_arithmetic":
+            return {"normalize": 0.0, "lambda": 1.0}
+        case "ties":
+            return {"normalize": 1.0, "lambda": 1.0}
+        case "dare_ties":
+            return {"normalize": 0.0, "lambda": 1.0, "rescale": 1.0}
+        case _:
+            assert_never(method)
 
 
-def _operator(method: str, values: Mapping[str, float]) -> Operator:
+def _operator(method: Method, values: Mapping[str, float]) -> Operator:
     match method:
         case "slerp":
             return Slerp(t=values["t"])
@@ -235,9 +245,11 @@ def _operator(method: str, values: Mapping[str, float]) -> Operator:
             return TaskArithmetic(normalize=bool(values["normalize"]), scale=values["lambda"])
         case "ties":
             return Ties(normalize=bool(values["normalize"]), scale=values["lambda"])
-        case _:
+        case "dare_ties":
             rule: Literal["l1", "none"] = "l1" if values["rescale"] else "none"
             return DareTies(normalize=bool(values["normalize"]), scale=values["lambda"], rescale=rule)
+        case _:
+            assert_never(method)
 
 
 def _only(blends: Sequence[Blend], what: str) -> Blend:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from evomerge.export.markdown import table_row
 from evomerge.export.passthrough import copied
-from evomerge.recipe import Blend, Recipe, Slerp, Source
+from evomerge.recipe import Blend, Recipe, Source
 
 
 class _Place(NamedTuple):
@@ -77,13 +77,11 @@ def _blends(recipe: Recipe, places: Sequence[_Place]) -> str:
 
 
 def _shares(place: _Place, parent: str) -> str:
-    return " + ".join(_share(place, source) for source in place.blend.sources if source.parent == parent)
+    shares = zip(place.blend.sources, place.blend.weights(), strict=True)
+    return " + ".join(_share(place, source, weight) for source, weight in shares if source.parent == parent)
 
 
-def _share(place: _Place, source: Source) -> str:
-    blend = place.blend
+def _share(place: _Place, source: Source, weight: float) -> str:
     moved = f" of layer {source.layer}" if source.layer != place.layer else ""
-    if isinstance(blend.operator, Slerp):
-        t = blend.operator.t
-        return f"{t if source == blend.sources[1] else 1 - t:.4g}{moved}"
-    return f"{source.weight:.4g}" + (f" ({source.density:.3g})" if source.density < 1 else "") + moved
+    dense = place.blend.operator.takes_density and source.density < 1
+    return f"{weight:.4g}" + (f" ({source.density:.3g})" if dense else "") + moved

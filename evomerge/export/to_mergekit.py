@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, assert_never
 
 from evomerge.checkpoint import Anatomy, ParentFiles, read_config
 from evomerge.errors import SpecError
 from evomerge.export.passthrough import copied, passthrough_slices
-from evomerge.recipe import COMPONENTS, NEEDS_BASE, Blend, DareTies, Linear, Operator, Recipe, Slerp, Ties
-from evomerge.space import span_of
+from evomerge.recipe import COMPONENTS, Blend, DareTies, Linear, Operator, Recipe, Slerp, TaskArithmetic, Ties
+from evomerge.space import span_of, weights_of
 
 Shares: TypeAlias = dict[str, tuple[float, float]]
 """Weight and density of each model; for slerp the weight of the second model is t."""
@@ -30,17 +30,7 @@ def to_mergekit(recipe: Recipe, files: ParentFiles) -> dict[str, Any]:
 
 def caveats(recipe: Recipe, files: ParentFiles) -> list[str]:
     """What mergekit will do otherwise with this recipe, in sentences."""
-    blends = recipe.blends()
-    found = []
-    dare = next((b.operator for b in blends if isinstance(b.operator, DareTies)), None)
-    if dare is not None:
-        rule = "" if dare.rescale == "l1" else " and rescales by L1 norm instead of 1/density"
-        found.append(f"mergekit draws other random masks for dare_ties{rule}, so its model will differ from this one")
-    elif any(isinstance(b.operator, Ties) and any(0 < s.density < 1 for s in b.sources) for b in blends):
-        found.append(
-            "where changes of equal size meet at the trimming threshold of ties, mergekit keeps some of them and"
-            " evomerge all, so a few weights will differ"
-        )
+    found = [text for text in dict.fromkeys(map(_caveat, recipe.blends())) if text is not None]
     types = getattr(read_config(files.template).get_text_config(), "layer_types", None)
     if types is not None and [types[origin] for origin in recipe.origins()] != types:
         found.append(
@@ -48,6 +38,25 @@ def caveats(recipe: Recipe, files: ParentFiles) -> list[str]:
             " the weights being written); put the config.json of the model that evomerge exports into its folder"
         )
     return found
+
+
+def _caveat(blend: Blend) -> str | None:
+    """What mergekit does otherwise with one blend."""
+    match blend.operator:
+        case Linear() | Slerp() | TaskArithmetic():
+            return None
+        case Ties():
+            if not any(0 < source.density < 1 for source in blend.sources):
+                return None
+            return (
+                "where changes of equal size meet at the trimming threshold of ties, mergekit keeps some of them and"
+                " evomerge all, so a few weights will differ"
+            )
+        case DareTies(rescale=rescale):
+            rule = "" if rescale == "l1" else " and rescales by L1 norm instead of 1/density"
+            return f"mergekit draws other random masks for dare_ties{rule}, so its model will differ from this one"
+        case _:
+            assert_never(blend.operator)
 
 
 def _fits_passthrough(recipe: Recipe, files: ParentFiles) -> bool:
@@ -91,7 +100,7 @@ class _Writer:
             indices = list(run)
             slices.append(self._slice(range(indices[0], indices[-1] + 1), layers[indices[0]], origins[indices[0]]))
         plain: dict[str, Any] = {"merge_method": self.operator.kind, "slices": slices}
-        base = self.voices[0] if isinstance(self.operator, Slerp) else self.base
+        base = self.voices[0] if self.operator.pair else self.base
         if base is not None:
             plain["base_model"] = _model(self.recipe, base)
         if constants := self._constants():
@@ -101,12 +110,15 @@ class _Writer:
 
     def _voices(self) -> tuple[str, ...]:
         """The models that have a weight, in the order of the recipe's parents; slerp's pair in its own."""
-        if isinstance(self.operator, Slerp):
-            pairs = {tuple(s.parent for s in b.sources) for b in self.recipe.blends() if isinstance(b.operator, Slerp)}
+        if self.operator.pair:
+            pairs = {tuple(s.parent for s in b.sources) for b in self.recipe.blends() if b.operator.pair}
             if len(pairs) > 1:
-                raise SpecError("the recipe has several pairs of models under slerp, a mergekit configuration has one")
+                raise SpecError(
+                    f"the recipe has several pairs of models under {self.operator.kind}, a mergekit configuration has"
+                    " one"
+                )
             return pairs.pop()
-        silent = {self.base} if self.operator.kind in NEEDS_BASE else set()
+        silent = {self.base} if self.operator.needs_base else set()
         return tuple(name for name in self.recipe.parents if name in self.recipe.used() - silent)
 
     def _layer(self, index: int) -> dict[str, Shares]:
@@ -132,18 +144,13 @@ class _Writer:
         return {name: own[name].copy().pop() if name in own else silent for name in self.models}
 
     def _shares(self, blend: Blend) -> Shares:
-        if isinstance(self.operator, Slerp):
+        if self.operator.pair:
             return self._slerp_shares(blend)
-        if blend.operator == self.operator and not isinstance(blend.operator, Linear):
+        if blend.operator == self.operator:
             own = {source.parent: (source.weight, source.density) for source in blend.sources}
             return {name: own.get(name, (0.0, 1.0)) for name in self.voices}
-        span = span_of(blend)
-        scale = 1.0
-        if not isinstance(self.operator, Linear | Slerp):
-            scale = self.operator.scale
-            if set(span) - {*self.voices, self.base} or abs(sum(span.values()) - 1) > 1e-6:
-                raise SpecError("the recipe adds up to something other than base plus task vectors")
-        return {name: (span.get(name, 0.0) / scale, 1.0) for name in self.voices}
+        weights = weights_of(span_of(blend), self.operator, self.voices, self.base)
+        return {name: (weight, 1.0) for name, weight in zip(self.voices, weights, strict=True)}
 
     def _slerp_shares(self, blend: Blend) -> Shares:
         if isinstance(blend.operator, Slerp):
@@ -161,12 +168,12 @@ class _Writer:
             {"model": _model(self.recipe, name), "layer_range": [origins[name], origins[name] + len(run)]}
             for name in self.models
         ]
-        if isinstance(self.operator, Slerp):
+        if self.operator.pair:
             return {"sources": sources, "parameters": {"t": self._setting(layer, outer, self.voices[1], 0)}}
         for model, source in zip(self.models, sources, strict=True):
             if model in self.voices:
                 source["parameters"] = {"weight": self._setting(layer, outer, model, 0)}
-                if self.operator.kind in ("ties", "dare_ties"):
+                if self.operator.takes_density:
                     source["parameters"]["density"] = self._setting(layer, outer, model, 1)
         return {"sources": sources}
 
@@ -195,15 +202,18 @@ class _Writer:
         return [*({"filter": text, "value": value} for text, value in by_filter.items()), {"value": default}]
 
     def _constants(self) -> dict[str, Any]:
-        operator = self.operator
-        if isinstance(operator, Slerp):
-            return {}
-        found: dict[str, Any] = {"normalize": operator.normalize}
-        if not isinstance(operator, Linear):
-            found["lambda"] = operator.scale
-        if isinstance(operator, DareTies):
-            found["rescale"] = operator.rescale != "none"
-        return found
+        match operator := self.operator:
+            case Slerp():
+                return {}
+            case Linear():
+                return {"normalize": operator.normalize}
+            case TaskArithmetic() | Ties():
+                return {"normalize": operator.normalize, "lambda": operator.scale}
+            case DareTies():
+                rescale = operator.rescale != "none"
+                return {"normalize": operator.normalize, "lambda": operator.scale, "rescale": rescale}
+            case _:
+                assert_never(operator)
 
 
 def _model(recipe: Recipe, name: str) -> str:
@@ -215,10 +225,12 @@ def _model(recipe: Recipe, name: str) -> str:
 
 def _main_operator(recipe: Recipe) -> Operator:
     """The one operator of the recipe; copies and sums of parents fit into any of them."""
-    kinds: list[Operator] = [Slerp()] if any(isinstance(b.operator, Slerp) for b in recipe.blends()) else []
-    for blend in recipe.blends():
-        if not isinstance(blend.operator, Linear | Slerp) and blend.operator not in kinds:
-            kinds.append(blend.operator)
+    kinds: list[Operator] = []
+    for operator in (blend.operator for blend in recipe.blends()):
+        # The constant of a pair is a place's own, as weights are.
+        known = any(operator.kind == other.kind if operator.pair else operator == other for other in kinds)
+        if not isinstance(operator, Linear) and not known:
+            kinds.append(operator)
     if len(kinds) > 1:
         names = ", ".join(operator.kind for operator in kinds)
         raise SpecError(f"the recipe has several operators ({names}), a mergekit configuration has one")

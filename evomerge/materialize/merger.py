@@ -1,9 +1,9 @@
 """From a recipe to weights, tensor by tensor: what the live model and the exported folder both call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, assert_never
 
 import torch
 from torch import Tensor
@@ -76,24 +76,23 @@ class Merger:
             job.out.copy_(self._read(single.parent, single.layer, job.name).to(job.dtype))
             return
         match blend.operator:
-            case Linear() | Slerp():
-                self._linear(job)
+            case Linear():
+                weights = [source.weight for source in blend.sources]
+                self._linear(job, _normalized(weights) if blend.operator.normalize else weights)
+            case Slerp():
+                first, second = blend.sources
+                self._linear(job, self._statistics.slerp(first, second, job.name, blend.operator.t))
             case TaskArithmetic():
                 self._task_arithmetic(job, blend.operator)
             case Ties():
                 self._ties(job, blend.operator)
             case DareTies():
                 self._dare_ties(job, blend.operator)
+            case _:
+                assert_never(blend.operator)
 
-    def _linear(self, job: Job) -> None:
-        blend = job.blend
-        weights = [source.weight for source in blend.sources]
-        if isinstance(blend.operator, Slerp):
-            first, second = blend.sources
-            weights = list(self._statistics.slerp(first, second, job.name, blend.operator.t))
-        elif isinstance(blend.operator, Linear) and blend.operator.normalize:
-            weights = _normalized(weights)
-        self._run(kernels.linear, job, (self._tensor(weights),))
+    def _linear(self, job: Job, weights: Sequence[float]) -> None:
+        self._run(kernels.linear, job, (self._tensor(list(weights)),))
 
     def _task_arithmetic(self, job: Job, operator: TaskArithmetic) -> None:
         weights = [source.weight for source in job.blend.sources]
@@ -154,17 +153,16 @@ class Merger:
 
 def unchanged_source(blend: Blend) -> Source | None:
     """The one source that a blend copies, if that is all it does: exact whatever the dtype."""
-    sources = [source for source in blend.sources if source.weight]
     operator = blend.operator
-    if isinstance(operator, Slerp):
-        return {0.0: blend.sources[0], 1.0: blend.sources[1]}.get(operator.t)
-    if not sources and blend.base is not None:
-        return blend.base
-    if len(sources) != 1 or sources[0].density < 1.0:
+    if operator.sums == "never" and not operator.pair:
         return None
-    whole = isinstance(operator, Linear | Ties | TaskArithmetic | DareTies) and operator.normalize
-    scale = 1.0 if isinstance(operator, Linear) else operator.scale
-    return sources[0] if (1.0 if whole else sources[0].weight) * scale == 1.0 else None
+    shares = [(source, weight) for source, weight in zip(blend.sources, blend.weights(), strict=True) if weight]
+    if not shares and blend.base is not None:
+        return blend.base
+    if len(shares) != 1 or (operator.takes_density and shares[0][0].density < 1.0):
+        return None
+    source, weight = shares[0]
+    return source if (1.0 if operator.normalize else weight) * operator.scale == 1.0 else None
 
 
 def _normalized(weights: list[float]) -> list[float]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from evomerge.optimize import Optimizer
 from evomerge.optimize.checks import latest
@@ -37,7 +38,7 @@ class Build:
     def __call__(self, known: Sequence[Observation] = ()) -> Optimizer:
         """The optimiser; of points told more than once the last observation counts."""
         known = latest(known)
-        if not isinstance(self.spec, CmaSpec) or self.objectives == 1:
+        if self.spec.fronts or self.objectives == 1:
             return self._seeded(known)
         bounds = known_bounds(known)
         inner = self._seeded(reduced(known, self.scalar, bounds))
@@ -85,6 +86,8 @@ class Build:
                 sobol = Sobol(self.genes, self.objectives, seed=self.seed)
                 sobol.tell(told)
                 return sobol
+            case _:
+                assert_never(self.spec)
 
     def _cma(self, spec: CmaSpec, told: Sequence[Observation]) -> Optimizer:
         from evomerge.optimize.cma import Cma, SteadyCma
@@ -112,7 +115,7 @@ def resolve(spec: OptimizerSpec | None, genes: Sequence[Gene], objectives: int, 
         discrete = sum(gene.discrete for gene in genes)
         # Among dozens of binary genes CMA-ES loses its way: 60 of them took it half as long again, if it got there.
         spec = CmaSpec() if objectives == 1 and MOSTLY_REAL * discrete <= len(genes) else Nsga2Spec()
-    if not isinstance(spec, CmaSpec | Nsga2Spec):
+    if not spec.generations:
         return spec
     population = first_population(spec, len(genes))
     suited = "steady" if 1 < workers <= population / 2 else "generation"
@@ -131,10 +134,12 @@ def first_population(spec: OptimizerSpec, dimension: int) -> int:
             return spec.population or 4 + int(3 * math.log(dimension))
         case Nsga2Spec():
             return spec.population
-        case _:
+        case TpeSpec() | RandomSpec():
             return 10
+        case _:
+            assert_never(spec)
 
 
 def _steady(spec: OptimizerSpec) -> bool:
     """Whether results are told one by one by choice; runs that do not say know generations."""
-    return isinstance(spec, CmaSpec | Nsga2Spec) and spec.mode == "steady"
+    return spec.mode == "steady"

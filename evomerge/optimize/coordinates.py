@@ -50,7 +50,7 @@ class Coordinates:
 
 def _categories(gene: Gene) -> int:
     """How many coordinates of its own a gene's levels need; two share one."""
-    return gene.levels + 1 if gene.kind == "categorical" and gene.levels is not None and gene.levels > 1 else 0
+    return gene.levels + 1 if not gene.ordered and gene.levels is not None and gene.levels > 1 else 0
 
 
 def _unit(gene: Gene, coordinates: Floats) -> float:

@@ -44,4 +44,4 @@ def _middle(gene: Gene, column: Sequence[float]) -> float:
     if not gene.discrete:
         return sum(column) / len(column)
     units = [gene.snapped(unit) for unit in column]
-    return statistics.median_low(units) if gene.kind == "integer" else statistics.mode(units)
+    return statistics.median_low(units) if gene.ordered else statistics.mode(units)

@@ -1,11 +1,12 @@
 """Points near a good one: real genes in a box around it, a few of the discrete ones changed."""
 
 from collections.abc import Collection, Sequence
+from typing import assert_never
 
 import numpy as np
 
 from evomerge.optimize.kinds import of_kind
-from evomerge.space import Gene
+from evomerge.space import Gene, GeneKind
 from evomerge.values import Genome
 
 RADIUS = 0.25
@@ -31,8 +32,9 @@ class Neighbours:
         self._rng = rng
         self._points = qmc.Sobol(len(genes), scramble=True, rng=self._rng)
         self._chances = {
-            "binary": min(0.5, FLIPS / max(1, len(of_kind(genes, "binary")))),
-            "categorical": min(0.5, REDRAWS / max(1, len(of_kind(genes, "categorical")))),
+            gene.kind: min(0.5, _changes(gene.kind) / len(of_kind(genes, gene.kind)))
+            for gene in genes
+            if not gene.ordered
         }
         self._known = set(known)
 
@@ -46,7 +48,7 @@ class Neighbours:
         return tuple(found)
 
     def _moved(self, gene: Gene, at: float, unit: float) -> float:
-        if gene.kind in self._chances:
+        if not gene.ordered:
             chance = self._chances[gene.kind]
             return _other(gene, at, float(unit) / chance) if unit < chance else gene.snapped(at)
         return gene.snapped(float(np.clip(at + (unit * 2 - 1) * RADIUS, 0, 1)))
@@ -58,6 +60,19 @@ class Neighbours:
                 return
             index = int(self._rng.integers(len(found)))
             found[index] = _other(self._genes[index], found[index], float(self._rng.random()))
+
+
+def _changes(kind: GeneKind) -> int:
+    """Genes of this kind that a neighbour has otherwise, on average, where it is no step to a level beside."""
+    match kind:
+        case "binary":
+            return FLIPS
+        case "categorical":
+            return REDRAWS
+        case "real" | "integer":
+            return 0
+        case _:
+            assert_never(kind)
 
 
 def _other(gene: Gene, at: float, unit: float) -> float:

@@ -75,7 +75,7 @@ def _distribution(gene: Gene) -> BaseDistribution:
     """
     if not gene.discrete or gene.levels is None:
         return FloatDistribution(0.0, 1.0)
-    if gene.kind == "integer":
+    if gene.ordered:
         return IntDistribution(0, gene.levels)
     return CategoricalDistribution(range(gene.levels + 1))
 

@@ -1,10 +1,10 @@
 """The one thing that is merged anywhere, a blend of parents, and a layer made of blends."""
 
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias, assert_never
 
 from pydantic import Field, model_validator
 
-from evomerge.recipe.operators import NEEDS_BASE, Linear, Operator
+from evomerge.recipe.operators import DareTies, Linear, Operator, Slerp, TaskArithmetic, Ties
 from evomerge.values import Value
 
 Component: TypeAlias = Literal["attention", "mlp", "norm"]
@@ -33,18 +33,28 @@ class Blend(Value):
 
     @model_validator(mode="after")
     def _fits_operator(self) -> Self:
-        kind = self.operator.kind
-        if kind == "slerp" and len(self.sources) != 2:
-            raise ValueError(f"slerp takes exactly two sources, here are {len(self.sources)}")
-        if kind == "linear" and not self.sources:
-            raise ValueError("linear needs at least one source")
-        if (self.base is not None) != (kind in NEEDS_BASE):
-            raise ValueError(f"{kind} {'needs a' if kind in NEEDS_BASE else 'takes no'} base")
+        operator = self.operator
+        if operator.pair and len(self.sources) != 2:
+            raise ValueError(f"{operator.kind} takes exactly two sources, here are {len(self.sources)}")
+        if not operator.needs_base and not self.sources:
+            raise ValueError(f"{operator.kind} needs at least one source")
+        if (self.base is not None) != operator.needs_base:
+            raise ValueError(f"{operator.kind} {'needs a' if operator.needs_base else 'takes no'} base")
         return self
 
     def everything(self) -> tuple[Source, ...]:
         """The sources and, if there is one, the base."""
         return (*self.sources, *((self.base,) if self.base else ()))
+
+    def weights(self) -> tuple[float, ...]:
+        """The share that each source has in the blend (sources,), by which tables and figures show it."""
+        match self.operator:
+            case Slerp(t=t):
+                return (1 - t, t)
+            case Linear() | TaskArithmetic() | Ties() | DareTies():
+                return tuple(source.weight for source in self.sources)
+            case _:
+                assert_never(self.operator)
 
     def parents(self) -> set[str]:
         """Names of the parents this blend reads."""

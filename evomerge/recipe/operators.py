@@ -1,16 +1,34 @@
-"""How sources become one tensor: the merge operators, with their constants."""
+"""How sources become one tensor: the merge operators, with their constants.
 
-from typing import Annotated, Literal, TypeAlias
+Nothing asks which operator it is to find out how it behaves: every operator says that itself, in the names that
+`Linear` begins with, and none of them has a default.
+"""
+
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
 from evomerge.values import Tagged
 
+Sums: TypeAlias = Literal["always", "alone", "never"]
+"""When a blend is a weighted sum of its parents: always, where there is one source that is kept whole, or never."""
+
 
 class Linear(Tagged):
-    """Weighted sum of the sources, divided by the sum of the weights if `normalize` (Wortsman et al. 2022)."""
+    """Weighted sum of the sources, divided by the sum of the weights if `normalize` (Wortsman et al. 2022).
+
+    As of every operator, `needs_base` says whether it works on task vectors, `takes_density` whether sources have a
+    density, `pair` whether a constant of its own, and no weights, stands between exactly two sources, `random` whether
+    its result depends on the recipe's seed.
+    """
 
     kind: Literal["linear"] = "linear"
+    needs_base: ClassVar[bool] = False
+    takes_density: ClassVar[bool] = False
+    pair: ClassVar[bool] = False
+    random: ClassVar[bool] = False
+    sums: ClassVar[Sums] = "always"
+    scale: ClassVar[float] = 1.0
     normalize: bool = True
 
 
@@ -18,6 +36,13 @@ class Slerp(Tagged):
     """Spherical interpolation between two sources, the first at t = 0 (Shoemake 1985)."""
 
     kind: Literal["slerp"] = "slerp"
+    needs_base: ClassVar[bool] = False
+    takes_density: ClassVar[bool] = False
+    pair: ClassVar[bool] = True
+    random: ClassVar[bool] = False
+    sums: ClassVar[Sums] = "never"
+    scale: ClassVar[float] = 1.0
+    normalize: ClassVar[bool] = False
     t: float = 0.5
 
 
@@ -25,6 +50,11 @@ class TaskArithmetic(Tagged):
     """Base plus weighted task vectors (Ilharco et al. 2022)."""
 
     kind: Literal["task_arithmetic"] = "task_arithmetic"
+    needs_base: ClassVar[bool] = True
+    takes_density: ClassVar[bool] = False
+    pair: ClassVar[bool] = False
+    random: ClassVar[bool] = False
+    sums: ClassVar[Sums] = "always"
     normalize: bool = False
     scale: float = Field(1.0, alias="lambda")
 
@@ -33,6 +63,11 @@ class Ties(Tagged):
     """Trim by magnitude, elect a sign by weighted mass, merge what agrees (Yadav et al. 2023; mergekit's meaning)."""
 
     kind: Literal["ties"] = "ties"
+    needs_base: ClassVar[bool] = True
+    takes_density: ClassVar[bool] = True
+    pair: ClassVar[bool] = False
+    random: ClassVar[bool] = False
+    sums: ClassVar[Sums] = "alone"
     normalize: bool = True
     scale: float = Field(1.0, alias="lambda")
     scope: Literal["tensor"] = "tensor"
@@ -46,10 +81,14 @@ class DareTies(Tagged):
     """
 
     kind: Literal["dare_ties"] = "dare_ties"
+    needs_base: ClassVar[bool] = True
+    takes_density: ClassVar[bool] = True
+    pair: ClassVar[bool] = False
+    random: ClassVar[bool] = True
+    sums: ClassVar[Sums] = "alone"
     normalize: bool = False
     scale: float = Field(1.0, alias="lambda")
     rescale: Literal["density", "l1", "none"] = "density"
 
 
 Operator: TypeAlias = Annotated[Linear | Slerp | TaskArithmetic | Ties | DareTies, Field(discriminator="kind")]
-NEEDS_BASE = ("task_arithmetic", "ties", "dare_ties")

@@ -14,7 +14,6 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from evomerge.errors import SpecError
 from evomerge.recipe.blend import COMPONENTS, Blend, Layer
-from evomerge.recipe.operators import DareTies
 from evomerge.values import Value, digest_of
 
 if TYPE_CHECKING:
@@ -129,8 +128,8 @@ class Recipe(Value):
         names = {name: self.parents[name].content() or f"name:{name}" for name in used}
         plain["parents"] = sorted(names.values())
         plain["template"] = names[self.template]
-        if not any(isinstance(blend.operator, DareTies) for blend in self.blends()):
-            plain.pop("seed", None)  # Only DARE's masks depend on it.
+        if not any(blend.operator.random for blend in self.blends()):
+            plain.pop("seed", None)
         return digest_of(_renamed(plain, names))
 
     def only_used(self) -> "Recipe":

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
-from evomerge.recipe import Blend, Layer, Recipe, Slerp
+from evomerge.recipe import Blend, Layer, Recipe
 from evomerge.results import Results, Row, Which, hypervolume, non_dominated, worst
 
 SEARCH, CONFIRMED, FIXED, PARENT, BEST = "#9aa5b1", "#2563eb", "#d97706", "#111827", "#dc2626"
@@ -270,10 +270,7 @@ def _place(index: int, layer: Layer) -> str:
 
 
 def _weights(blend: Blend) -> dict[str, float]:
-    if isinstance(blend.operator, Slerp):
-        first, second = blend.sources
-        return {first.parent: 1 - blend.operator.t, second.parent: blend.operator.t}
-    return {source.parent: source.weight for source in blend.sources}
+    return {source.parent: weight for source, weight in zip(blend.sources, blend.weights(), strict=True)}
 
 
 def time_spent(results: Results) -> go.Figure:

@@ -1,6 +1,7 @@
 """One process's hold on a run: how long it lasted, and what its workers cost."""
 
 from dataclasses import dataclass
+from typing import assert_never
 
 from evomerge.events import Evaluated, Opened, Stamped, Workers
 
@@ -49,11 +50,14 @@ class Process:
         In this very process there is one worker, for as long as it lasts.
         """
         until = self.last if until is None else until
-        if self.opened.executor == "inline":
-            return until
-        if self.standing is None:
-            return 0.0
-        return self.standing.held + self.standing.ready * max(0.0, until - self.stood)
+        match self.opened.executor:
+            case "inline":
+                return until
+            case "ray":
+                standing = self.standing
+                return 0.0 if standing is None else standing.held + standing.ready * max(0.0, until - self.stood)
+            case _:
+                assert_never(self.opened.executor)
 
     def used(self) -> float:
         """Worker-seconds with a work so far; none where nobody writes them down."""

@@ -1,7 +1,7 @@
 """Where a run stands: its events folded up, one after another."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from evomerge.events import (
     Asked,
@@ -21,7 +21,7 @@ from evomerge.events import (
 from evomerge.items import ItemTable
 from evomerge.results.process import Process, worker_names
 from evomerge.spec import Budget
-from evomerge.trial import LayerEvaluations
+from evomerge.trial import LayerEvaluations, of_optimizer
 from evomerge.values import Genome
 
 
@@ -74,10 +74,7 @@ class RunState:
 
     def apply(self, event: Event) -> None:
         """Take one more event in."""
-        if isinstance(event, Opened):
-            self.processes.append(Process(event))
-        if isinstance(event, Stamped) and self.processes:
-            self.processes[-1].passes(event)
+        self._pass(event)
         match event:
             case Asked():
                 self._apply_asked(event)
@@ -90,15 +87,26 @@ class RunState:
                 numbers = {o.number for o in event.observations if o.number is not None}
                 self.told_numbers |= numbers
                 self.pending -= numbers
+            case Opened() | Workers() | Incident() | Closed():
+                self._apply_to_process(event)
+            case Ended() | Extended() | Confirmed():
+                self._apply_to_search(event)
             case _:
-                self._apply_to_session(event)
+                assert_never(event)
+
+    def _pass(self, event: Event) -> None:
+        """Take in how much time has passed."""
+        if isinstance(event, Opened):
+            self.processes.append(Process(event))
+        if isinstance(event, Stamped) and self.processes:
+            self.processes[-1].passes(event)
 
     def _apply_asked(self, asked: Asked) -> None:
         self.candidates[asked.number] = asked
         self.names |= {asked.name} if asked.name is not None else set()
         self.genomes |= {asked.genome} if asked.genome is not None else set()
         self._counted += [asked.number] if asked.origin != "baseline" else []
-        self.waiting |= {asked.number} if asked.origin in ("prior", "search") else set()
+        self.waiting |= {asked.number} if of_optimizer(asked.origin) else set()
 
     def _apply_assigned(self, work: Assigned) -> None:
         self.works[work.work] = self.open[work.work] = work
@@ -118,7 +126,7 @@ class RunState:
             self._pay(event, whole=work.draw.places is None)
         before.append(event)
         self.models[self._model_key(work)] = event
-        if work.draw.pool == "search" and origin in ("prior", "search"):
+        if work.draw.pool == "search" and of_optimizer(origin):
             self.pending.add(event.number)
         if self.processes:
             self.processes[-1].works(event)
@@ -130,22 +138,30 @@ class RunState:
             seconds, hands, count = self._paid.get(whole, (0.0, 0.0, 0))
             self._paid[whole] = seconds + spent / workers, hands + workers, count + 1
 
-    def _apply_to_session(self, event: Event) -> None:
+    def _apply_to_process(self, event: Opened | Workers | Incident | Closed) -> None:
         match event:
             case Opened():
                 self.opened, self.closed, self.budget = event, None, event.budget
-            case Workers() if self.processes:
-                self.processes[-1].stands(event)
+            case Workers():
+                for process in self.processes[-1:]:
+                    process.stands(event)
             case Incident():
                 self.incidents.append(event)
+            case Closed():
+                self.closed = event
+            case _:
+                assert_never(event)
+
+    def _apply_to_search(self, event: Ended | Extended | Confirmed) -> None:
+        match event:
             case Ended():
                 self.ended = event
             case Extended():
                 self.budget, self.ended = event.budget, None
             case Confirmed():
                 self.confirmed = tuple(dict.fromkeys((*self.confirmed, *event.numbers)))
-            case Closed():
-                self.closed = event
+            case _:
+                assert_never(event)
 
     def open_works(self) -> list[Assigned]:
         """Works that have not come back."""

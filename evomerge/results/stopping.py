@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from evomerge.estimate import Appraiser
-from evomerge.events import OF_PROCESSES, Event, Told
+from evomerge.events import Event, Told
 from evomerge.results.pareto import hypervolume, worst
 from evomerge.results.state import RunState
 
@@ -76,7 +76,7 @@ class Stopping:
 
 def was_cut_behind_a_telling(events: Sequence[Event], state: RunState) -> bool:
     """Whether the last thing that was done is telling the optimiser of candidates of the search."""
-    last = next((event for event in reversed(events) if event.kind not in OF_PROCESSES), None)
+    last = next((event for event in reversed(events) if not event.of_process), None)
     if not isinstance(last, Told):
         return False
     numbers = [each.number for each in last.observations if each.number is not None]

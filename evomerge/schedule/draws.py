@@ -1,5 +1,7 @@
 """The items of every draw: a function of seed and number, the same for all candidates of a generation."""
 
+from typing import Literal, TypeAlias, assert_never
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ from evomerge.fitness import EstimatorSpec
 from evomerge.items import TaskItems
 from evomerge.trial import Draw
 
+Chosen: TypeAlias = Literal["anchors", "anchors_irt", "information"]
 STREAM = 2
 """Tells these random numbers from the optimisers'."""
 WHOLE = Draw(pool="search")
@@ -56,20 +59,22 @@ class Draws:
 
     def _sample(self, key: str, task: TaskItems, generation: int, rng: np.random.Generator) -> Sample:
         items, count = len(task.search.ids), self._spec.drawn_of(task)
-        match self._spec.chosen_design:
+        match design := self._spec.chosen_design:
             case "random":
                 return simple_random(items, count, rng)
             case "stratified":
                 return stratified(task.search.strata or ("",) * items, count, rng)
             case "active":
                 return proportional(self._appraiser.sizes(key, generation), count, rng)
+            case "anchors" | "anchors_irt" | "information":
+                return self._chosen(design, key, count, generation)
             case _:
-                return self._chosen(key, count, generation)
+                assert_never(design)
 
-    def _chosen(self, key: str, count: int, generation: int) -> Sample:
+    def _chosen(self, design: Chosen, key: str, count: int, generation: int) -> Sample:
         """Items that were picked to stand for others; certain, with their masses."""
         appraiser, weights = self._appraiser, self._appraiser.weights(key)
-        match self._spec.chosen_design:
+        match design:
             case "anchors":
                 places, masses = anchors(appraiser.responses(key, generation), count, weights, self._seed)
             case "anchors_irt":
@@ -77,9 +82,11 @@ class Draws:
                 features = np.column_stack([items.slopes, items.offsets])
                 known = appraiser.calibrated_anchors(key, count)
                 places, masses = known or anchors(features, count, weights, self._seed)
-            case _:
+            case "information":
                 places = np.argsort(-appraiser.information(key))[:count]
                 masses = weights[places] / weights[places].sum()
+            case _:
+                assert_never(design)
         return Sample(places, np.ones(len(places)), masses)
 
 

@@ -6,6 +6,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
+from evomerge.errors import SpecError
 from evomerge.items import POOLS, Pool, TaskItems
 
 
@@ -35,5 +36,9 @@ def _follows(instance: Instance, lm: HFLM) -> int:
         case "generate_until":
             settings = normalize_gen_kwargs(dict(instance.args[1]), lm.max_gen_toks)
             return int(settings["max_gen_toks"] * (instance.repeats or 1))
-        case _:  # A rolling text has no continuation, but a token that goes before it.
+        case "loglikelihood_rolling":  # No continuation, but a token that goes before it.
             return 1
+        case other:
+            raise SpecError(
+                f"task {instance.task_name}: its requests are of the kind {other}, which no model answers here"
+            )

@@ -1,25 +1,25 @@
 """Which recipes may be proposed, and how a genome names one."""
 
-from typing import Annotated, Any, Protocol, TypeAlias
+from typing import Annotated, Any, Protocol, TypeAlias, assert_never
 
 from pydantic import Discriminator, Tag
 
 from evomerge.recipe import Parents, Recipe
 from evomerge.space.blend import BlendSpace
 from evomerge.space.fixed import UNIFORM, fixed_recipes, unchanged
-from evomerge.space.genes import Gene
+from evomerge.space.genes import Gene, GeneKind
 from evomerge.space.joint import JointSpace, JointSpec, route_space
 from evomerge.space.path import PathSpec
 from evomerge.space.repeat import RepeatSpec
-from evomerge.space.span import span_of
+from evomerge.space.span import span_of, weights_of
 from evomerge.space.spec import BlendSpec
 from evomerge.space.stack import StackSpec
 from evomerge.space.swap import SwapSpace, SwapSpec
 from evomerge.values import Genome
 
 __all__ = [
-    "UNIFORM", "BlendSpec", "Gene", "JointSpec", "PathSpec", "RepeatSpec", "SearchSpace", "SpaceSpec", "StackSpec",
-    "SwapSpec", "bind", "fixed_recipes", "span_of", "unchanged",
+    "UNIFORM", "BlendSpec", "Gene", "GeneKind", "JointSpec", "PathSpec", "RepeatSpec", "SearchSpace", "SpaceSpec",
+    "StackSpec", "SwapSpec", "bind", "fixed_recipes", "span_of", "unchanged", "weights_of",
 ]  # fmt: skip
 
 
@@ -70,5 +70,7 @@ def bind(spec: SpaceSpec, parents: Parents) -> SearchSpace:
             return SwapSpace(spec, parents)
         case JointSpec():
             return JointSpace(spec, parents)
-        case _:
+        case PathSpec() | StackSpec() | RepeatSpec():
             return route_space(spec, parents)
+        case _:
+            assert_never(spec)

@@ -1,17 +1,17 @@
 """The coefficient space: the same layer of every expert, blended with searched weights and densities."""
 
 from itertools import chain
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from evomerge.errors import SpecError
 from evomerge.recipe import (
     COMPONENTS,
     DENSITY_LEVELS,
-    NEEDS_BASE,
     Blend,
     DareTies,
     Layer,
     Linear,
+    Operator,
     Parents,
     Recipe,
     Slerp,
@@ -20,8 +20,8 @@ from evomerge.recipe import (
     Ties,
 )
 from evomerge.space.genes import TOLERANCE, Gene
-from evomerge.space.span import copy_of, span_of
-from evomerge.space.spec import BlendSpec, Slot, check, ends, slerp_ends, slots_of
+from evomerge.space.span import copy_of, span_of, weights_of
+from evomerge.space.spec import BlendSpec, Slot, check, ends, pair_of, slots_of
 from evomerge.values import Genome
 
 Share: TypeAlias = tuple[float, float]
@@ -96,7 +96,7 @@ class BlendSpace:
         return Gene(name=name, low=first / DENSITY_LEVELS, high=last / DENSITY_LEVELS, levels=last - first)
 
     def _voices(self) -> tuple[str, ...]:
-        return ("",) if isinstance(self.spec.operator, Slerp) else self.parents.experts
+        return ("",) if self.spec.operator.pair else self.parents.experts
 
     def _layer(self, index: int, shares: dict[Slot, list[Share]]) -> Layer:
         here = {slot.component: slot for slot in self._slots if slot.first <= index <= slot.last}
@@ -115,11 +115,17 @@ class BlendSpace:
         return copy_of(parent, None)
 
     def _blend(self, layer: int | None, shares: list[Share]) -> Blend:
-        operator = self.spec.operator
-        if isinstance(operator, Slerp):
-            sources = tuple(Source(parent=name, layer=layer) for name in slerp_ends(self.parents))
-            return Blend(operator=Slerp(t=shares[0][0]), sources=sources)
-        if isinstance(operator, Linear) and not any(weight for weight, _ in shares):
+        match operator := self.spec.operator:
+            case Slerp():
+                sources = tuple(Source(parent=name, layer=layer) for name in pair_of(self.parents))
+                return Blend(operator=Slerp(t=shares[0][0]), sources=sources)
+            case Linear() | TaskArithmetic() | Ties() | DareTies():
+                return self._weighted(operator, layer, shares)
+            case _:
+                assert_never(operator)
+
+    def _weighted(self, operator: Operator, layer: int | None, shares: list[Share]) -> Blend:
+        if not operator.needs_base and not any(weight for weight, _ in shares):
             # Nothing of everything has no meaning; equal parts is where it leads along the diagonal.
             shares = [(1.0, density) for _, density in shares]
         sources = tuple(
@@ -127,8 +133,7 @@ class BlendSpace:
             for name, (weight, density) in zip(self.parents.experts, shares, strict=True)
             if weight
         )
-        needs_base = operator.kind in NEEDS_BASE and self.parents.base is not None
-        base = Source(parent=self.parents.base, layer=layer) if needs_base and self.parents.base else None
+        base = Source(parent=self.parents.base, layer=layer) if operator.needs_base and self.parents.base else None
         return Blend(operator=operator, base=base, sources=sources)
 
     def _shares_in(self, recipe: Recipe, slot: Slot) -> list[Share]:
@@ -148,29 +153,23 @@ class BlendSpace:
     def _shares(self, blend: Blend, layer: int | None) -> list[Share]:
         if any(source.layer != layer for source in (*blend.sources, *((blend.base,) if blend.base else ()))):
             raise SpecError("the recipe moves layers, the space keeps every layer in its place")
-        operator = self.spec.operator
-        if isinstance(operator, Slerp):
-            return [(_slerp_t(blend, slerp_ends(self.parents)), 1.0)]
+        match operator := self.spec.operator:
+            case Slerp():
+                return [(_slerp_t(blend, pair_of(self.parents)), 1.0)]
+            case Linear() | TaskArithmetic() | Ties() | DareTies():
+                return self._weights_in(blend, operator)
+            case _:
+                assert_never(operator)
+
+    def _weights_in(self, blend: Blend, operator: Operator) -> list[Share]:
         idle = ends(self.spec.density)[1]
         own = {source.parent: (source.weight, source.density) for source in blend.sources}
         if blend.operator == operator and set(own) <= set(self.parents.experts):
             return [own.get(name, (0.0, idle)) for name in self.parents.experts]
-        weights = self._weights(span_of(blend))
-        if isinstance(operator, Ties | DareTies) and sum(map(bool, weights)) > (1 if idle == 1.0 else 0):
+        weights = weights_of(span_of(blend), operator, self.parents.experts, self.parents.base)
+        if any(weights) and idle != 1.0:
             raise SpecError(f"a {blend.operator.kind} of these experts is not a {operator.kind}")
         return [(weight, idle) for weight in weights]
-
-    def _weights(self, span: dict[str, float]) -> list[float]:
-        """Weights of the experts that give the linear combination `span` of parents."""
-        operator = self.spec.operator
-        relative = operator.kind in NEEDS_BASE
-        known = {*self.parents.experts, *((self.parents.base,) if relative else ())}
-        if set(span) - known or (relative and abs(sum(span.values()) - 1) > TOLERANCE):
-            raise SpecError(f"the recipe is not a {operator.kind} of these experts")
-        weights = [span.get(name, 0.0) for name in self.parents.experts]
-        if isinstance(operator, TaskArithmetic | DareTies) and not operator.normalize:
-            return [weight / operator.scale for weight in weights]
-        return weights
 
 
 def _close(one: list[Share], other: list[Share]) -> bool:

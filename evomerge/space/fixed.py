@@ -61,8 +61,7 @@ def _everywhere(parents: Parents, operator: Operator, sources: tuple[Source, ...
     """The same blend in every layer (of `depth`, or as many as the folders have) and every outer group."""
 
     def at(layer: int | None) -> Blend:
-        needs_base = not isinstance(operator, Linear)
-        base = Source(parent=parents.base, layer=layer) if needs_base and parents.base else None
+        base = Source(parent=parents.base, layer=layer) if operator.needs_base and parents.base else None
         here = tuple(source.model_copy(update={"layer": layer}) for source in sources)
         return Blend(operator=operator, base=base, sources=here)
 

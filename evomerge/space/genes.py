@@ -1,6 +1,6 @@
 """What a gene is: a named number with a range, moved from the unit interval to its own scale and back."""
 
-from typing import Literal
+from typing import Literal, TypeAlias, assert_never
 
 from pydantic import model_validator
 
@@ -11,6 +11,7 @@ DECIMALS = 6
 """Decimals of a searched number: far below what 16-bit weights can tell apart, and equal recipes are equal bytes."""
 TOLERANCE = 10.0**-DECIMALS
 """How far two values may lie apart, or one outside its range, and still count as the same (rounding, not meaning)."""
+GeneKind: TypeAlias = Literal["real", "integer", "binary", "categorical"]
 
 
 class Gene(Value):
@@ -24,7 +25,7 @@ class Gene(Value):
     low: float
     high: float
     levels: int | None = None
-    kind: Literal["real", "integer", "binary", "categorical"] = "real"
+    kind: GeneKind = "real"
 
     @model_validator(mode="after")
     def _checked(self) -> "Gene":
@@ -41,7 +42,24 @@ class Gene(Value):
     @property
     def discrete(self) -> bool:
         """Whether there is nothing between two of its levels."""
-        return self.kind != "real"
+        match self.kind:
+            case "real":
+                return False
+            case "integer" | "binary" | "categorical":
+                return True
+            case _:
+                assert_never(self.kind)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether a level is nearer to some of the others than to the rest; of two levels none is."""
+        match self.kind:
+            case "real" | "integer":
+                return True
+            case "binary" | "categorical":
+                return False
+            case _:
+                assert_never(self.kind)
 
     @property
     def thresholds(self) -> tuple[float, ...]:

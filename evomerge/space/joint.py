@@ -1,6 +1,6 @@
 """Coefficients and path together: hops are layers of a blend that is searched at the same time."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, assert_never
 
 from pydantic import Field, field_validator
 
@@ -119,13 +119,19 @@ def route_space(spec: PathSpec | StackSpec | RepeatSpec, parents: Parents) -> Pa
             return StackSpace(spec, parents)
         case RepeatSpec():
             return RepeatSpace(spec, parents)
+        case _:
+            assert_never(spec)
 
 
 def _towards_merged(spec: PathSpec | StackSpec | RepeatSpec) -> PathSpec | StackSpec | RepeatSpec:
-    changes: dict[str, object] = {"anchor": spec.anchor or MERGED}
-    if not isinstance(spec, RepeatSpec):
-        changes["parents"] = spec.parents or (MERGED,)
-    return spec.model_copy(update=changes)
+    anchor = spec.anchor or MERGED
+    match spec:
+        case PathSpec() | StackSpec():
+            return spec.model_copy(update={"anchor": anchor, "parents": spec.parents or (MERGED,)})
+        case RepeatSpec():
+            return spec.model_copy(update={"anchor": anchor})
+        case _:
+            assert_never(spec)
 
 
 def _with_merged(parents: Parents) -> Parents:

@@ -1,7 +1,14 @@
 """Blends as linear combinations of parents, which is how one operator's recipe is read in another's space."""
 
+from collections.abc import Sequence
+from typing import assert_never
+
 from evomerge.errors import SpecError
-from evomerge.recipe import Blend, DareTies, Linear, Source, TaskArithmetic, Ties
+from evomerge.recipe import Blend, Linear, Operator, Source
+from evomerge.space.genes import TOLERANCE
+
+NO_SUM = 1e-8
+"""Weights that sum to less are not divided by their sum, as mergekit does not."""
 
 
 def copy_of(parent: str, layer: int | None) -> Blend:
@@ -16,21 +23,45 @@ def span_of(blend: Blend) -> dict[str, float]:
         SpecError: it is none, because values are gated one by one (TIES, DARE) or bent (slerp).
     """
     operator = blend.operator
+    if not _is_sum(blend):
+        raise SpecError(f"{operator.kind} is not a linear combination of models")
     weights = {source.parent: source.weight for source in blend.sources}
     total = sum(weights.values())
-    match operator:
-        case Linear():
-            span = {name: weight / total if operator.normalize else weight for name, weight in weights.items()}
-        case TaskArithmetic() | Ties() | DareTies() if blend.base is not None and _adds_task_vectors(blend):
-            divisor = total if operator.normalize and total else 1.0
-            span = {name: operator.scale * weight / divisor for name, weight in weights.items()}
-            span[blend.base.parent] = span.get(blend.base.parent, 0.0) + 1 - sum(span.values())
-        case _:
-            raise SpecError(f"{operator.kind} is not a linear combination of models")
+    divisor = total if operator.normalize and abs(total) >= NO_SUM else 1.0
+    span = {name: operator.scale * weight / divisor for name, weight in weights.items()}
+    if blend.base is not None:
+        span[blend.base.parent] = span.get(blend.base.parent, 0.0) + 1 - sum(span.values())
     return {name: weight for name, weight in span.items() if abs(weight) > 1e-12}
 
 
-def _adds_task_vectors(blend: Blend) -> bool:
+def weights_of(span: dict[str, float], operator: Operator, voices: Sequence[str], base: str | None) -> list[float]:
+    """Weights of the `voices` with which an operator makes the linear combination `span`: what `span_of` undoes.
+
+    Raises:
+        SpecError: there are none, whatever the weights.
+    """
+    known = {*voices, *((base,) if operator.needs_base else ())}
+    if set(span) - known or (operator.needs_base and abs(sum(span.values()) - 1) > TOLERANCE):
+        raise SpecError(f"the recipe is not a {operator.kind} of these models")
+    weights = [span.get(name, 0.0) for name in voices]
+    if operator.sums != "always" and sum(map(bool, weights)) > 1:
+        raise SpecError(f"a weighted sum of these models is not a {operator.kind}")
+    if not operator.normalize:
+        return [weight / operator.scale for weight in weights]
+    total, nothing = sum(weights), operator.needs_base and not any(weights)
+    if abs(total - operator.scale) > TOLERANCE and not nothing:
+        raise SpecError(f"the weights add up to {total:g}, and a {operator.kind} here makes them {operator.scale:g}")
+    return weights
+
+
+def _is_sum(blend: Blend) -> bool:
     """TIES and DARE gate nothing when there is one expert at most, kept whole."""
-    alone = len(blend.sources) <= 1 and all(source.density == 1.0 for source in blend.sources)
-    return isinstance(blend.operator, TaskArithmetic) or alone
+    match blend.operator.sums:
+        case "always":
+            return True
+        case "alone":
+            return len(blend.sources) <= 1 and all(source.density == 1.0 for source in blend.sources)
+        case "never":
+            return False
+        case _:
+            assert_never(blend.operator.sums)

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias, assert_never
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from evomerge.errors import SpecError
-from evomerge.recipe import COMPONENTS, DENSITY_LEVELS, NEEDS_BASE, Component, Operator, Parents, TaskArithmetic
+from evomerge.recipe import COMPONENTS, DENSITY_LEVELS, Component, Operator, Parents, TaskArithmetic
 from evomerge.values import Tagged, by_name
 
 Range: TypeAlias = tuple[float, float] | float
@@ -55,12 +55,12 @@ class BlendSpec(Tagged):
         kind = self.operator.kind
         if self.outer == "join" and self.components == "split":
             raise ValueError("outer: join needs components: all; with components: split write outer: own")
-        if self.density != 1.0 and kind not in ("ties", "dare_ties"):
+        if self.density != 1.0 and not self.operator.takes_density:
             raise ValueError(f"{kind} has no density; leave the key out, or use ties or dare_ties")
-        if getattr(self.operator, "normalize", False) and self.weights[0] < 0:
+        if self.operator.normalize and self.weights[0] < 0:
             # The divisor is a sum of weights: near zero, the merged delta is a thousand times any expert's.
             raise ValueError(f"{kind} with normalize: true takes no negative weights; begin the weight range at 0")
-        if getattr(self.operator, "scale", 1.0) == 0:
+        if self.operator.scale == 0:
             raise ValueError(f"{kind} with lambda: 0 is the base whatever the weights; give another lambda")
         return self
 
@@ -68,7 +68,7 @@ class BlendSpec(Tagged):
     def weights(self) -> tuple[float, float]:
         """Lower and upper end of the weights, equal if the weight is fixed."""
         if self.weight is None:
-            return (0.0, 1.0) if self.operator.kind in ("linear", "slerp") else (0.0, 1.5)
+            return (0.0, 1.5) if self.operator.needs_base else (0.0, 1.0)
         return ends(self.weight)
 
 
@@ -126,8 +126,10 @@ def _layer_ranges(spec: BlendSpec, layers: int) -> Sequence[tuple[int, int]]:
                     f"space.groups: {count} is more than the model's {layers} layers; write {layers} or less"
                 )
             return [(i * layers // count, (i + 1) * layers // count - 1) for i in range(count)]
-        case ranges:
+        case tuple(ranges):
             return _explicit(sorted(ranges), layers)
+        case _:
+            assert_never(spec.groups)
 
 
 def _explicit(ranges: Sequence[tuple[int, int]], layers: int) -> Sequence[tuple[int, int]]:
@@ -160,11 +162,11 @@ def check(spec: BlendSpec, parents: Parents) -> None:
     taken = [name for name in parents.experts if name in RULES]
     if taken:
         raise SpecError(f"models.experts: {taken[0]!r} has a meaning of its own in a space; choose another name")
-    if kind in NEEDS_BASE and parents.base is None:
+    if spec.operator.needs_base and parents.base is None:
         raise SpecError(f"space.operator: {kind} works on task vectors and needs models.base; name it, or use linear")
-    if kind == "slerp" and len(slerp_ends(parents)) != 2:
+    if spec.operator.pair and len(pair_of(parents)) != 2:
         raise SpecError(
-            f"space.operator: slerp takes two models, here are {len(parents.experts)} experts"
+            f"space.operator: {kind} takes two models, here are {len(parents.experts)} experts"
             f"{' and a base' if parents.base else ''}; give two experts, or a base and one expert"
         )
     if spec.outer not in RULES and spec.outer not in parents.experts:
@@ -174,8 +176,8 @@ def check(spec: BlendSpec, parents: Parents) -> None:
         raise SpecError("space.outer: base needs models.base; name it, or write own")
 
 
-def slerp_ends(parents: Parents) -> tuple[str, ...]:
-    """The models that slerp goes between: two experts, or the base and the one expert."""
+def pair_of(parents: Parents) -> tuple[str, ...]:
+    """The models that an operator of two, as slerp, goes between: two experts, or the base and the one expert."""
     if len(parents.experts) == 1 and parents.base is not None:
         return (parents.base, parents.experts[0])
     return parents.experts

@@ -6,6 +6,7 @@ from evomerge.spec.reading import AnySpec, anchored, load_fitness, load_run, loa
 from evomerge.spec.run import (
     Budget,
     CmaSpec,
+    ExecutorKind,
     ExecutorSpec,
     InlineSpec,
     Mode,
@@ -20,8 +21,8 @@ from evomerge.spec.run import (
 from evomerge.spec.stages import StagedSpec, StageSpec
 
 __all__ = [
-    "SPEC", "STAGES", "YAML", "AnySpec", "Budget", "CmaSpec", "ExecutorSpec", "InlineSpec", "Mode", "Models",
-    "Nsga2Spec", "OptimizerSpec", "RandomSpec", "RaySpec", "RunSpec", "StageSpec", "StagedSpec", "TpeSpec", "anchored",
-    "anchored_recipe", "is_run", "load_fitness", "load_run", "load_spec", "parent_source", "parse", "read_yaml",
-    "split_pick",
+    "SPEC", "STAGES", "YAML", "AnySpec", "Budget", "CmaSpec", "ExecutorKind", "ExecutorSpec", "InlineSpec", "Mode",
+    "Models", "Nsga2Spec", "OptimizerSpec", "RandomSpec", "RaySpec", "RunSpec", "StageSpec", "StagedSpec", "TpeSpec",
+    "anchored", "anchored_recipe", "is_run", "load_fitness", "load_run", "load_spec", "parent_source", "parse",
+    "read_yaml", "split_pick",
 ]  # fmt: skip

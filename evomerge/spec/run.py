@@ -1,6 +1,6 @@
 """The run file as a value: everything a search is."""
 
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -39,9 +39,15 @@ Mode: TypeAlias = Literal["generation", "steady"]
 
 
 class CmaSpec(Tagged):
-    """CMA-ES, for one objective or a scalarisation of several."""
+    """CMA-ES, for one objective or a scalarisation of several.
+
+    As every optimiser does, it says whether it has `generations`, which `mode` and `population` are about, and whether
+    it takes several objectives as they are (`fronts`) or has to be told one number.
+    """
 
     kind: Literal["cma"] = "cma"
+    generations: ClassVar[bool] = True
+    fronts: ClassVar[bool] = False
     population: Annotated[int, Field(ge=3)] | None = None
     sigma: Annotated[float, Field(gt=0, le=1)] | None = None
     mode: Mode | None = None
@@ -51,6 +57,8 @@ class Nsga2Spec(Tagged):
     """NSGA-II, for a Pareto front."""
 
     kind: Literal["nsga2"] = "nsga2"
+    generations: ClassVar[bool] = True
+    fronts: ClassVar[bool] = True
     population: Annotated[int, Field(ge=4)] = 20
     mode: Mode | None = None
 
@@ -59,12 +67,20 @@ class TpeSpec(Tagged):
     """The tree-structured Parzen estimator, for few genes."""
 
     kind: Literal["tpe"] = "tpe"
+    generations: ClassVar[bool] = False
+    fronts: ClassVar[bool] = True
+    population: ClassVar[None] = None
+    mode: ClassVar[None] = None
 
 
 class RandomSpec(Tagged):
     """Scrambled Sobol points: what every other optimiser has to beat."""
 
     kind: Literal["random"] = "random"
+    generations: ClassVar[bool] = False
+    fronts: ClassVar[bool] = True
+    population: ClassVar[None] = None
+    mode: ClassVar[None] = None
 
 
 OptimizerSpec: TypeAlias = Annotated[CmaSpec | Nsga2Spec | TpeSpec | RandomSpec, Field(discriminator="kind")]
@@ -94,10 +110,12 @@ GiB: TypeAlias = Annotated[float, Field(ge=0)]
 class InlineSpec(Tagged):
     """In this process, one candidate at a time; `reuse` is how many GiB of hidden states are kept.
 
-    They are those of layers that candidates share.
+    They are those of layers that candidates share. As every executor does, it says whether candidates
+    are evaluated `apart`, by other processes than this one.
     """
 
     kind: Literal["inline"] = "inline"
+    apart: ClassVar[bool] = False
     reuse: GiB | None = None
 
 
@@ -112,6 +130,7 @@ class RaySpec(Tagged):
     """
 
     kind: Literal["ray"] = "ray"
+    apart: ClassVar[bool] = True
     workers: Count | None = None
     gpus: Annotated[float, Field(ge=0, le=1)] | None = None
     cpus: Count = 1
@@ -131,6 +150,7 @@ class RaySpec(Tagged):
         return address
 
 
+ExecutorKind: TypeAlias = Literal["inline", "ray"]
 ExecutorSpec: TypeAlias = Annotated[InlineSpec | RaySpec, Field(discriminator="kind")]
 
 

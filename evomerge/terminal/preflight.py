@@ -1,6 +1,7 @@
 """A plan, to read."""
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from evomerge.fitness import Design
 from evomerge.plan import Plan
@@ -88,8 +89,10 @@ def _range_of(gene: Gene) -> str:
             return f"{gene.low:g} to {gene.high:g}"
         case "categorical":
             return f"one of {gene.high - gene.low + 1:g}"
-        case _:
+        case "real":
             return f"[{gene.low:g}, {gene.high:g}]"
+        case _:
+            assert_never(gene.kind)
 
 
 def _first(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from evomerge.events import Incident
 from evomerge.session import Session
-from evomerge.terminal.standing import PHASES, Gauge, Standing, field_text
+from evomerge.terminal.standing import Gauge, Standing, field_text, phase_of
 from evomerge.trial import Evaluation
 from evomerge.visible import visible
 
@@ -74,7 +74,7 @@ class Ticker:
 
     def watch(self, session: Session, evaluation: Evaluation) -> None:
         """Take a result in and show where things stand."""
-        phase = PHASES[session.state.works[evaluation.work].purpose]
+        phase = phase_of(session.state.works[evaluation.work].purpose)
         if self._gauge is None or phase != self._gauge.phase:
             self.close()
             self._gauge, self._done = Gauge(session, phase, evaluation), 0

@@ -5,15 +5,26 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from evomerge.results import amount, non_dominated, volumes
 from evomerge.session import Session
 from evomerge.terminal.units import duration
-from evomerge.trial import Evaluation
+from evomerge.trial import Evaluation, Purpose
 from evomerge.visible import visible
 
-PHASES = {"baseline": "fixed recipes", "search": "search", "refresh": "search", "confirm": "confirm"}
-"""What the purpose of a work item is called."""
+
+def phase_of(purpose: Purpose) -> str:
+    """What is said to be going on while works of this purpose are done."""
+    match purpose:
+        case "baseline":
+            return "fixed recipes"
+        case "search" | "refresh":
+            return "search"
+        case "confirm":
+            return "confirm"
+        case _:
+            assert_never(purpose)
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,7 @@ class Gauge:
         state = self._session.state
         if self.phase == "search":
             return len(state.finished()), state.budget.evaluations or 0
-        works = [work for work in state.works.values() if PHASES[work.purpose] == self.phase]
+        works = [work for work in state.works.values() if phase_of(work.purpose) == self.phase]
         return sum(work.work in state.outcomes for work in works), len(works) if self.phase == "confirm" else 0
 
     def standing(self) -> Standing:
