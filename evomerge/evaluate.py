@@ -16,7 +16,7 @@ from evomerge.fitness import Fitness
 from evomerge.items import COST
 from evomerge.materialize import GainError, LiveModel
 from evomerge.recipe import Folder, Parents, Recipe
-from evomerge.score import FunctionScorer, ScoreFailure, Scorer, ScorerFunction, TaskScorer, open_banks
+from evomerge.score import FunctionScorer, ScoreFailure, Scorer, ScorerFunction, TaskScorer, code_remark, open_banks
 from evomerge.space import unchanged
 from evomerge.spec import Models
 from evomerge.trial import Draw, Evaluation, Failure, LayerEvaluations, Marks, Seconds, Work
@@ -182,6 +182,15 @@ class EvaluatorFactory:
         self._say("checking parents")
         return open_parents(self.models.base, self.models.experts, self.seed, self._say, template=self.models.template)
 
+    def say_what_runs(self) -> None:
+        """Say which code of tasks the evaluators run, where they are set up by others, out of hearing.
+
+        Raises:
+            SpecError: there is no such task, or its file cannot be read.
+        """
+        if self.scorer is None and (remark := code_remark(self.fitness)) is not None:
+            self._say(remark)
+
     def beside(self, workers: int, cores: int, gpus: float) -> "EvaluatorFactory":
         """The same for one of so many workers on a machine, each with so many cores and GPUs, or a part of one."""
         return replace(self, others=workers - 1, threads=cores, share=gpus or 1.0, progress=None)
@@ -192,7 +201,7 @@ class EvaluatorFactory:
             torch.set_num_threads(1 if files.anatomy.parameters < SMALL else self.threads or cores())
         # Tasks come first: they are what most often goes wrong, and the live model takes longest.
         self._say("reading tasks")
-        banks = open_banks(self.fitness) if self.scorer is None else None
+        banks = open_banks(self.fitness, self._say) if self.scorer is None else None
         self._say("loading the live model")
         room = None if self.reuse is None else int(self.reuse * 2**30)
         reuse = 0 if self.scorer is not None else room

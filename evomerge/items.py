@@ -1,7 +1,7 @@
 """The items of benchmark tasks: split into pools when a run is opened, weighed as the benchmark weighs them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ class Pool(Value):
 
     `weights` sum to 1 and make of marks the benchmark's number; left out, they are equal. `strata` names the sub-task
     of each item, if there are several. `costs` are the tokens that a model reads and at most writes for each item,
-    left out where nobody counted.
+    `requests` digests of what each item asks and what answers are compared with; left out where nobody counted.
     """
 
     ids: tuple[str, ...]
@@ -30,6 +30,7 @@ class Pool(Value):
     weights: tuple[float, ...] = ()
     strata: tuple[str, ...] = ()
     costs: tuple[int, ...] = ()
+    requests: tuple[str, ...] = ()
 
     def shares(self, places: Sequence[int] | None = None) -> NDArray[np.float64]:
         """The weight of each item, or of each one at `places`: (items,), sum 1."""
@@ -47,7 +48,8 @@ class TaskItems(Value):
 
     `split` says which documents they are. `stock` tells lm-eval's own tasks from those of `include`, `benchmark` that
     the split is the one whose numbers people compare: what lm-eval evaluates on. `whole_weights` are the weights of an
-    item by its sub-task where all pools are taken together; left out, they are equal.
+    item by its sub-task where all pools are taken together; left out, they are equal. `code` says what code of its own
+    the task runs, with digests of files, `grading` has digests of what a task file says of metrics and filters.
     """
 
     search: Pool
@@ -58,6 +60,8 @@ class TaskItems(Value):
     stock: bool = False
     benchmark: bool = False
     whole_weights: dict[str, float] = Field(default_factory=dict)
+    code: dict[str, str] = Field(default_factory=dict)
+    grading: dict[str, str] = Field(default_factory=dict)
 
     def pool(self, name: PoolName) -> Pool:
         """The pool of that name; without items if there is none."""
@@ -108,15 +112,15 @@ class ItemTable(Value):
         """How many items of each task are in a pool; tasks without any are left out."""
         return {name: len(task.pool(pool).ids) for name, task in self.tasks.items() if task.pool(pool).ids}
 
-    def same_items(self, other: "ItemTable") -> bool:
-        """Whether both hold the same items in the same order, with the same clusters and metrics."""
-        return self._items() == other._items()
+    def changes_since(self, then: "ItemTable") -> str | None:
+        """What decides a mark and is not as it was `then`, in words; None if marks of both can be compared.
 
-    def _items(self) -> dict[str, Any]:
-        return {
-            name: [task.metrics, *((task.pool(pool).ids, task.pool(pool).clusters) for pool in POOLS)]
-            for name, task in self.tasks.items()
-        }
+        Tables of older versions have no digests; then only the items count.
+        """
+        if list(self.tasks) != list(then.tasks):
+            return f"the tasks are {', '.join(self.tasks)}, and were {', '.join(then.tasks)}"
+        found = (_changed(task, then.tasks[name]) for name, task in self.tasks.items())
+        return next((f"task {name!r} {what}" for name, what in zip(self.tasks, found, strict=True) if what), None)
 
     def drawn(self, pool: PoolName, places: Mapping[str, Sequence[int]] | None = None) -> dict[str, list[str]]:
         """Item ids by task: the whole pool, or its items at the given places."""
@@ -127,3 +131,29 @@ class ItemTable(Value):
             if wanted:
                 found[name] = [ids[place] for place in wanted]
         return found
+
+
+def _changed(now: TaskItems, then: TaskItems) -> str | None:
+    """What is another in one task, as what a sentence says of it."""
+    if now.metrics != then.metrics or any(_items(now.pool(name)) != _items(then.pool(name)) for name in POOLS):
+        return "has other items or metrics"
+    if (files := _unlike(now.code, then.code)) and then.grading:
+        return f"runs other code ({', '.join(files)})"
+    if (keys := _unlike(now.grading, then.grading)) and then.grading:
+        return f"is graded otherwise ({', '.join(keys)})"
+    asked = [(name, *each) for name in POOLS for each in _asked(now.pool(name), then.pool(name))]
+    others = [f"{pool} item {key}" for pool, key, new, old in asked if new != old]
+    return f"asks {len(others)} of {len(asked)} items otherwise, {others[0]} first" if others else None
+
+
+def _items(pool: Pool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return pool.ids, pool.clusters
+
+
+def _asked(now: Pool, then: Pool) -> list[tuple[str, str, str]]:
+    """Items with digests of their requests; none where one side has none."""
+    return list(zip(now.ids, now.requests, then.requests, strict=False))
+
+
+def _unlike(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
+    return [key for key in sorted({*now, *then}) if now.get(key) != then.get(key)]

@@ -48,7 +48,7 @@ class ParentPlan(Value):
 class TaskPlan(Value):
     """A task as it will be used: its split, items of each pool, how many of its search items a candidate is put to.
 
-    `tokens` are those of all search items, 0 if nobody counted.
+    `tokens` are those of all search items, 0 if nobody counted; `code` is what code of its own it runs.
     """
 
     name: str
@@ -57,6 +57,7 @@ class TaskPlan(Value):
     drawn: int
     tokens: int
     metrics: tuple[str, ...]
+    code: tuple[str, ...] = ()
 
     @property
     def counted(self) -> str:
@@ -252,6 +253,7 @@ def _tasks(spec: EstimatorSpec, table: ItemTable) -> tuple[TaskPlan, ...]:
             drawn=spec.drawn_of(task),
             tokens=sum(task.search.costs),
             metrics=tuple(task.metrics),
+            code=tuple(task.code),
         )
         for name, task in table.tasks.items()
     )

@@ -131,6 +131,7 @@ def set_up(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) ->
             from evomerge.execute.ray import RayExecutor
 
             files = made.open()
+            made.say_what_runs()
             far = RayExecutor(spec, made, files.parents, listener.say)
             ready = far.pool.ready[0].ready
             assert ready is not None, "it has been set up"
@@ -157,9 +158,10 @@ def set_up_again(store: RunStore, run: RunSpec, scorer: "ScorerFunction | None",
                 raise SpecError(
                     f"{store.folder}: {name} at {parent.shown()} has changed since the run was opened; restore it"
                 )
-        if not means.table.same_items(store.table):
+        if (change := means.table.changes_since(store.table)) is not None:
             raise SpecError(
-                f"{store.folder}: the tasks have other items than when the run was opened; restore their data"
+                f"{store.folder}: {change} since the run was opened, so that marks could not be compared; restore the"
+                " task's files and data, or begin a new search"
             )
     except SpecError:
         means.executor.close()

@@ -2,7 +2,7 @@
 
 from evomerge.score.failure import ScoreFailure
 from evomerge.score.function import FunctionScorer, ScorerFunction, function_table
-from evomerge.score.scorer import Scorer, TaskScorer, check_metrics, open_banks
+from evomerge.score.scorer import Scorer, TaskScorer, check_metrics, code_remark, open_banks
 
 __all__ = [
     "FunctionScorer",
@@ -11,6 +11,7 @@ __all__ = [
     "ScorerFunction",
     "TaskScorer",
     "check_metrics",
+    "code_remark",
     "function_table",
     "open_banks",
 ]

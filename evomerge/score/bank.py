@@ -81,6 +81,7 @@ def open_bank(name: str, use: TaskUse, loaded: Loaded, items: Items, metric: str
         stock=loaded.stock,
         benchmark=benchmark,
         whole_weights=dict(zip(whole.strata, whole.weights, strict=False)),
+        code=loaded.code,
     )
     return TaskBank(name, use, leaves, docs, {item.id: item for side in sides for item in side}, table)
 

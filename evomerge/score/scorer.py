@@ -1,7 +1,7 @@
 """A live model to raw marks: one number per item and metric, as lm-eval's own metric code gives them."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,9 +13,11 @@ from evomerge.fitness import Fitness
 from evomerge.items import ItemTable
 from evomerge.score.bank import TaskBank, build_requests, open_bank
 from evomerge.score.cost import with_costs
+from evomerge.score.digests import with_digests
 from evomerge.score.failure import finite
 from evomerge.score.loglikelihood import Forward
 from evomerge.score.responses import Prepared, Responder
+from evomerge.score.sandbox import sandboxed
 from evomerge.score.tasks import TaskCatalogue, mark_of, metric_name
 from evomerge.trial import Draw, Marks
 
@@ -43,6 +45,7 @@ class TaskScorer:
     Documents, prompts, tokens and forward-pass plans are made once per draw and reused for every candidate.
     """
 
+    @sandboxed()
     def __init__(
         self,
         fitness: Fitness,
@@ -61,8 +64,9 @@ class TaskScorer:
         self._responder = Responder(model, tokenizer, forward)
         lm = self._responder.lm
         self._requests = {name: build_requests(bank, lm) for name, bank in self._banks.items()}
-        counted = {name: with_costs(bank.table, self._requests[name], lm) for name, bank in self._banks.items()}
-        self.table = ItemTable(tasks=counted)
+        tables = {name: with_costs(bank.table, self._requests[name], lm) for name, bank in self._banks.items()}
+        digested = {name: with_digests(tables[name], bank, self._requests[name]) for name, bank in self._banks.items()}
+        self.table = ItemTable(tasks=digested)
         self._prepared: OrderedDict[str, tuple[Prepared, dict[str, list[str]]]] = OrderedDict()
         self._prepare(Draw(pool="search"))  # Now, so that `notes` are there before a search begins.
 
@@ -71,6 +75,7 @@ class TaskScorer:
         """What is scored the slow way, and why."""
         return self._responder.notes
 
+    @sandboxed()
     def marks(self, draw: Draw) -> Marks:
         """Marks of the drawn items.
 
@@ -122,13 +127,25 @@ def _item_marks(bank: TaskBank, key: str, instances: Sequence[Instance], filters
     return row
 
 
-def open_banks(fitness: Fitness) -> dict[str, TaskBank]:
-    """Load every task of a fitness and split its items; needs no model.
+def code_remark(fitness: Fitness) -> str | None:
+    """What code the tasks of a fitness will run elsewhere, in a sentence; None if none does.
+
+    Raises:
+        SpecError: a task is unknown, or its file cannot be read.
+    """
+    return TaskCatalogue(fitness).remark(stock=False)
+
+
+@sandboxed()
+def open_banks(fitness: Fitness, say: Callable[[str], None] = lambda _: None) -> dict[str, TaskBank]:
+    """Load every task of a fitness and split its items; needs no model. What code will run is said before it does.
 
     Raises:
         SpecError: a task is unknown, cannot be loaded, lacks a split, or has too few documents.
     """
     catalogue = TaskCatalogue(fitness)
+    if (remark := catalogue.remark()) is not None:
+        say(remark)
     return {
         name: open_bank(name, use, catalogue.load(use), fitness.items, _deciding(fitness, name))
         for name, use in fitness.uses().items()

@@ -2,8 +2,10 @@
 
 import contextlib
 import difflib
+import hashlib
 import logging
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,12 @@ from datasets.utils import are_progress_bars_disabled, disable_progress_bars, en
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
+from yaml import YAMLError
 
 from evomerge.checkpoint import quiet
-from evomerge.errors import SpecError
+from evomerge.errors import EvomergeError, SpecError
 from evomerge.fitness import Fitness, TaskUse
+from evomerge.score.code import TaskFile, reached, read_task_file, shown
 
 FEWSHOT_SEED = 1234
 """lm-eval's own default, so that few-shot examples are those of its published numbers."""
@@ -30,23 +34,60 @@ MADE_UP: dict[str, Any] = {"loglikelihood": (-1.0, False), "loglikelihood_rollin
 
 @dataclass(frozen=True)
 class Loaded:
-    """A task as lm-eval has it: its leaves, the group that weighs them, and whether any leaf is lm-eval's own."""
+    """A task as lm-eval has it: its leaves, the group that weighs them, and whether any leaf is lm-eval's own.
+
+    `code` says what it runs beside its templates, with digests of the files.
+    """
 
     leaves: dict[str, Task]
     group: Group | None
     stock: bool
+    code: dict[str, str]
 
 
 class TaskCatalogue:
-    """The tasks of a fitness: those in its own folders first, lm-eval's stock (slow to list) only if needed."""
+    """The tasks of a fitness: those in its own folders first, lm-eval's stock (slow to list) only if needed.
+
+    Raises:
+        SpecError: one of these folders, or a YAML file in one, cannot be read.
+    """
 
     def __init__(self, fitness: Fitness) -> None:
         self._include = [Path(folder) for folder in fitness.include]
-        for folder in self._include:
-            if not folder.is_dir():
-                raise SpecError(f"fitness.include: {folder} is not a folder; give a folder of lm-eval task files")
+        self._uses = fitness.uses()
+        self._files = {path: file for folder in self._include for path, file in _read_folder(folder).items()}
         self._manager = TaskManager(include_path=[*self._include], include_defaults=False)
         self._stock_listed = False
+
+    def remark(self, *, stock: bool = True) -> str | None:
+        """What code the fitness's tasks run, in a sentence, before any of it does.
+
+        Without `stock` it says of lm-eval's own tasks only that they are, which spares listing them.
+
+        Raises:
+            SpecError: there is no such task.
+        """
+        users: dict[str, dict[str, None]] = {}
+        for use in self._uses.values():
+            known = stock or use.task in self._manager.task_index
+            for what in self.code(use.task) if known else ("what lm-eval's own tasks run",):
+                users.setdefault(what, {})[use.task] = None
+        told = [f"{what} ({', '.join(tasks)})" for what, tasks in users.items()]
+        return f"tasks run code: {', '.join(told)}" if told else None
+
+    def code(self, name: str) -> dict[str, str]:
+        """What a task runs: a digest of each file, by its path; an empty one of what is no file.
+
+        Raises:
+            SpecError: there is no such task.
+        """
+        self._find(name)
+        with code_of_others(f"fitness: task {name!r}", "read"):
+            paths = [path for _, path in reached(name, self._manager.task_index)]
+            read = [self._files.get(path) or read_task_file(path) for path in paths]
+        files = {path for file in read for path in file.files}
+        digests = {shown(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in sorted(files)}
+        return digests | dict.fromkeys(sorted({other for file in read for other in file.others}), "")
 
     def load(self, use: TaskUse) -> Loaded:
         """The task, or a group with its leaves; set up for the use's few-shot and generation arguments.
@@ -54,29 +95,40 @@ class TaskCatalogue:
         Raises:
             SpecError: no such task, or it cannot be loaded, or it needs images, audio or running code.
         """
-        if use.task not in self._manager.task_index and not self._stock_listed:
-            self._manager = TaskManager(include_path=[*self._include])
-            self._stock_listed = True
-        if use.task not in self._manager.task_index:
-            near = difflib.get_close_matches(use.task, self._manager.all_tasks, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists the stock ones"
-            raise SpecError(f"fitness: there is no task {use.task!r}; {hint}")
-        found = self._build(use.task)
+        code = self.code(use.task)
+        found = self._build(use.task, code)
         for name, task in found.leaves.items():
             _configure(name, task, use)
         return found
 
-    def _build(self, name: str) -> Loaded:
-        home = self._home(name)
+    def _find(self, name: str) -> None:
+        """See that there is a task of this name, and one only."""
+        if name not in self._manager.task_index and not self._stock_listed:
+            self._manager = TaskManager(include_path=[*self._include])
+            self._stock_listed = True
+        if name not in self._manager.task_index:
+            near = difflib.get_close_matches(name, self._manager.all_tasks, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else "`lm-eval ls tasks` lists the stock ones"
+            empty = next((f"{path} does not define it; " for path in self._files if path.stem == name), "")
+            raise SpecError(f"fitness: there is no task {name!r}; {empty}{hint}")
+        for member, path in reached(name, self._manager.task_index):
+            self._refuse_twin(member, path)
+
+    def _refuse_twin(self, name: str, path: Path) -> None:
+        """See that no other file of a folder of tasks defines the same name, of which lm-eval takes the first."""
+        roots = [root for root in self._include if root in path.parents]
+        for other, file in self._files.items():
+            if file.name == name and other != path and any(root in other.parents for root in roots):
+                raise SpecError(f"fitness: task {name!r} is defined by {path} and by {other}; rename one of them")
+
+    def _build(self, name: str, code: dict[str, str]) -> Loaded:
+        home, file = self._home(name), self._manager.task_index[name].yaml_path
+        called = f"fitness: task {name!r}" + (f" ({shown(file)})" if file is not None else "")
         # lm-eval reads a task's data files relative to the working directory; people mean the task's folder.
-        with silent(), contextlib.chdir(home) if home else contextlib.nullcontext():
-            try:
-                found = self._manager.load([name])
-            except Exception as error:  # noqa: BLE001  Anything a task file or a data set can raise.
-                reason = str(error).strip().split("\n")[0] or type(error).__name__
-                raise SpecError(f"fitness: task {name!r} cannot be loaded ({reason})") from None
+        with silent(), contextlib.chdir(home) if home else contextlib.nullcontext(), code_of_others(called, "loaded"):
+            found = self._manager.load([name])
         leaves: dict[str, Task] = found["tasks"]
-        return Loaded(leaves, found["groups"].get(name), any(self._stock(leaf, name) for leaf in leaves))
+        return Loaded(leaves, found["groups"].get(name), any(self._stock(leaf, name) for leaf in leaves), code)
 
     def _home(self, name: str) -> Path | None:
         """The folder of the file of a task of one's own; of a tag, which has none, that of its first task's."""
@@ -92,6 +144,45 @@ class TaskCatalogue:
 
     def _local(self, path: Path) -> bool:
         return any(folder.resolve() in path.resolve().parents for folder in self._include)
+
+
+def _read_folder(folder: Path) -> dict[Path, TaskFile]:
+    """Every YAML file that lm-eval would look at, which it would pass over without a word if it could not read it."""
+    if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
+        what = "cannot be read" if folder.is_dir() else "is not a folder"
+        raise SpecError(f"fitness.include: {folder} {what}; give a folder of lm-eval task files")
+    found = {}
+    for path in sorted(folder.glob("**/*.yaml")):
+        try:
+            found[path] = read_task_file(path)
+        except (OSError, ValueError, YAMLError) as error:
+            raise SpecError(
+                f"fitness.include: {path} cannot be read as a task file ({_line(error)}); mend it, or take it away"
+            ) from None
+    return found
+
+
+@contextlib.contextmanager
+def code_of_others(called: str, what: str) -> Iterator[None]:
+    """Run what a task file or a data set brings along, which may raise anything, and may want to end the process.
+
+    Raises:
+        SpecError: it did.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, EvomergeError):
+        raise
+    except BaseException as error:  # noqa: BLE001  Anything a task's code, a data set or a template can raise.
+        raise SpecError(f"{called} cannot be {what} ({_line(error)})") from None
+
+
+def _line(error: BaseException) -> str:
+    """What was raised, in a line."""
+    if isinstance(error, SystemExit):
+        return f"its code ends the process: sys.exit({'' if error.code is None else error.code!r})"
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, OSError | ValueError | YAMLError) and text else f"{type(error).__name__}: {text}"
 
 
 def _configure(name: str, task: Task, use: TaskUse) -> None:

@@ -36,6 +36,8 @@ def plan_text(plan: Plan) -> list[str]:
     ]
     for task in plan.tasks:
         lines.append(f"task       {task.name}: {task.counted}; {', '.join(task.metrics)}")
+    if code := dict.fromkeys(what for task in plan.tasks for what in task.code):
+        lines.append(f"code       tasks run {', '.join(code)}")
     for label, (cost, parent) in plan.costs.items():
         lines.append(f"size       {label}: {amount(parent, exact=True)} {cost} in an unchanged parent; lower is better")
     lines += _estimator_lines(plan)

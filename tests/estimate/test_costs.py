@@ -120,4 +120,4 @@ def test_balance_passes_over_what_is_the_same_for_all() -> None:
 
 
 def test_items_are_the_same_whatever_parents_cost() -> None:
-    assert TABLE.same_items(table())
+    assert TABLE.changes_since(table()) is None

@@ -4,7 +4,6 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from functools import partial
 
 import ray
 from ray.exceptions import RayError
@@ -123,10 +122,8 @@ class RayExecutor:
         while self._verdict is None:
             self._turn(TICK)
             for member in self.pool.ready:
-                try:
-                    return self.pool.table(member)
-                except RayError as error:
-                    self._guarded(partial(self._missed, member, error))
+                assert member.ready is not None, "it has been set up"
+                return member.ready.table
         raise self._verdict
 
     def _turn(self, seconds: float) -> None:

@@ -3,6 +3,7 @@
 import zlib
 from typing import TypeVar
 
+from evomerge.items import ItemTable
 from evomerge.recipe import Parents
 from evomerge.values import Value
 
@@ -10,12 +11,13 @@ AnyValue = TypeVar("AnyValue", bound=Value)
 
 
 class Ready(Value):
-    """A worker that can be given work: how the journal calls it, which device is its own, and what it has."""
+    """A worker that can be given work: how the journal calls it, which device is its own, its models and its items."""
 
     name: str
     place: str
     device: str
     parents: Parents
+    table: ItemTable
     notes: tuple[str, ...] = ()
 
 

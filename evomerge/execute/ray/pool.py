@@ -27,8 +27,6 @@ DAMAGED = 3
 """The same for what the user must put right, with no worker left: the run cannot go on."""
 PULSE = 5.0
 """Seconds after which a worker that has nothing to do is asked whether it is there."""
-ANSWER = 60.0
-"""Seconds in which a worker that was set up says what items it has."""
 PROOF = 1.0
 """Seconds in which it turns out whether a worker that is gone had begun what it was handed."""
 
@@ -49,6 +47,7 @@ class Pool:
         self._wanted, self._counted = 0, -COUNT
         self._factory = factory.beside(cluster.most_on_a_node(self._need), spec.cpus, self.gpus)
         self._misses, self._next_start, self._any = 0, 0.0, False
+        self._table: ItemTable | None = None
         self._held, self._used = 0.0, 0.0
 
     @property
@@ -77,12 +76,15 @@ class Pool:
         """Take a worker in that has been set up.
 
         Raises:
-            SpecError: its machine has other models than the run was opened with.
+            SpecError: its machine has other models than the run was opened with, or other items than the first worker.
         """
         ready = unpacked(Ready, message)
         for name, parent in self._parents.models.items():
             if ready.parents.models[name].content() != parent.content():
                 raise SpecError(f"{name} at {parent.shown()} is another model there than the run was opened with")
+        self._table = self._table or ready.table
+        if (change := ready.table.changes_since(self._table)) is not None:
+            raise SpecError(f"{change} than for the first worker; all machines must see the same task files and data")
         member.ready, member.task, member.since = ready, None, time.monotonic()
         member.heard, member.begun = member.since, None
         self._misses, self._next_start, self._any = 0, 0.0, True
@@ -167,15 +169,6 @@ class Pool:
         """Nobody has listened for so long."""
         for member in self.members:
             member.excused += seconds
-
-    def table(self, member: Member) -> ItemTable:
-        """The items, as a worker has them.
-
-        Raises:
-            RayError: it does not say.
-        """
-        message: bytes = ray.get(member.actor.table.remote(), timeout=ANSWER)
-        return unpacked(ItemTable, message)
 
     @property
     def wanted(self) -> int:

@@ -66,12 +66,16 @@ class Worker:
         self._evaluator = made = self._factory.build()
         around = ray.get_runtime_context()
         place = ":".join([around.get_node_id(), *around.get_accelerator_ids().get("GPU", [])])
-        return packed(Ready(name=made.name, place=place, device=made.device, parents=made.parents, notes=made.notes))
-
-    def table(self) -> bytes:
-        """The items, an `ItemTable`."""
-        assert self._evaluator is not None, "started"
-        return packed(self._evaluator.table)
+        return packed(
+            Ready(
+                name=made.name,
+                place=place,
+                device=made.device,
+                parents=made.parents,
+                table=made.table,
+                notes=made.notes,
+            )
+        )
 
     def evaluate(self, work: bytes) -> bytes:
         """Do a `Work`; an `Evaluation`."""
