@@ -1,7 +1,8 @@
 """Evolutionary search for the best way to merge fine-tuned language models."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evomerge.version import __version__
 
@@ -16,9 +17,11 @@ __all__ = ["__version__", "load", "merge", "resume", "search"]
 
 
 def search(
-    spec: "str | Path | RunSpec | StagedSpec", out: str | Path, scorer: "ScorerFunction | None" = None
+    spec: "str | Path | Mapping[str, Any] | RunSpec | StagedSpec",
+    out: str | Path,
+    scorer: "ScorerFunction | None" = None,
 ) -> "Results":
-    """Run a search from a run file, or a `RunSpec`, to its confirmed results in the folder `out`.
+    """Run a search from a run file, its content or a `RunSpec`, to its confirmed results in the folder `out`.
 
     Of a run in stages (a `StagedSpec`) the results are those of the last.
 
@@ -31,7 +34,12 @@ def search(
     """
     from evomerge import assemble
 
-    return assemble.search(Path(spec) if isinstance(spec, str) else spec, Path(out), scorer=scorer)
+    found = Path(spec) if isinstance(spec, str) else spec
+    if isinstance(found, Mapping):
+        from evomerge.spec import spec_of
+
+        found = spec_of(found)
+    return assemble.search(found, Path(out), scorer=scorer)
 
 
 def resume(

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, assert_never, get_a
 from pydantic import BeforeValidator, Field, model_validator
 
 from evomerge.items import COST, Cost, ItemTable, Split, TaskItems
+from evomerge.limits import Name, Positive
 from evomerge.values import Value, by_name
 
 Direction: TypeAlias = Literal["max", "min"]
@@ -20,7 +21,7 @@ class TieBreak(Value):
     """
 
     metric: str
-    weight: float = Field(gt=0)
+    weight: float = Field(gt=0, le=1e6)
 
 
 class Objective(Value):
@@ -35,10 +36,10 @@ class Objective(Value):
     task: str | None = None
     tasks: tuple[str, ...] = ()
     metric: str | None = None
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, le=1e6)
     direction: Direction | None = None
     split: Split | None = None
-    fewshot: int | None = Field(None, ge=0)
+    fewshot: int | None = Field(None, ge=0, le=10_000)
     chat_template: bool = False
     system: str | None = None
     generation: dict[str, Any] | None = None
@@ -73,9 +74,9 @@ class Items(Value):
     insisted on. `report` left out is none.
     """
 
-    search: int | None = Field(None, ge=1)
-    confirm: int | None = Field(None, ge=1)
-    report: int | None = Field(None, ge=1)
+    search: Positive | None = None
+    confirm: Positive | None = None
+    report: Positive | None = None
     group: str | None = None
 
 
@@ -168,10 +169,10 @@ class EstimatorSpec(Value):
     """
 
     kind: EstimatorKind = "aipw"
-    items: Annotated[int, Field(ge=1, description="a number of items, or all")] | Literal["all"] = 40
+    items: Annotated[Positive, Field(description="a number of items, or all")] | Literal["all"] = 40
     design: Design | None = None
     rotate: bool | None = None
-    rungs: tuple[Annotated[int, Field(ge=1)], ...] = Field((), strict=False)  # `by_name` hands on a list.
+    rungs: tuple[Positive, ...] = Field((), strict=False)  # `by_name` hands on a list.
     keep: float = Field(0.5, gt=0, lt=1)
     refresh: float = Field(0.1, ge=0, le=0.5)
     calibration: str | None = None
@@ -225,7 +226,7 @@ class Fitness(Value):
     """
 
     include: tuple[str, ...] = ()
-    objectives: dict[str, Objective] = Field(min_length=1)
+    objectives: dict[Name, Objective] = Field(min_length=1, max_length=100)
     items: Items = Items()
     estimator: Annotated[EstimatorSpec, BeforeValidator(by_name)] = EstimatorSpec()
     scalarisation: Literal["weighted_sum", "chebyshev"] = "weighted_sum"

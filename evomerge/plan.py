@@ -74,6 +74,7 @@ class TaskPlan(Value):
 class Plan(Value):
     """Everything that `evomerge plan` says; seconds are wall-clock, those to confirm at most; bytes are bytes.
 
+    `seeds` are the points of the prior design, `fixed` the fixed recipes, parents included, all of which are confirmed.
     `score_seconds` are those of one draw, `parents_seconds` those of all parents on all search items. `costs` says of
     every objective that is a cost which one it is, and what it is of an unchanged parent.
     """
@@ -83,6 +84,7 @@ class Plan(Value):
     genes: tuple[Gene, ...]
     optimizer: str
     seeds: int
+    fixed: int
     outside: tuple[str, ...]
     tasks: tuple[TaskPlan, ...]
     costs: dict[str, tuple[Cost, float]]
@@ -124,6 +126,7 @@ def make_plan(
         genes=space.genes,
         optimizer=run.optimizer.kind if run.optimizer is not None else "",
         seeds=len(seeds),
+        fixed=_fixed(seeds, outside),
         outside=tuple(outside),
         tasks=_tasks(run.fitness.estimator, table),
         costs={label: (cost, table.costs[cost]) for label, cost in run.fitness.costs().items()},
@@ -187,9 +190,12 @@ def _costs(
     each = merge + sizes.mean * item
     first = parents * (merge + sizes.pool * item)
     evaluations = _evaluations(run.budget, sizes, each, parents) + len(outside)
-    fixed = sum(name is not None for name in (*seeds, *outside))
-    confirm = item * _held_out(run, evaluator.table, fixed)
+    confirm = item * _held_out(run, evaluator.table, _fixed(seeds, outside))
     return _Costs(evaluations, merge, score, first, first + max(0, evaluations - parents) * each, confirm)
+
+
+def _fixed(seeds: Sequence[str | None], outside: Sequence[str]) -> int:
+    return sum(name is not None for name in (*seeds, *outside))
 
 
 def _climbed(spec: EstimatorSpec, drawn: int) -> float:

@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 from evomerge.errors import SpecError
+from evomerge.files import at_home, is_file
 
 _PACKAGE = Path(__file__).parent
 KINDS = {"space": "search_spaces", "stages": "search_spaces", "fitness": "fitness"}
@@ -26,13 +27,12 @@ def find_preset(kind: str, name: str, nearby: Path) -> Path:
     Raises:
         SpecError: there is neither.
     """
-    path = nearby / Path(name).expanduser()
-    if path.is_file():
+    path = nearby / at_home(name)
+    if is_file(path):
         return path
-    preset = preset_folder(kind) / f"{name}.yaml"
-    if "/" not in name and preset.is_file():
-        return preset
+    if name in preset_names(kind):
+        return preset_folder(kind) / f"{name}.yaml"
     names = preset_names(kind)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]}?" if near else f"presets are {', '.join(names)}"
-    raise SpecError(f"{kind}: {name!r} is neither a file nor a preset; {hint}")
+    raise SpecError(f"{kind}: {name[:60]!r} is neither a file nor a preset; {hint}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from evomerge.assemble.folders import run_folder
 from evomerge.errors import SpecError
+from evomerge.files import is_there
 from evomerge.recipe import Recipe
 from evomerge.results import Results
 from evomerge.spec import YAML, Models, anchored_recipe, is_run, parse, read_yaml, split_pick
@@ -47,7 +48,7 @@ def _read(source: str, field: str, say: Callable[[str], None]) -> str | Recipe:
             return _in_file(Path(source))
     except SpecError as error:
         raise SpecError(f"{field}: {error}") from None
-    if source.startswith("/") and "@" in source and not Path(source).exists():
+    if source.startswith("/") and "@" in source and not is_there(source):
         raise SpecError(
             f"{field}: there is no run {source.rpartition('@')[0]}, nor a folder {source}; give one of both"
         )

@@ -11,6 +11,7 @@ from evomerge.assemble.run import check_calibration, with_defaults
 from evomerge.assemble.start import starting_points, wanted_genomes
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader
+from evomerge.files import is_file, is_there
 from evomerge.fitness import Fitness
 from evomerge.items import POOLS, PoolName
 from evomerge.recipe import BASE, Folder, Parent, Parents, Recipe
@@ -127,8 +128,8 @@ def score(
     pools = [pool for pool in POOLS if items in (pool, "all") and (pool != "report" or fitness.items.report)]
     if not pools:
         raise SpecError("--items report: the fitness keeps no report items; set items.report, or choose other items")
-    if not model.is_file() and model.suffix not in (".yaml", ".yml"):
-        source = str(model.absolute()) if model.exists() else str(model)
+    if not is_file(model) and model.suffix not in (".yaml", ".yml"):
+        source = str(model.absolute()) if is_there(model) else str(model)
         files = _open(Models(experts={"model": source}), 0, listener, called=lambda _: "MODEL")
         recipe = unchanged(files.parents, "model")
     else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from evomerge.assemble.experts import read_recipe
 from evomerge.assemble.folders import run_folder
 from evomerge.errors import SpecError
+from evomerge.files import is_file
 from evomerge.recipe import Folder, Parent, Parents, Recipe
 from evomerge.results import Results
 from evomerge.space import SearchSpace, fixed_recipes
@@ -61,7 +62,7 @@ def _recipes(path: Path, parents: Parents) -> list[Recipe]:
         results = Results.load(run_folder(path))
         rows = [*([results.best] if results.best else []), *results.front]
         found = [results.recipe(number) for number in dict.fromkeys(row.number for row in rows)]
-    elif path.is_file():
+    elif is_file(path):
         found = [read_recipe(path)]
     else:
         raise SpecError(f"start: {path} is neither a recipe file nor a run folder")

@@ -11,6 +11,7 @@ from evomerge.checkpoint.fit import same_architecture, same_shapes, same_tokeniz
 from evomerge.checkpoint.folder import GENERATION, TOKENIZER_FILES, Checkpoint
 from evomerge.checkpoint.inspect import digest
 from evomerge.errors import SpecError
+from evomerge.files import at_home, is_there
 from evomerge.recipe import BASE, Folder, Parent, Parents, Recipe
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
@@ -187,9 +188,10 @@ class _Opening:
 
 def _locate(source: str, label: str) -> Folder:
     """The folder a parent lies in, fetched from the hub if it is a hub id."""
-    path = Path(source).expanduser()
-    if path.exists() or not HUB_ID.fullmatch(source):
-        if not path.exists():
+    path = at_home(source)
+    there = is_there(path)
+    if there or not HUB_ID.fullmatch(source):
+        if not there:
             raise SpecError(f"{label}: {source} does not exist; give a model folder or a hub id like owner/name")
         return Folder(path=str(path.absolute()))
     from huggingface_hub import snapshot_download

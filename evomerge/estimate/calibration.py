@@ -15,6 +15,8 @@ from evomerge.errors import SpecError
 from evomerge.estimate.evidence import Floats, Ints
 from evomerge.estimate.irt import ItemParameters
 from evomerge.files import write_whole
+from evomerge.limits import CALIBRATION_BYTES
+from evomerge.spec import read_json
 from evomerge.values import Value
 
 FORMAT = "evomerge calibration 1"
@@ -178,8 +180,7 @@ def read_calibration(path: Path) -> Calibration:
     check_suffix(path)
     try:
         if path.suffix == ".json":
-            plain = json.loads(path.read_text(encoding="utf-8"))
-            arrays = {name: np.asarray(value) for name, value in plain.items()}
+            arrays = {name: np.asarray(value) for name, value in read_json(path, CALIBRATION_BYTES, AGAIN).items()}
         else:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}

@@ -26,7 +26,7 @@ class Tpe:
         self._genes = {f"g{i:05}": gene for i, gene in enumerate(genes)}
         self._objectives = objectives
         self._space = {name: _distribution(gene) for name, gene in self._genes.items()}
-        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        sampler = optuna.samplers.TPESampler(seed=seed % 2**32, multivariate=True, constant_liar=True)
         self._study = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
         self._waiting: dict[Genome, list[int]] = {}
         self._elite = Elite(genes)

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self, TypeAlias, assert_never
 
 from pydantic import Field, model_validator
 
+from evomerge.limits import HOPS, Weight
 from evomerge.recipe.operators import DareTies, Linear, Operator, Slerp, TaskArithmetic, Ties
 from evomerge.values import Value
 
@@ -19,8 +20,8 @@ class Source(Value):
     """One parent's share in a blend; `layer` is None outside the stack of layers."""
 
     parent: str
-    layer: int | None = Field(None, ge=0)
-    weight: float = 1.0
+    layer: int | None = Field(None, ge=0, lt=HOPS)
+    weight: Weight = 1.0
     density: Density = 1.0
 
 

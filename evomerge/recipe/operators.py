@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
+from evomerge.limits import Weight
 from evomerge.values import Tagged
 
 Sums: TypeAlias = Literal["always", "alone", "never"]
@@ -43,7 +44,7 @@ class Slerp(Tagged):
     sums: ClassVar[Sums] = "never"
     scale: ClassVar[float] = 1.0
     normalize: ClassVar[bool] = False
-    t: float = 0.5
+    t: Weight = 0.5
 
 
 class TaskArithmetic(Tagged):
@@ -56,7 +57,7 @@ class TaskArithmetic(Tagged):
     random: ClassVar[bool] = False
     sums: ClassVar[Sums] = "always"
     normalize: bool = False
-    scale: float = Field(1.0, alias="lambda")
+    scale: Weight = Field(1.0, alias="lambda")
 
 
 class Ties(Tagged):
@@ -69,7 +70,7 @@ class Ties(Tagged):
     random: ClassVar[bool] = False
     sums: ClassVar[Sums] = "alone"
     normalize: bool = True
-    scale: float = Field(1.0, alias="lambda")
+    scale: Weight = Field(1.0, alias="lambda")
     scope: Literal["tensor"] = "tensor"
 
 
@@ -87,7 +88,7 @@ class DareTies(Tagged):
     random: ClassVar[bool] = True
     sums: ClassVar[Sums] = "alone"
     normalize: bool = False
-    scale: float = Field(1.0, alias="lambda")
+    scale: Weight = Field(1.0, alias="lambda")
     rescale: Literal["density", "l1", "none"] = "density"
 
 

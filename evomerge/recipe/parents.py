@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
 
+from evomerge.limits import Seed
 from evomerge.recipe.blend import Blend, Layer
 from evomerge.recipe.recipe import Dtype, Parent, Recipe
 from evomerge.values import Value
@@ -39,7 +40,7 @@ class Parents(Value):
     layers: int
     outer: tuple[str, ...]
     dtype: Dtype
-    seed: int = 0
+    seed: Seed = 0
     lender: str | None = None
 
     @property

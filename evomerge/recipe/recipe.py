@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Unio
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from evomerge.errors import SpecError
+from evomerge.limits import HOPS, RECIPES_NESTED, Seed
 from evomerge.recipe.blend import COMPONENTS, Blend, Layer
 from evomerge.values import Value, digest_of
 
@@ -66,8 +67,8 @@ class Recipe(Value):
     parents: dict[str, Parent]
     template: str
     dtype: Dtype
-    seed: int = 0
-    layers: tuple[Layer, ...] = Field(min_length=1)
+    seed: Seed = 0
+    layers: tuple[Layer, ...] = Field(min_length=1, max_length=HOPS)
     outer: dict[str, Blend]
 
     @model_validator(mode="after")
@@ -76,6 +77,18 @@ class Recipe(Value):
         if unknown:
             raise ValueError(f"{unknown[0]!r} is not among the parents ({', '.join(sorted(self.parents))})")
         return self
+
+    @model_validator(mode="after")
+    def _is_not_too_deep(self) -> Self:
+        if self.nested() > RECIPES_NESTED:
+            raise ValueError(
+                f"parents are recipes of recipes, more than {RECIPES_NESTED} deep; export one, and name that"
+            )
+        return self
+
+    def nested(self) -> int:
+        """How many recipes there are within one another, this one counted."""
+        return 1 + max((parent.nested() for parent in self.parents.values() if isinstance(parent, Recipe)), default=0)
 
     def blends(self) -> list[Blend]:
         """Every blend in it, layer by layer, then the outer groups."""
@@ -99,10 +112,11 @@ class Recipe(Value):
     def origins(self) -> tuple[int, ...]:
         """Which layer of the model folders each layer comes from (layers,): that one's conventions are its own."""
         found = []
+        known = {name: parent.origins() for name, parent in self.parents.items() if isinstance(parent, Recipe)}
         for layer in self.layers:
             source = layer.blend.everything()[-1]
-            parent, index = self.parents[source.parent], source.layer or 0
-            found.append(parent.origins()[index] if isinstance(parent, Recipe) else index)
+            index = source.layer or 0
+            found.append(known[source.parent][index] if source.parent in known else index)
         return tuple(found)
 
     def content(self) -> str:

@@ -8,6 +8,7 @@ from evomerge.recipe import Parents, Recipe
 from evomerge.space.blend import BlendSpace
 from evomerge.space.fixed import UNIFORM, fixed_recipes, unchanged
 from evomerge.space.genes import Gene, GeneKind
+from evomerge.space.hops import check_size
 from evomerge.space.joint import JointSpace, JointSpec, route_space
 from evomerge.space.path import PathSpec
 from evomerge.space.repeat import RepeatSpec
@@ -63,6 +64,12 @@ def bind(spec: SpaceSpec, parents: Parents) -> SearchSpace:
     Raises:
         SpecError: the parents cannot fill the space.
     """
+    space = _bound(spec, parents)
+    check_size(0, len(space.genes))
+    return space
+
+
+def _bound(spec: SpaceSpec, parents: Parents) -> SearchSpace:
     match spec:
         case BlendSpec():
             return BlendSpace(spec, parents)

@@ -5,6 +5,7 @@ They are where every optimiser starts, as far as its space can express them, and
 
 from itertools import combinations
 
+from evomerge.limits import PAIRED
 from evomerge.recipe import Blend, Layer, Linear, Operator, Parents, Recipe, Source, TaskArithmetic, Ties
 
 SCALES = (0.7, 0.85, 1.0)
@@ -43,7 +44,7 @@ def unchanged(parents: Parents, name: str) -> Recipe:
 
 def _task_arithmetic(parents: Parents, every: tuple[str, ...]) -> dict[str, Recipe]:
     groups = {"task arithmetic": every}
-    if len(every) > 2:
+    if 2 < len(every) <= PAIRED:
         groups |= {" + ".join(pair): pair for pair in combinations(every, 2)}
     named = {}
     for label, experts in groups.items():

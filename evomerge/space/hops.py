@@ -7,14 +7,15 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar
 from pydantic import Field, field_validator
 
 from evomerge.errors import SpecError
+from evomerge.limits import GENES, HOPS
 from evomerge.recipe import COMPONENTS, Layer, Parents, Recipe
 from evomerge.space.genes import DECIMALS, TOLERANCE, Gene
 from evomerge.space.span import copy_of, span_of
-from evomerge.space.spec import RANGE, Range, ends
+from evomerge.space.spec import RANGE, ends
 from evomerge.values import Genome, Tagged
 
 Key = TypeVar("Key")
-Bound: TypeAlias = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0)]
+Bound: TypeAlias = Annotated[int, Field(ge=1, le=HOPS)] | Annotated[float, Field(gt=0, le=HOPS)]
 Anchored: TypeAlias = Literal["anchor"] | Annotated[tuple[str, ...], Field(min_length=1)]
 CUTS = (0.25, 0.5, 0.75)
 """Where models are cut, in shares of their depth, for stacks to begin a search with."""
@@ -35,12 +36,12 @@ class HopsSpec(Tagged):
     kind: Any
     anchor: str | None = None
     parents: Anchored | None = Field(default=None, description="anchor, or a list of parents")
-    scale: Range | None = Field(default=None, description=RANGE)
+    scale: tuple[float, float] | float | None = Field(default=None, description=RANGE)
     depth: tuple[Bound, Bound] | None = Field(default=None, description="the shortest and the longest, [4, 16]")
 
     @field_validator("scale")
     @classmethod
-    def _has_one(cls, scale: Range | None) -> Range | None:
+    def _has_one(cls, scale: tuple[float, float] | float | None) -> tuple[float, float] | float | None:
         low, high = ends(1.0 if scale is None else scale)
         if not LEAST_SCALE <= low <= 1 <= high <= 1 / LEAST_SCALE:
             raise ValueError("does not lie in 0.001 to 1000, or leaves out 1; every search begins unscaled, at 1")
@@ -96,6 +97,7 @@ def bounds_of(spec: HopsSpec, parents: Parents, anchor: str, most: int) -> tuple
         SpecError: the bounds are upside down, or the space has no path of such length.
     """
     if spec.depth is None:
+        check_size(most, 0)
         return SHORTEST, most
     own = parents.depth_of(anchor)
     low, high = (round(bound * own) if isinstance(bound, float) else bound for bound in spec.depth)
@@ -104,7 +106,25 @@ def bounds_of(spec: HopsSpec, parents: Parents, anchor: str, most: int) -> tuple
             f"space.depth: {low} to {high} hops are asked for, and the space has paths of {SHORTEST} to {most};"
             " give the shortest first, or let the layers be repeated more often"
         )
+    check_size(min(high, most), 0)
     return low, min(high, most)
+
+
+def check_size(hops: int, genes: int) -> None:
+    """Refuse a space that is too large to be laid out.
+
+    Raises:
+        SpecError: with the number.
+    """
+    if hops > HOPS:
+        raise SpecError(
+            f"space: its longest path has {hops:,} layers, a merged model has {HOPS:,} at most; repeat less, or bound"
+            " its depth"
+        )
+    if genes > GENES:
+        raise SpecError(
+            f"space: it has {genes:,} genes, a search takes {GENES:,} at most; give layers fewer genes, or repeat less"
+        )
 
 
 def scale_axis(name: str, spec: HopsSpec) -> Gene | float:

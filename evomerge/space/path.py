@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from evomerge.errors import SpecError
+from evomerge.limits import HOPS
 from evomerge.recipe import Parents, Recipe
 from evomerge.space.genes import TOLERANCE, Gene
 from evomerge.space.hops import (
@@ -15,6 +16,7 @@ from evomerge.space.hops import (
     HopsSpec,
     anchor_of,
     bounds_of,
+    check_size,
     genes_of,
     genome_of,
     givers_of,
@@ -25,6 +27,7 @@ from evomerge.space.hops import (
     scale_axis,
     values_of,
 )
+from evomerge.space.spec import ends
 from evomerge.values import Genome
 
 MOST_PRIORS = 12
@@ -42,7 +45,7 @@ class PathSpec(HopsSpec):
     """
 
     kind: Literal["path"] = "path"
-    repeats: int = Field(2, ge=1)
+    repeats: int = Field(2, ge=1, le=HOPS)
     ends: Literal["anchor", "free"] = "anchor"
     scaling: Literal["slot", "pair"] = "slot"
 
@@ -62,6 +65,7 @@ class PathSpace:
         self.anchor = anchor_of(spec, parents)
         self._givers = givers_of(spec, parents, self.anchor)
         once = [Hop(name, layer) for name in self._givers for layer in range(parents.depth_of(name))]
+        check_size(0, self._count(len(once)))
         first, last = Hop(self.anchor, 0), Hop(self.anchor, parents.depth_of(self.anchor) - 1)
         self._front, self._back = ([first], [last]) if spec.ends == "anchor" else ([], [])
         slots = [(turn, hop) for turn in range(spec.repeats) for hop in once]
@@ -70,9 +74,20 @@ class PathSpace:
         self._slots = slots[begin:end]
         self._bounds = bounds_of(spec, parents, self.anchor, len(self._path(range(len(self._slots)))))
         self._names = [f"{hop.name}{f' #{turn + 1}' if turn else ''}" for turn, hop in self._slots]
-        self._scales = {key: scale_axis(key, spec) for key in self._scale_keys()}
+        self._scales = {key: scale_axis(key, spec) for key in self._scale_keys()} if self._scaled else {}
         included = (Gene(name=f"{name}.in", low=0, high=1, levels=1, kind="binary") for name in self._names)
         self.genes = (*included, *genes_of(self._scales))
+
+    @property
+    def _scaled(self) -> bool:
+        low, high = ends(1.0 if self.spec.scale is None else self.spec.scale)
+        return low < high
+
+    def _count(self, layers: int) -> int:
+        """How many genes there are for the row of all layers, but for a few at its ends."""
+        slots = layers * self.spec.repeats
+        scales = layers * layers if self.spec.scaling == "pair" else slots
+        return slots + (scales if self._scaled else 0)
 
     def decode(self, genome: Genome) -> Recipe:
         """The recipe a genome names; total."""

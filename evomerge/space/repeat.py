@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from evomerge.errors import SpecError
+from evomerge.limits import HOPS
 from evomerge.recipe import Parents, Recipe
 from evomerge.space.hops import (
     Hop,
@@ -30,8 +31,8 @@ class RepeatSpec(HopsSpec):
     """A block of the anchor's layers, run several times over; `length` is its longest, `times` how often at most."""
 
     kind: Literal["repeat"] = "repeat"
-    length: int | None = Field(None, ge=1)
-    times: int = Field(3, ge=2)
+    length: int | None = Field(None, ge=1, le=HOPS)
+    times: int = Field(3, ge=2, le=HOPS)
 
     @field_validator("parents")
     @classmethod
@@ -87,14 +88,22 @@ class RepeatSpace:
         wholes = (wholes_of(self._axes[key]) for key in ("times", "length", "first"))
         for times, length, first in product(*wholes):  # Times in front: the anchor itself is no repetition.
             values = {"first": first, "length": length, "times": times, "scale": scale}
-            if same_hops(self._hops(values), hops):
+            if self._count(values) == len(hops) and same_hops(self._hops(values), hops):
                 return genome_of(self._axes, values)
         raise SpecError(f"the recipe is not {self.anchor} with one block repeated, as the space has it")
 
-    def _hops(self, values: Mapping[str, float]) -> list[Hop]:
+    def _block(self, values: Mapping[str, float]) -> tuple[int, int, int]:
+        """The first layer of the block, the one behind it, and how often it is run again."""
         first, length = int(values["first"]), int(values["length"])
         end = min(first + length, self._depth)
-        again = min(int(values["times"]) - 1, (self._high - self._depth) // (end - first))
+        return first, end, min(int(values["times"]) - 1, (self._high - self._depth) // (end - first))
+
+    def _count(self, values: Mapping[str, float]) -> int:
+        first, end, again = self._block(values)
+        return self._depth + again * (end - first)
+
+    def _hops(self, values: Mapping[str, float]) -> list[Hop]:
+        first, end, again = self._block(values)
         once = [Hop(self.anchor, layer) for layer in range(self._depth)]
         block = [once[first]._replace(scale=values["scale"]), *once[first + 1 : end]]
         return [*once[:end], *block * again, *once[end:]]

@@ -7,11 +7,12 @@ from typing import Annotated, Literal, Self, TypeAlias, assert_never
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from evomerge.errors import SpecError
+from evomerge.limits import HOPS, Weight
 from evomerge.recipe import COMPONENTS, DENSITY_LEVELS, Component, Operator, Parents, TaskArithmetic
 from evomerge.values import Tagged, by_name
 
-Range: TypeAlias = tuple[float, float] | float
-Index: TypeAlias = Annotated[int, Field(ge=0)]
+Range: TypeAlias = tuple[Weight, Weight] | Weight
+Index: TypeAlias = Annotated[int, Field(ge=0, lt=HOPS)]
 Groups: TypeAlias = Literal["layer", "model"] | Annotated[int, Field(ge=1)] | tuple[tuple[Index, Index], ...]
 RULES = ("own", "join", "base")
 RANGE = "a number, or a range [low, high] to search"
@@ -29,7 +30,7 @@ class BlendSpec(Tagged):
     groups: Groups = Field(default="layer", description="layer, model, how many, or ranges like [[0, 3], [4, 7]]")
     components: Literal["all", "split"] = "all"
     outer: str = "own"
-    weight: Range | None = Field(default=None, description=RANGE)
+    weight: Range | None = Field(default=None, description=f"{RANGE}, from -1e6 to 1e6")
     density: Range = Field(default=1.0, description=RANGE)
 
     @field_validator("weight", "density")

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from evomerge.errors import SpecError
+from evomerge.limits import HOPS
 from evomerge.recipe import Parents, Recipe
 from evomerge.space.genes import Gene
 from evomerge.space.hops import (
@@ -14,6 +15,7 @@ from evomerge.space.hops import (
     anchor_of,
     bounds_of,
     category,
+    check_size,
     genes_of,
     genome_of,
     givers_of,
@@ -35,7 +37,7 @@ class StackSpec(HopsSpec):
     """
 
     kind: Literal["stack"] = "stack"
-    ranges: int = Field(2, ge=2)
+    ranges: int = Field(2, ge=2, le=HOPS)
 
 
 class _Range(NamedTuple):
@@ -66,6 +68,7 @@ class StackSpace:
         self.anchor = anchor_of(spec, parents)
         self._givers = givers_of(spec, parents, self.anchor)
         self._deepest = max(parents.depth_of(name) for name in self._givers)
+        check_size(spec.ranges * self._deepest, 0)  # Also with a bound of depth, which ranges are shortened to.
         self._bounds = bounds_of(spec, parents, self.anchor, spec.ranges * self._deepest)
         self._axes = {(index, what): axis for index in range(spec.ranges) for what, axis in self._axes_of(index)}
         self.genes = genes_of(self._axes)

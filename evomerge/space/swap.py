@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from evomerge.errors import SpecError
+from evomerge.limits import HOPS
 from evomerge.recipe import COMPONENTS, Blend, Layer, Linear, Parents, Recipe, Source
 from evomerge.space.genes import TOLERANCE
 from evomerge.space.hops import category, genes_of, genome_of, integer, values_of, wholes_of
@@ -24,7 +25,7 @@ class SwapSpec(Tagged):
     kind: Literal["swap"] = "swap"
     inside: str | None = None
     outside: str | None = None
-    transition: int = Field(2, ge=0)
+    transition: int = Field(2, ge=0, le=HOPS)
 
 
 class _Roles(NamedTuple):
@@ -71,11 +72,12 @@ class SwapSpace:
         """
         mixtures = [_mixture(index, layer) for index, layer in enumerate(recipe.layers)]
         outer = {name for blend in recipe.outer.values() for name in _names(span_of(blend))}
-        for place, width, begin, end in product(
-            *(wholes_of(self._axes[key]) for key in ("roles", "transition", "begin", "end"))
-        ):
+        named = outer.union(*mixtures)
+        fitting = [i for i, roles in enumerate(self._roles) if outer == {roles.outside} and named <= {*roles}]
+        places = (wholes_of(self._axes[key]) for key in ("transition", "begin", "end"))
+        for place, width, begin, end in product(fitting, *places):
             roles = self._roles[place]
-            if outer == {roles.outside} and begin <= end and self._mixtures(roles, begin, end, width) == mixtures:
+            if begin <= end and self._mixtures(roles, begin, end, width) == mixtures:
                 return genome_of(self._axes, {"roles": place, "begin": begin, "end": end, "transition": width})
         raise SpecError("the recipe is not one expert's layers between those of another")
 

@@ -1,8 +1,9 @@
 """The run file as a value, parsed once, with errors that say where and what to do."""
 
-from evomerge.spec.parsing import parse, read_yaml
+from evomerge.spec.document import read_json, read_yaml
+from evomerge.spec.parsing import parse
 from evomerge.spec.paths import SPEC, STAGES, YAML, anchored_recipe, is_run, parent_source, split_pick
-from evomerge.spec.reading import AnySpec, anchored, load_fitness, load_run, load_spec
+from evomerge.spec.reading import AnySpec, anchored, load_fitness, load_run, load_spec, spec_of
 from evomerge.spec.run import (
     Budget,
     CmaSpec,
@@ -24,5 +25,5 @@ __all__ = [
     "SPEC", "STAGES", "YAML", "AnySpec", "Budget", "CmaSpec", "ExecutorKind", "ExecutorSpec", "InlineSpec", "Mode",
     "Models", "Nsga2Spec", "OptimizerSpec", "RandomSpec", "RaySpec", "RunSpec", "StageSpec", "StagedSpec", "TpeSpec",
     "anchored", "anchored_recipe", "is_run", "load_fitness", "load_run", "load_spec", "parent_source", "parse",
-    "read_yaml", "split_pick",
+    "read_json", "read_yaml", "spec_of", "split_pick",
 ]  # fmt: skip

@@ -2,37 +2,28 @@
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from evomerge.errors import SpecError
+from evomerge.spec.document import shown_path
 
 T = TypeVar("T")
 SECTION = re.compile(r": (stages\.\d+\.)?(space|fitness)$")
 """The end of the name of a section that is checked on its own."""
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping.
+def plain_copy(value: Any, source: str) -> Any:
+    """A copy in JSON types, of what a program made.
 
     Raises:
-        SpecError: no such file, not YAML, not a mapping.
+        SpecError: it contains itself, is nested too deeply, or holds something that a file cannot say.
     """
-    try:
-        plain = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise SpecError(f"{path} cannot be read ({error.strerror}); give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(plain, dict):
-        held = "nothing" if plain is None else json.dumps(plain, default=str)[:60]
-        raise SpecError(f"{path} holds {held}; expected keys and values")
-    return plain
+    return json.loads(_text(value, source))
 
 
 def parse(kind: type[T], plain: Any, source: str) -> T:
@@ -42,15 +33,23 @@ def parse(kind: type[T], plain: Any, source: str) -> T:
         SpecError: the first thing that is wrong, addressed by `source` and field.
     """
     try:
-        text = json.dumps(plain, default=_unexpected)
-        return TypeAdapter(kind).validate_json(text)
-    except TypeError as error:
-        raise SpecError(f"{source}: {error}") from None
+        return TypeAdapter(kind).validate_json(_text(plain, source))
     except ValidationError as error:
         raise SpecError(_first_error(error, plain, kind, source)) from None
 
 
+def _text(plain: Any, source: str) -> str:
+    try:
+        return json.dumps(plain, default=_unexpected)
+    except RecursionError:
+        raise SpecError(f"{source} nests lists and mappings too deeply; write it flatter") from None
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{source}: {error}") from None
+
+
 def _unexpected(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     raise TypeError(f"{value!r} is a {type(value).__name__}, expected text or a number; put it in quotes")
 
 
@@ -71,8 +70,7 @@ def _first_error(error: ValidationError, plain: Any, kind: Any, source: str) -> 
 def _complaint(first: Mapping[str, Any], kind: Any, *, several: bool) -> str:
     """What is wrong with a value; `several` complaints about one field mean that none of its forms fits."""
     name = str(first["loc"][-1]) if first["loc"] else ""
-    value = json.dumps(first["input"], default=str, ensure_ascii=False)
-    shown = value if len(value) <= 60 else value[:57] + "..."
+    shown = _shown(first["input"])
     forms = _described(kind) if several else {}
     field = next((str(step) for step in reversed(first["loc"]) if step in forms), None)
     if field is not None:
@@ -95,6 +93,11 @@ def _complaint(first: Mapping[str, Any], kind: Any, *, several: bool) -> str:
             return f" is {shown}; {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _readable(loc: tuple[int | str, ...], plain: Any) -> str:
     """A pydantic location without the tags of unions, which are no keys of what was written."""
     parts: list[str] = []
@@ -108,7 +111,7 @@ def _readable(loc: tuple[int | str, ...], plain: Any) -> str:
         else:
             continue
         parts.append(str(step))
-    return ".".join(parts)
+    return shown_path(parts)
 
 
 def _known_keys(kind: Any) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import SpecError
+from evomerge.files import at_home, is_file, is_there
 
 SPEC = "spec.yaml"
 """What makes a folder a run's."""
@@ -15,12 +16,12 @@ YAML = (".yaml", ".yml")
 
 def absolute(value: object, where: Path) -> Path:
     """A path as a file in `where` names it."""
-    return Path(os.path.normpath(where / Path(str(value)).expanduser()))
+    return Path(os.path.normpath(where / at_home(str(value))))
 
 
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run, or of a run in stages."""
-    return (folder / SPEC).is_file() or (folder / STAGES).is_file()
+    return is_file(folder / SPEC) or is_file(folder / STAGES)
 
 
 def split_pick(value: str, where: Path | None = None) -> tuple[str, str | None]:
@@ -42,9 +43,9 @@ def parent_source(value: str, where: Path) -> str:
     path = absolute(named, where)
     if pick is not None:
         return f"{path}@{pick}"
-    if value.startswith((".", "/", "~")) or value.endswith(YAML) or path.exists() or value.count("/") != 1:
+    if value.startswith((".", "/", "~")) or value.endswith(YAML) or is_there(path) or value.count("/") != 1:
         return str(path)
-    if Path(value).exists() or split_pick(value)[1] is not None:
+    if is_there(value) or split_pick(value)[1] is not None:
         raise SpecError(
             f"{value} is in the working directory, not in {where}; write its whole path, or {value}@main for the hub"
         )

@@ -1,6 +1,6 @@
 """Run files, from their path to a value."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -8,7 +8,8 @@ from evomerge.errors import SpecError
 from evomerge.fitness import Fitness
 from evomerge.presets import find_preset
 from evomerge.space import SpaceSpec
-from evomerge.spec.parsing import parse, read_yaml
+from evomerge.spec.document import read_yaml
+from evomerge.spec.parsing import parse, plain_copy
 from evomerge.spec.paths import absolute, anchored_models
 from evomerge.spec.run import RunSpec
 from evomerge.spec.stages import StagedSpec
@@ -31,7 +32,18 @@ def load_run(path: Path) -> RunSpec:
 
 def load_spec(path: Path) -> RunSpec | StagedSpec:
     """Read a run file, of one search or in stages; see `load_run`."""
-    plain = _with_stages(read_yaml(path), path)
+    return _read(read_yaml(path), path)
+
+
+def spec_of(plain: Mapping[str, Any]) -> RunSpec | StagedSpec:
+    """What a run file of this content in the working directory means; see `load_run`."""
+    source = Path("the run")
+    copy: dict[str, Any] = plain_copy(plain, str(source))
+    return _read(copy, source)
+
+
+def _read(plain: dict[str, Any], path: Path) -> RunSpec | StagedSpec:
+    plain = _with_stages(plain, path)
     if isinstance(plain.get("models"), dict):
         plain["models"] = anchored_models(plain["models"], path)
     whole = _read_search(plain, f"{path}: ", path.absolute().parent)
@@ -46,7 +58,7 @@ def anchored(run: AnySpec, where: Path) -> AnySpec:
     plain["models"] = anchored_models(plain["models"], where / "run.yaml")  # As if it were written in a file there.
     for search in (plain, *plain.get("stages", ())):
         if "start" in search:
-            search["start"] = [str(absolute(entry, where)) for entry in search["start"]]
+            search["start"] = _absolute(search["start"], where)
         if "fitness" in search:
             _anchor_fitness(search["fitness"], where)
     return parse(type(run), plain, "the run")
@@ -95,7 +107,7 @@ def _read_search(plain: Any, prefix: str, where: Path) -> Any:
         return plain
     read = {key: _section(key, plain[key], prefix, where) for key in ("space", "fitness") if key in plain}
     if isinstance(plain.get("start"), list):
-        read["start"] = [str(absolute(entry, where)) for entry in plain["start"]]
+        read["start"] = _absolute(plain["start"], where)
     return {**plain, **read}
 
 
@@ -121,10 +133,14 @@ def _file(key: str, name: str, prefix: str, nearby: Path) -> Path:
         raise SpecError(f"{prefix}{error}") from None
 
 
+def _absolute(entries: Sequence[Any], where: Path) -> list[Any]:
+    return [str(absolute(entry, where)) if isinstance(entry, str) else entry for entry in entries]
+
+
 def _anchor_fitness(plain: dict[str, Any], where: Path) -> None:
     """Make the paths in a fitness absolute."""
     if isinstance(plain.get("include"), list):
-        plain["include"] = [str(absolute(entry, where)) for entry in plain["include"]]
+        plain["include"] = _absolute(plain["include"], where)
     estimator = plain.get("estimator")
     if isinstance(estimator, dict) and isinstance(estimator.get("calibration"), str):
         estimator["calibration"] = str(absolute(estimator["calibration"], where))

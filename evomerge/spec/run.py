@@ -5,11 +5,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from evomerge.fitness import Fitness
+from evomerge.limits import Amount, Copies, Name, Population, Positive, Seed
 from evomerge.recipe import Recipe
 from evomerge.space import SpaceSpec
 from evomerge.values import Tagged, Value, by_name
-
-Count: TypeAlias = Annotated[int, Field(ge=1)]
 
 
 def _form(value: Any) -> str:
@@ -18,7 +17,7 @@ def _form(value: Any) -> str:
 
 Expert: TypeAlias = Annotated[Annotated[str, Tag("source")] | Annotated[Recipe, Tag("recipe")], Discriminator(_form)]
 """A model to merge: a folder, a hub id, a recipe file or a run; or a recipe, which stands for the model it makes."""
-ExpertName: TypeAlias = Annotated[str, Field(pattern=r"^[\w -]+$")]
+ExpertName: TypeAlias = Annotated[Name, Field(pattern=r"^[\w -]+$")]
 
 
 class Models(Value):
@@ -48,7 +47,7 @@ class CmaSpec(Tagged):
     kind: Literal["cma"] = "cma"
     generations: ClassVar[bool] = True
     fronts: ClassVar[bool] = False
-    population: Annotated[int, Field(ge=3)] | None = None
+    population: Annotated[Population, Field(ge=3)] | None = None
     sigma: Annotated[float, Field(gt=0, le=1)] | None = None
     mode: Mode | None = None
 
@@ -59,7 +58,7 @@ class Nsga2Spec(Tagged):
     kind: Literal["nsga2"] = "nsga2"
     generations: ClassVar[bool] = True
     fronts: ClassVar[bool] = True
-    population: Annotated[int, Field(ge=4)] = 20
+    population: Annotated[Population, Field(ge=4)] = 20
     mode: Mode | None = None
 
 
@@ -96,15 +95,15 @@ class Budget(Value):
     objectives, once a candidate reaches all of them.
     """
 
-    evaluations: Count | None = None
-    seconds: Annotated[float, Field(gt=0)] | None = None
-    item_evaluations: Count | None = None
-    accelerator_hours: Annotated[float, Field(gt=0)] | None = None
-    stall: Count | None = None
+    evaluations: Positive | None = None
+    seconds: Amount | None = None
+    item_evaluations: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    accelerator_hours: Amount | None = None
+    stall: Positive | None = None
     target: dict[str, float] = Field(default_factory=dict)
 
 
-GiB: TypeAlias = Annotated[float, Field(ge=0)]
+GiB: TypeAlias = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class InlineSpec(Tagged):
@@ -131,12 +130,12 @@ class RaySpec(Tagged):
 
     kind: Literal["ray"] = "ray"
     apart: ClassVar[bool] = True
-    workers: Count | None = None
+    workers: Copies | None = None
     gpus: Annotated[float, Field(ge=0, le=1)] | None = None
-    cpus: Count = 1
+    cpus: Copies = 1
     address: str | None = None
-    deadline: Annotated[float, Field(gt=0)] = 60.0
-    deaths: Count = 3
+    deadline: Amount = 60.0
+    deaths: Copies = 3
     reuse: GiB | None = None
 
     @field_validator("address")
@@ -164,7 +163,7 @@ class RunSpec(Value):
     start: tuple[str, ...] = ()
     budget: Budget = Budget(evaluations=200)
     executor: Annotated[ExecutorSpec, BeforeValidator(by_name)] = InlineSpec()
-    seed: int = Field(7, ge=0)
+    seed: Seed = 7
     device: str = "auto"
 
     @field_validator("budget")

@@ -7,11 +7,11 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from evomerge.errors import SpecError
 from evomerge.fitness import Fitness
+from evomerge.limits import Copies, Seed
 from evomerge.recipe import Recipe
 from evomerge.space import SpaceSpec
 from evomerge.spec.run import (
     Budget,
-    Count,
     ExecutorSpec,
     ExpertName,
     InlineSpec,
@@ -39,9 +39,9 @@ class StageSpec(Value):
     budget: Budget | None = None
     share: Share | None = None
     start: tuple[str, ...] = ()
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Seed | None = None
     fitness: Fitness | None = None
-    keep: Count = 1
+    keep: Copies = 1
     parents: Literal["all", "kept"] = "all"
 
     @field_validator("budget")
@@ -54,11 +54,11 @@ class StagedSpec(Value):
     """Everything a run in stages is."""
 
     models: Models
-    stages: tuple[StageSpec, ...] = Field(min_length=1)
+    stages: tuple[StageSpec, ...] = Field(min_length=1, max_length=100)
     fitness: Fitness
     budget: Budget = Budget(evaluations=200)
     executor: Annotated[ExecutorSpec, BeforeValidator(by_name)] = InlineSpec()
-    seed: int = Field(7, ge=0)
+    seed: Seed = 7
     device: str = "auto"
 
     @field_validator("budget")

@@ -32,7 +32,8 @@ def plan_text(plan: Plan) -> list[str]:
     lines += [f"space      {len(plan.genes)} genes over {plan.layers} layers, {plan.optimizer}"]
     lines += [f"           {text}" for text in _gene_lines(plan)]
     lines += [
-        f"start      {plan.seeds} points of the prior design; outside the space: {', '.join(plan.outside) or 'none'}"
+        f"start      {plan.seeds} points of the prior design; {plan.fixed} parents and fixed recipes, all confirmed at"
+        f" the end; outside the space: {_first(plan.outside) or 'none'}"
     ]
     for task in plan.tasks:
         lines.append(f"task       {task.name}: {task.counted}; {', '.join(task.metrics)}")

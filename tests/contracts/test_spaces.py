@@ -1,6 +1,7 @@
 """What every search space keeps to, whatever it is: one suite, run on all of them."""
 
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -265,6 +266,50 @@ def test_what_cannot_be_is_refused_in_one_line(plain: dict[str, Any], words: str
     text = str(refused.value)
     assert words in text.replace("path is 'swap'", "path.kind")
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("plain", "words"),
+    [
+        ({"kind": "repeat", "times": 10**9}, "space.times is 1000000000; input should be less than or equal to 2000"),
+        ({"kind": "repeat", "times": 2000}, "its longest path has 12,000 layers, a merged model has 2,000 at most"),
+        ({"kind": "path", "repeats": 10**6}, "space.repeats is 1000000;"),
+        ({"kind": "path", "repeats": 2000}, "it has 24,000 genes, a search takes 5,000 at most"),
+        ({"kind": "path", "scaling": "pair", "scale": [0.5, 1.5], "repeats": 450}, "it has 5,544 genes"),
+        ({"kind": "path", "repeats": 270}, "its longest path has 3,241 layers"),
+        ({"kind": "stack", "ranges": 10**5}, "space.ranges is 100000;"),
+        ({"kind": "stack", "ranges": 2000, "depth": [2, 9]}, "its longest path has 12,000 layers"),
+        ({"kind": "swap", "transition": 10**9}, "space.transition is 1000000000;"),
+        ({"groups": 10**6}, "space.groups: 1000000 is more than the model's 6 layers"),
+        ({"groups": [[0, 10**9]]}, "space.groups is [[0, 1000000000]];"),
+        ({"weight": [-1e308, 1e308]}, "space.weight.0 is -1e+308; input should be greater than or equal to -1000000"),
+        ({"weight": 1e7}, "space.weight is 10000000.0; give a number"),
+        ({"operator": {"kind": "ties", "lambda": 1e300}}, "space.operator.lambda is 1e+300;"),
+        ({"kind": "joint", "blend": {}, "path": {"kind": "path", "repeats": 2000}}, "it has 12,000 genes"),
+    ],
+)
+def test_what_is_too_large_is_refused_with_its_number_at_once(plain: dict[str, Any], words: str) -> None:
+    started = time.perf_counter()
+    with pytest.raises(SpecError) as refused:
+        bind(parse(SpaceSpec, plain, "run.yaml: space"), parents())
+    assert words in str(refused.value)
+    assert time.perf_counter() - started < 2
+
+
+def test_the_matrix_of_two_models_of_32_layers_fits() -> None:
+    matrix = {"kind": "path", "repeats": 3, "scaling": "pair", "scale": [0.5, 1.5], "parents": ["maths", "japanese"]}
+    assert 4096 < len(bind(parse(SpaceSpec, matrix, "x"), parents(32)).genes) <= 5000
+
+
+def test_recipes_of_all_pairs_are_not_made_of_many_experts() -> None:
+    def count(experts: int) -> int:
+        names = tuple(f"e{number}" for number in range(experts))
+        models = {name: Folder(path=name, digest=name) for name in ("base", *names)}
+        return len(fixed_recipes(parents().model_copy(update={"models": models, "experts": names})))
+
+    assert count(3) == 3 + 1 + 1 + 3 * 4 + 2
+    assert count(8) == 8 + 1 + 1 + 3 + 28 + 2
+    assert count(30) == 30 + 1 + 1 + 3 + 2
 
 
 def encodable(space: SearchSpace) -> Callable[[str], bool]:
