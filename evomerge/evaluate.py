@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
-from transformers import AutoTokenizer
 
-from evomerge.checkpoint import ParentFiles, costs_of, open_parents
+from evomerge.checkpoint import ParentFiles, costs_of, open_parents, read_tokenizer
 from evomerge.device import choose_device, cores, take_share
 from evomerge.errors import DeviceError, EvomergeError, RunError, SpecError
 from evomerge.fitness import Fitness
@@ -209,7 +208,7 @@ class EvaluatorFactory:
         folder = files.template.path
         scorer: Scorer
         if self.scorer is not None:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            tokenizer = read_tokenizer(folder)
             scorer = FunctionScorer(self.scorer, self.fitness, live.model, tokenizer)
         else:
             assert banks is not None

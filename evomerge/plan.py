@@ -143,7 +143,7 @@ def make_plan(
         run_bytes=costs.evaluations * _bytes_of_a_candidate(run.fitness.estimator, table, len(space.genes)),
         export_bytes=files.size(),
         free_bytes=shutil.disk_usage(where).free,
-        notes=(*table.caveats(), *evaluator.notes),
+        notes=(*files.remarks(), *table.caveats(), *evaluator.notes),
     )
 
 
@@ -244,7 +244,7 @@ def _parents(files: ParentFiles) -> tuple[ParentPlan, ...]:
             path=parent.shown(),
             digest=parent.content() or "",
             parameters=files.anatomy.parameters,
-            dtype=parent.dtype if isinstance(parent, Recipe) else files.checkpoints[name].main_dtype,
+            dtype=parent.dtype if isinstance(parent, Recipe) else files.accounts[name].dtype,
         )
         for name, parent in files.parents.models.items()
     )

@@ -1,17 +1,21 @@
 """Model folders on disk: read lazily, checked before use, written atomically."""
 
-from evomerge.checkpoint.anatomy import Anatomy, Place, blank_model, quiet, read_config
+from evomerge.checkpoint.account import Account
+from evomerge.checkpoint.anatomy import Anatomy, Place
 from evomerge.checkpoint.depth import moved_config, renumbered, text_part
 from evomerge.checkpoint.folder import Checkpoint
 from evomerge.checkpoint.parents import ParentFiles, in_run_file, open_parents
+from evomerge.checkpoint.read import as_tied, blank_model, quiet, read_config, read_tokenizer, understood
 from evomerge.checkpoint.size import costs_of
 from evomerge.checkpoint.write import refuse_existing, whole_folder, write_config, write_model, write_sums
 
 __all__ = [
+    "Account",
     "Anatomy",
     "Checkpoint",
     "ParentFiles",
     "Place",
+    "as_tied",
     "blank_model",
     "costs_of",
     "in_run_file",
@@ -19,9 +23,11 @@ __all__ = [
     "open_parents",
     "quiet",
     "read_config",
+    "read_tokenizer",
     "refuse_existing",
     "renumbered",
     "text_part",
+    "understood",
     "whole_folder",
     "write_config",
     "write_model",

@@ -3,22 +3,14 @@
 Read off the model class (built without memory), so a family that nobody here has heard of works too.
 """
 
-import contextlib
-import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming, rename_source_key
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel
 
-from evomerge.checkpoint.folder import Checkpoint
 from evomerge.errors import SpecError
 from evomerge.recipe import Component
 
@@ -90,58 +82,22 @@ class Anatomy:
         return place.name if place.layer is None else f"{self.stack}.{place.layer}.{place.name}"
 
 
-def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
-    """The folder's config as transformers understands it.
-
-    Raises:
-        SpecError: transformers does not know the model type.
-    """
-    with quiet():
-        try:
-            return AutoConfig.from_pretrained(checkpoint.path)
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise SpecError(f"{checkpoint.at('config.json')} is not understood by transformers ({reason})") from None
-
-
-def blank_model(config: PretrainedConfig) -> PreTrainedModel:
-    """The model without any memory behind its weights."""
-    with quiet(), torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    return model
-
-
 def anatomy_of(model: PreTrainedModel) -> Anatomy:
     """Where each tensor of `model` sits.
 
     Raises:
-        SpecError: the class has no list of layers as long as its config says.
+        SpecError: the class has no list of layers as long as its config says, or tensors that are no weights.
     """
     stack, layers = _stack(model)
-    tied = _tied(model)
-    state = {name: t for name, t in model.state_dict(keep_vars=True).items() if t.is_floating_point()}
-    places = {name: _place(model, name, stack) for name in state if name not in tied}
-    return Anatomy(places, {name: tuple(state[name].shape) for name in places}, len(layers), stack)
-
-
-def disk_names(model: PreTrainedModel, checkpoint: Checkpoint, anatomy: Anatomy) -> dict[str, str]:
-    """Name on disk of each tensor of the model, by its name in memory.
-
-    Raises:
-        SpecError: a tensor is missing, or stored in another arrangement than the model class has.
-    """
-    renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
-    state = model.state_dict()
-    found = {
-        rename_source_key(name, renamings, [], model.base_model_prefix, state)[0]: name for name in checkpoint.names
-    }
-    missing = [name for name in anatomy.places if name not in found]
-    if missing:
+    state = {name: tensor for name, tensor in model.state_dict().items() if name not in model.all_tied_weights_keys}
+    odd = next((name for name, tensor in state.items() if not tensor.is_floating_point()), None)
+    if odd is not None:
+        kind = str(state[odd].dtype).removeprefix("torch.")
         raise SpecError(
-            f"{checkpoint.at()} has no tensor for {missing[0]} ({len(missing)} missing in all); if it is there in"
-            " another arrangement, load it with transformers and save_pretrained(..., save_original_format=False)"
+            f"{type(model).__name__} has {odd} of {kind}, which cannot be merged; this family is not supported"
         )
-    return {name: found[name] for name in anatomy.places}
+    places = {name: _place(model, name, stack) for name in state}
+    return Anatomy(places, {name: tuple(state[name].shape) for name in places}, len(layers), stack)
 
 
 def _stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -152,14 +108,6 @@ def _stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     # A stack nested in a layer (experts of one layer, say) has the longer name.
     name = min(lists, key=lambda key: (key.count("."), key))
     return name, lists[name]
-
-
-def _tied(model: PreTrainedModel) -> set[str]:
-    if not model.config.get_text_config().tie_word_embeddings:
-        return set()
-    return {
-        name for name in model.state_dict() for pattern in (model._tied_weights_keys or {}) if re.search(pattern, name)
-    }
 
 
 def _place(model: PreTrainedModel, name: str, stack: str) -> Place:
@@ -192,21 +140,3 @@ def _outer_group(model: PreTrainedModel, name: str) -> str:
     if isinstance(owner, nn.Embedding):
         return "embeddings"
     return "norm" if "norm" in type(owner).__name__.lower() else "other"
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' advice about configs, its and the hub's progress bars off the terminal for a while."""
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    hub_bars = not are_progress_bars_disabled()
-    transformers_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-        # transformers switches the hub's bars together with its own; they may have been set apart.
-        if hub_bars != (not are_progress_bars_disabled()):
-            (enable_progress_bars if hub_bars else disable_progress_bars)()

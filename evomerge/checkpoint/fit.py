@@ -1,62 +1,27 @@
-"""Whether two models can be merged: one architecture, one shape, one tokenizer, however each of them is written."""
+"""Whether two models can be merged: one shape, one tokenizer, however each of them is written."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import PretrainedConfig
 
-from evomerge.checkpoint.anatomy import Anatomy, read_config
+from evomerge.checkpoint.anatomy import Anatomy
 from evomerge.checkpoint.folder import Checkpoint
+from evomerge.checkpoint.read import understood
 from evomerge.errors import SpecError
 
 TOKENIZER = "tokenizer.json"
-SLOW_TOKENIZER = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt")
-
-# Keys of a config class that leave what the model computes alone: they name, or steer training, decoding or output.
-BENIGN = {
-    "_name_or_path",
-    "architectures",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "dtype",
-    "eos_token_id",
-    "id2label",
-    "initializer_factor",
-    "initializer_range",
-    "label2id",
-    "max_window_layers",  # `layer_types` says what came of it.
-    "output_attentions",
-    "output_hidden_states",
-    "output_router_logits",
-    "pad_token_id",
-    "pretraining_tp",
-    "problem_type",
-    "return_dict",
-    "router_aux_loss_coef",
-    "torchscript",
-    "transformers_version",
-    "use_cache",
-}
-DROPOUTS = ("dropout", "_pdrop", "dropout_prob")
-
-
-def same_architecture(first: Checkpoint, config: PretrainedConfig, other: Checkpoint) -> None:
-    """See that both configs make the same computation; what a folder leaves out has the class's default.
-
-    Raises:
-        SpecError: a key that matters differs.
-    """
-    mine, theirs = config.to_dict(), read_config(other).to_dict()
-    # What the class does not know, as trainers leave behind, changes nothing.
-    known = {key for key in type(config)().to_dict() if key not in BENIGN and not key.endswith(DROPOUTS)}
-    for key in ("model_type", *sorted(known)):
-        if mine.get(key) != theirs.get(key):
-            raise SpecError(
-                f"{other.at('config.json')}: {key} is {theirs.get(key)!r}, in {first.label} it is {mine.get(key)!r};"
-                " only models of one architecture can be merged"
-            )
+SLOW_TOKENIZER = (
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "source.spm",
+    "tiktoken.model",
+)
 
 
 def same_shapes(anatomy: Anatomy, checkpoint: Checkpoint, disk: Mapping[str, str]) -> None:
@@ -97,7 +62,7 @@ def same_tokenizer(first: Checkpoint, other: Checkpoint) -> None:
 
 def _difference(first: Checkpoint, other: Checkpoint) -> str | None:
     """What differs between two tokenizer.json files in what they make of a text; None if nothing does."""
-    words = [_vocabulary(json.loads((checkpoint.path / TOKENIZER).read_text())) for checkpoint in (first, other)]
+    words = [_vocabulary(_plain(checkpoint)) for checkpoint in (first, other)]
     odd = sorted(words[0].items() ^ words[1].items(), key=lambda entry: (entry[1], entry[0]))
     if odd:
         word, place = odd[0]
@@ -109,13 +74,17 @@ def _difference(first: Checkpoint, other: Checkpoint) -> str | None:
     return None
 
 
+def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
+    """A tokenizer.json as it is written."""
+    with understood(checkpoint.at(TOKENIZER)):
+        return checkpoint.read_json(TOKENIZER)
+
+
 def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     """A tokenizer.json as the library itself writes it: every default there, merges as pairs."""
-    try:
+    with understood(checkpoint.at(TOKENIZER)):
         plain: dict[str, Any] = json.loads(Tokenizer.from_file(str(checkpoint.path / TOKENIZER)).to_str())
-    except Exception as error:  # noqa: BLE001  The library raises Exception itself.
-        raise SpecError(f"{checkpoint.at(TOKENIZER)} is not understood ({error}); copy it anew") from None
-    return plain
+        return plain
 
 
 def _vocabulary(plain: Mapping[str, Any]) -> dict[str, int]:

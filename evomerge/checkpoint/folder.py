@@ -8,26 +8,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from evomerge.checkpoint.side import ADAPTER, CONFIG, DISTRIBUTED, GENERATION, INDEX, SINGLE, TOKENIZER_FILES
 from evomerge.errors import SpecError
-from evomerge.recipe import Dtype
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-CONFIG = "config.json"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-GENERATION = "generation_config.json"
-DTYPES: dict[str, Dtype] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class Checkpoint:
@@ -36,15 +18,15 @@ class Checkpoint:
     Tensors are views into the memory-mapped files: read-only in spirit, shared between processes.
 
     Raises:
-        SpecError: there is no folder, no config, no safetensors file, or one that cannot be read.
+        SpecError: there is no folder, no config, no safetensors file, or one that cannot be read; or stock loading
+            does more than read weights, as with an adapter beside them or with weights that are stored quantised.
     """
 
     def __init__(self, path: Path, label: str) -> None:
         self.path = path
         self.label = label
-        self.config = self._read_json(CONFIG)
-        if "quantization_config" in self.config:
-            raise SpecError(f"{self.at()} is quantised and cannot be merged; give the full-precision model")
+        self.config = self.read_json(CONFIG)
+        self._check_plain()
         self._files = {name: self._open(name) for name in self._weight_files()}
         self._stamps = {file: _stamp(file) for file in self.weight_files}
         self._where = {key: handle for handle in self._files.values() for key in handle.keys()}  # noqa: SIM118
@@ -67,22 +49,37 @@ class Checkpoint:
         """Names of the tensors in one weight file."""
         return tuple(self._files[file].keys())
 
+    def file_of(self, name: str) -> str:
+        """Where to look for a tensor, for a message: the file that it is read from."""
+        return next(self.at(file) for file, handle in self._files.items() if handle is self._where[name])
+
     def files(self) -> tuple[Path, ...]:
         """Every file that makes this model what it is: weights, configs, tokenizer."""
         others = (CONFIG, GENERATION, *TOKENIZER_FILES)
         return (*self.weight_files, *(self.path / name for name in others if (self.path / name).is_file()))
 
+    @cached_property
+    def headers(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Dtype (as safetensors calls it) and shape of every tensor, from the headers."""
+        slices = {name: handle.get_slice(name) for name, handle in self._where.items()}
+        return {name: (str(part.get_dtype()), tuple(part.get_shape())) for name, part in slices.items()}
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, from the header."""
-        return tuple(self._where[name].get_slice(name).get_shape())
+        return self.headers[name][1]
 
     def dtype(self, name: str) -> str:
         """Dtype of a tensor as safetensors calls it, from the header."""
-        return str(self._where[name].get_slice(name).get_dtype())
+        return self.headers[name][0]
 
     def tensor(self, name: str) -> torch.Tensor:
         """A tensor, mapped from the file."""
         tensor: torch.Tensor = self._where[name].get_tensor(name)
+        return tensor
+
+    def tensor_in(self, file: str, name: str) -> torch.Tensor:
+        """A tensor of one weight file, mapped from it; another file may have one of the same name."""
+        tensor: torch.Tensor = self._files[file].get_tensor(name)
         return tensor
 
     def check_unchanged(self) -> None:
@@ -95,37 +92,62 @@ class Checkpoint:
             if _stamp(file) != stamp:
                 raise SpecError(f"{self.at(file.name)} was changed, cut short or removed during the run; restore it")
 
-    @cached_property
-    def main_dtype(self) -> Dtype:
-        """The dtype that most weights are stored in.
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder.
 
         Raises:
-            SpecError: it is none of fp32, fp16, bf16.
+            SpecError: it is not there, cannot be read, or holds no JSON object.
         """
-        sizes: dict[str, int] = {}
-        for name in self.names:
-            sizes[self.dtype(name)] = sizes.get(self.dtype(name), 0) + torch.Size(self.shape(name)).numel()
-        dtype = max(sizes, key=lambda key: sizes[key])
-        if dtype not in DTYPES:
-            raise SpecError(f"{self.at()}: weights are stored as {dtype}; evomerge reads F32, F16 and BF16")
-        return DTYPES[dtype]
-
-    def _read_json(self, name: str) -> dict[str, Any]:
         if not self.path.is_dir():
             raise SpecError(f"{self.at()} is not a folder; give a Hugging Face model folder")
         try:
-            content: dict[str, Any] = json.loads((self.path / name).read_text())
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise SpecError(f"{self.at()} has no {name}; give a Hugging Face model folder") from None
-        except ValueError as error:
+        except OSError as error:
+            raise SpecError(f"{self.at(name)} cannot be read ({error.strerror}); copy it anew") from None
+        except (ValueError, RecursionError) as error:
             raise SpecError(f"{self.at(name)} is not valid JSON ({error}); copy it anew") from None
+        if not isinstance(content, dict):
+            found = json.dumps(content)[:40]
+            raise SpecError(f"{self.at(name)} holds {found} where a JSON object belongs; copy it anew")
         return content
 
+    def _check_plain(self) -> None:
+        """See that stock loading would read the weights and do no more."""
+        for place, part in (("", self.config), *self.config.items()):
+            quantised = part.get("quantization_config") if isinstance(part, dict) else None
+            if quantised:
+                key = f"{place}.quantization_config" if place else "quantization_config"
+                method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+                raise SpecError(
+                    f"{self.at(CONFIG)}: {key} says that the weights are quantised ({method}), which cannot be merged;"
+                    " give the full-precision model"
+                )
+        other = self.config.get("transformers_weights")
+        if other is not None and other != SINGLE:
+            raise SpecError(
+                f"{self.at(CONFIG)}: transformers_weights names {other!r}, which evomerge does not follow; rename that"
+                f" file to {SINGLE}, and take the key out"
+            )
+        parts = sorted(self.path.glob(DISTRIBUTED))
+        if parts:
+            raise SpecError(
+                f"{self.at(parts[0].name)} is part of a distributed checkpoint, which stock loading takes first; load"
+                " it with transformers and save_pretrained elsewhere, or remove it"
+            )
+        if (self.path / ADAPTER).exists():
+            raise SpecError(
+                f"{self.at(ADAPTER)}: stock loading applies this adapter to the model beside it; merge it in (peft's"
+                " merge_and_unload, then save_pretrained), or move it elsewhere to have the model alone"
+            )
+
     def _weight_files(self) -> list[str]:
-        if (self.path / INDEX).is_file():
-            return sorted(set(self._read_json(INDEX)["weight_map"].values()))
+        # The order of stock transformers: a single file wins over an index beside it.
         if (self.path / SINGLE).is_file():
             return [SINGLE]
+        if (self.path / INDEX).is_file():
+            return self._shards()
         pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in self.path.glob(pattern))
         if pickled:
             raise SpecError(
@@ -133,6 +155,12 @@ class Checkpoint:
                 " transformers and call save_pretrained, which writes safetensors"
             )
         raise SpecError(f"{self.at()} has neither {SINGLE} nor {INDEX}; give a folder with safetensors weights")
+
+    def _shards(self) -> list[str]:
+        places = self.read_json(INDEX).get("weight_map")
+        if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
+            raise SpecError(f"{self.at(INDEX)}: weight_map does not say which file each tensor is in; copy it anew")
+        return sorted(set(places.values()))
 
     def _open(self, name: str) -> Any:
         if (self.path / name).resolve().parent != self.path.resolve() and "/" in name:

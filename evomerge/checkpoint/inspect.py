@@ -1,9 +1,9 @@
-"""Reading every byte of a model once: the digest of its files, and whether all numbers in them are finite."""
+"""Reading every byte of a model once: the digest of its files, and which tensors in them are not finite."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -16,30 +16,38 @@ CACHE = "EVOMERGE_CACHE"
 
 
 class FileRecord(Value):
-    """What a full read of a file found: its sha256, and the first tensor that is not finite."""
+    """What a full read of a file found: its sha256, and the tensors that fp32 cannot hold as finite numbers."""
 
     sha256: str
-    not_finite: str | None = None
+    not_finite: tuple[str, ...] = ()
 
 
-def digest(checkpoint: Checkpoint, progress: Callable[[str], None] = lambda _: None) -> str:
+def digest(
+    checkpoint: Checkpoint,
+    used: Iterable[str],
+    progress: Callable[[str], None] = lambda _: None,
+    *,
+    fresh: bool = False,
+) -> str:
     """Content address of a model folder; reads each file to its end, unless it has not changed since last time.
 
+    `used` are the tensors, by their names on disk, that must be finite; `fresh` has every file read again.
+
     Raises:
-        SpecError: a file cannot be read to its end, or holds NaN or infinity.
+        SpecError: a file cannot be read to its end, or a tensor that is used holds NaN or infinity.
     """
-    cache = _Cache()
+    cache, wanted = _Cache(), frozenset(used)
     found = {}
     for path in checkpoint.files():
-        record = cache.get(path)
+        record = None if fresh else cache.get(path)
         if record is None:
             if path in checkpoint.weight_files:
                 progress(f"reading {path}")
             record = cache.put(path, _read(checkpoint, path))
-        if record.not_finite:
-            raise SpecError(
-                f"{checkpoint.at(path.name)}: {record.not_finite} holds NaN or infinity; leave this model out"
-            )
+        bad = next((name for name in record.not_finite if name in wanted), None)
+        if bad is not None:
+            beyond = ", or numbers beyond fp32" if checkpoint.dtype(bad) == "F64" else ""
+            raise SpecError(f"{checkpoint.at(path.name)}: {bad} holds NaN or infinity{beyond}; leave this model out")
         found[path.name] = record.sha256
     return digest_of(found)
 
@@ -49,21 +57,26 @@ def _read(checkpoint: Checkpoint, path: Path) -> FileRecord:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise SpecError(f"{checkpoint.at(path.name)} cannot be read to its end ({error})") from None
+        raise SpecError(f"{checkpoint.at(path.name)} cannot be read to its end ({error.strerror})") from None
     if path not in checkpoint.weight_files:
         return FileRecord(sha256=sha256)
-    names = checkpoint.names_in(path.name)
-    bad = next((name for name in names if not _finite(checkpoint.tensor(name))), None)
-    return FileRecord(sha256=sha256, not_finite=bad)
+    # Whichever class loads the file, what is in it is known then.
+    tensors = ((name, checkpoint.tensor_in(path.name, name)) for name in checkpoint.names_in(path.name))
+    return FileRecord(sha256=sha256, not_finite=tuple(name for name, tensor in tensors if not _finite(tensor)))
 
 
 def _finite(tensor: torch.Tensor) -> bool:
+    if tensor.dtype == torch.float64:
+        tensor = tensor.float()
+    # Others are no weights of any model that can be merged.
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return True
     # The sum of magnitudes is finite exactly if every term is; one pass, no mask the size of the tensor.
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor.abs().sum(dtype=torch.float64)))
+    return bool(torch.isfinite(tensor.abs().sum(dtype=torch.float64)))
 
 
 class _Cache:
-    """Records of files read before, by path, size, time and inode; losing it costs only time."""
+    """Records of files read before, by path, size, times and inode; losing it costs only time."""
 
     def __init__(self) -> None:
         home = os.environ.get(CACHE) or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evomerge"
@@ -88,5 +101,7 @@ class _Cache:
 
     def _entry(self, path: Path) -> Path:
         stat = path.stat()
-        key = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ino}"
+        # The time of the last change of any kind (ctime) is one that no tool sets back.
+        parts = (path.resolve(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        key = "\0".join(map(str, parts))
         return self._folder / hashlib.sha256(key.encode()).hexdigest()

@@ -1,25 +1,33 @@
 """The models of a search, opened together and checked against each other before anything runs."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from evomerge.checkpoint.anatomy import Anatomy, anatomy_of, blank_model, disk_names, read_config
-from evomerge.checkpoint.fit import same_architecture, same_shapes, same_tokenizer
-from evomerge.checkpoint.folder import GENERATION, TOKENIZER_FILES, Checkpoint
+from transformers import PretrainedConfig
+
+from evomerge.checkpoint.account import Account, Pairing, account_of, has_own, pair
+from evomerge.checkpoint.anatomy import Anatomy, anatomy_of
+from evomerge.checkpoint.configs import same_architecture
+from evomerge.checkpoint.fit import same_shapes, same_tokenizer
+from evomerge.checkpoint.folder import Checkpoint
 from evomerge.checkpoint.inspect import digest
+from evomerge.checkpoint.read import TIED, read_config, read_model, understood, untied
+from evomerge.checkpoint.side import CONFIG, FETCHED, NOT_FETCHED
 from evomerge.errors import SpecError
 from evomerge.files import at_home, is_there
 from evomerge.recipe import BASE, Folder, Parent, Parents, Recipe
 
+MOST_NAMES = 6
+"""Tensors or files that are named."""
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 
 
 @dataclass(frozen=True)
 class ParentFiles:
-    """Parents that fit together: their checkpoints, the anatomy they share, and each one's names on disk.
+    """Parents that fit together: their checkpoints, the config and anatomy they share, and what each one's files are.
 
     Parents that are recipes are in `recipes`, over other names: those of `checkpoints` (which holds the folders that
     they are made of as well), and of other `recipes`. `models` says what each of these is.
@@ -27,8 +35,9 @@ class ParentFiles:
 
     parents: Parents
     checkpoints: dict[str, Checkpoint]
+    config: PretrainedConfig
     anatomy: Anatomy
-    disk: dict[str, dict[str, str]]
+    accounts: dict[str, Account]
     models: dict[str, Parent]
     recipes: dict[str, Recipe]
 
@@ -54,9 +63,40 @@ class ParentFiles:
         for checkpoint in self.checkpoints.values():
             checkpoint.check_unchanged()
 
+    def remarks(self) -> tuple[str, ...]:
+        """What nobody reads of the models: tensors that their class does not load, files that stay where they are."""
+        found = []
+        for name, account in self.accounts.items():
+            if account.ignored:
+                found.append(
+                    f"{self.checkpoints[name].at()}: {_some(account.ignored, 'tensor')} not loaded by the class"
+                )
+        template = self.accounts[self.lender]
+        if template.files:
+            found.append(f"{self.template.at()}: {_some(template.files, 'file')} not taken along by a merge")
+        return tuple(found)
+
+    def read_again(self, progress: Callable[[str], None]) -> None:
+        """Read every file to its end, whatever is remembered of it, and see that it holds what it held.
+
+        Raises:
+            SpecError: a file holds something else, though it may look as it did.
+        """
+        for name, checkpoint in self.checkpoints.items():
+            now = digest(checkpoint, self.accounts[name].read.values(), progress, fresh=True)
+            if now != self.models[name].content():
+                raise SpecError(f"{checkpoint.at()} has other content than when it was last read; restore it")
+
     def size(self) -> int:
         """Bytes of one model in the dtype it is merged to."""
         return self.anatomy.parameters * (4 if self.parents.dtype == "float32" else 2)
+
+
+def _some(names: Sequence[str], kind: str) -> str:
+    """The first of some names, and how many there are."""
+    counted = f"1 {kind} is" if len(names) == 1 else f"{len(names)} {kind}s are"
+    shown = ", ".join(names[:MOST_NAMES]) + (" ..." if len(names) > MOST_NAMES else "")
+    return f"{shown}: {counted}"
 
 
 def in_run_file(name: str) -> str:
@@ -101,29 +141,74 @@ class _Opening:
 
     def __init__(self, taken: set[str], progress: Callable[[str], None]) -> None:
         self.checkpoints: dict[str, Checkpoint] = {}
-        self.disk: dict[str, dict[str, str]] = {}
+        self.accounts: dict[str, Account] = {}
         self.models: dict[str, Parent] = {}
         self.recipes: dict[str, Recipe] = {}
+        self._configs: dict[str, PretrainedConfig] = {}
+        self._pairings: dict[str, Pairing] = {}
         self._taken = taken
         self._progress = progress
+        self._ties: dict[object, Mapping[str, str]] = {}
 
     def add(self, folders: Mapping[str, Folder], called: Callable[[str], str]) -> None:
         """Open folders under these names, and read them whole once they are seen to fit."""
-        fresh = {name: Checkpoint(Path(folder.path), called(name)) for name, folder in folders.items()}
-        self.checkpoints |= fresh
-        if fresh and not self.disk:
-            self._config = read_config(self._first)
-            self._model = blank_model(self._config)
-            self.anatomy = anatomy_of(self._model)
-        for other in fresh.values():
-            if other is not self._first:
-                same_architecture(self._first, self._config, other)
-                same_tokenizer(self._first, other)
-        self.disk |= {name: disk_names(self._model, other, self.anatomy) for name, other in fresh.items()}
-        for name, other in fresh.items():
-            same_shapes(self.anatomy, other, self.disk[name])
+        new = {name: Checkpoint(Path(folder.path), called(name)) for name, folder in folders.items()}
+        self.checkpoints |= new
+        self._configs |= {name: read_config(checkpoint) for name, checkpoint in new.items()}
+        first, *_ = self.checkpoints.values()
+        config, *_ = self._configs.values()
+        if not self._pairings:
+            self.config = config
+            self._build(first, config)
+        for name, checkpoint in new.items():
+            if checkpoint is not first:
+                same_architecture(first, config, checkpoint, self._configs[name])
+                same_tokenizer(first, checkpoint)
+        self._fit(first, new)
+        for name, checkpoint in new.items():
+            same_shapes(self.anatomy, checkpoint, self.accounts[name].read)
         for name, folder in folders.items():
-            self.models[name] = folder.model_copy(update={"digest": digest(fresh[name], self._progress)})
+            address = digest(new[name], self.accounts[name].read.values(), self._progress)
+            self.models[name] = folder.model_copy(update={"digest": address})
+
+    def _fit(self, first: Checkpoint, new: Mapping[str, Checkpoint]) -> None:
+        """Find the anatomy that all share, in which nothing is tied that one of them does not tie."""
+        for name, checkpoint in new.items():
+            with understood(checkpoint.at(CONFIG), checkpoint.config):
+                self._pairings[name] = pair(self._model, checkpoint)
+        ties = {name: self._ties_of(self.checkpoints[name], config) for name, config in self._configs.items()}
+        apart = [
+            checkpoint
+            for name, checkpoint in self.checkpoints.items()
+            if not ties[name] or has_own(checkpoint, self._pairings[name], ties[name])
+        ]
+        if apart and self._model.all_tied_weights_keys:
+            self._untie(first, apart[0])
+        self.accounts = {
+            name: account_of(checkpoint, self._pairings[name], ties[name], self.anatomy)
+            for name, checkpoint in self.checkpoints.items()
+        }
+
+    def _build(self, first: Checkpoint, config: PretrainedConfig) -> None:
+        self._model = read_model(first, config)
+        with understood(first.at(CONFIG), first.config):
+            self.anatomy = anatomy_of(self._model)
+
+    def _untie(self, first: Checkpoint, apart: Checkpoint) -> None:
+        self.config = untied(self.config)
+        self._build(first, self.config)
+        if self.recipes or self._model.all_tied_weights_keys:
+            raise SpecError(
+                f"{apart.at()} has tensors of its own where the models before it have one for two places"
+                f" ({TIED}); name it before recipes, or leave it out"
+            )
+
+    def _ties_of(self, checkpoint: Checkpoint, config: PretrainedConfig) -> Mapping[str, str]:
+        """What stock loading ties in the class of models, if their config says so: the copy, and what it copies."""
+        key = tuple(getattr(part, TIED, None) for part in (config, config.get_text_config()))
+        if key not in self._ties:
+            self._ties[key] = dict(read_model(checkpoint, config).all_tied_weights_keys)
+        return self._ties[key]
 
     def add_recipe(self, name: str, recipe: Recipe, label: str) -> str:
         """Open what a recipe is made of, and take it in under this name."""
@@ -144,11 +229,9 @@ class _Opening:
     def opened(self, names: tuple[str, ...], seed: int, template: str | None) -> ParentFiles:
         """All of them, those of these names being the parents."""
         parents = self._parents(names, seed, template)
-        return ParentFiles(parents, self.checkpoints, self.anatomy, self.disk, self.models, self.recipes)
-
-    @property
-    def _first(self) -> Checkpoint:
-        return next(iter(self.checkpoints.values()))
+        return ParentFiles(
+            parents, self.checkpoints, self.config, self.anatomy, self.accounts, self.models, self.recipes
+        )
 
     def _add_inner(self, name: str, parent: Parent, label: str) -> str:
         """A model that a recipe merges, under the name that it has already, or else under a new one."""
@@ -165,7 +248,8 @@ class _Opening:
             raise SpecError(f"{label}: {parent.shown()} is not the model this recipe was written for (digests differ)")
         first, *again = self._called(content)
         for other in again:
-            del self.models[other], self.checkpoints[other], self.disk[other]
+            for known_as in (self.models, self.checkpoints, self.accounts, self._configs, self._pairings):
+                del known_as[other]
         return first
 
     def _called(self, content: str | None) -> list[str]:
@@ -180,7 +264,7 @@ class _Opening:
             experts=tuple(name for name in names if name != BASE),
             layers=self.anatomy.layers,
             outer=self.anatomy.outer,
-            dtype=first.dtype if isinstance(first, Recipe) else self.checkpoints[names[0]].main_dtype,
+            dtype=first.dtype if isinstance(first, Recipe) else self.accounts[names[0]].dtype,
             seed=seed,
             lender=template,
         )
@@ -197,9 +281,10 @@ def _locate(source: str, label: str) -> Folder:
     from huggingface_hub import snapshot_download
 
     repo, _, revision = source.partition("@")
-    patterns = ["*.safetensors", "*.safetensors.index.json", "config.json", GENERATION, *TOKENIZER_FILES]
     try:
-        found = snapshot_download(repo, revision=revision or None, allow_patterns=patterns)
+        found = snapshot_download(
+            repo, revision=revision or None, allow_patterns=[*FETCHED], ignore_patterns=[*NOT_FETCHED]
+        )
     except Exception as error:  # noqa: BLE001  The hub library's own errors vary from release to release.
         reason = str(error).strip().split("\n")[0]
         raise SpecError(

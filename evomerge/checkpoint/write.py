@@ -13,7 +13,8 @@ from uuid import uuid4
 import torch
 from safetensors.torch import save_file
 
-from evomerge.checkpoint.folder import CONFIG, GENERATION, INDEX, SINGLE, TOKENIZER_FILES, Checkpoint
+from evomerge.checkpoint.folder import Checkpoint
+from evomerge.checkpoint.side import CONFIG, INDEX, SINGLE, copy_side_files
 from evomerge.errors import SpecError
 from evomerge.files import sync
 from evomerge.recipe import Dtype
@@ -75,9 +76,10 @@ def refuse_existing(out: Path, *, force: bool = False, keep: Iterable[Path] = ()
 def write_sums(folder: Path) -> None:
     """Checksums of every file, in the format of `sha256sum -c`; the mark of a folder that evomerge wrote."""
     lines = []
-    for path in sorted(folder.iterdir()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+            name = path.relative_to(folder).as_posix()
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
     (folder / SUMS).write_text("".join(lines))
 
 
@@ -88,7 +90,9 @@ def _not_ours(out: Path) -> str | None:
     if not (out / SUMS).is_file():
         return f"has no {SUMS}"
     listed = {line.partition("  ")[2] for line in (out / SUMS).read_text(errors="replace").splitlines()}
-    others = sorted(path.name for path in out.iterdir() if path.name not in {SUMS, *listed} or path.is_dir())
+    inside = {path.relative_to(out).as_posix(): path for path in out.rglob("*")}
+    folders = {name.rpartition("/")[0] for name in listed if "/" in name}
+    others = sorted(n for n, path in inside.items() if n not in ({*folders} if path.is_dir() else {SUMS, *listed}))
     return f"holds {others[0]}" if others else None
 
 
@@ -99,14 +103,12 @@ def write_model(
     shapes: Mapping[str, tuple[int, ...]],
     tensor: Callable[[str], torch.Tensor],
 ) -> None:
-    """Write a model: shards, and the template's tokenizer and generation config.
+    """Write a model: shards, and what lies in the template's folder beside its weights.
 
     `config` was written before, see `write_config`; `shapes` are those of the tensors by their names on disk. `tensor`
     makes each when its turn comes, so no more than a shard is in memory.
     """
-    for name in (GENERATION, *TOKENIZER_FILES):
-        if (template.path / name).is_file():
-            shutil.copyfile(template.path / name, folder / name)
+    copy_side_files(template.path, folder)
     width = 4 if config[_dtype_key(config)] == "float32" else 2
     shards = _shards(shapes, width)
     count = len(shards)

@@ -48,7 +48,7 @@ def export_run(
             remarks += _write_mergekit(folder / MERGEKIT, recipe, files, insist=wanted == {"mergekit"})
         if "model" in wanted:
             note = _write_model(folder, recipe, files)
-            remarks += [note] if note else []
+            remarks += [*files.remarks(), *([note] if note else [])]
         (folder / "README.md").write_text(model_card(results, row, recipe, out, note=note))
         (folder / "reproduce.json").write_text(json.dumps(_how(results, row, out), indent=2, ensure_ascii=False) + "\n")
         write_sums(folder)
@@ -66,7 +66,7 @@ def export_recipe(recipe: Recipe, files: ParentFiles, out: Path, *, force: bool 
         note = _write_model(folder, recipe, files)
         write_recipe(folder / RECIPE, recipe)
         write_sums(folder)
-    return [note] if note else []
+    return [*files.remarks(), *([note] if note else [])]
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:

@@ -170,7 +170,7 @@ class _Reader:
 
     def _disk(self, name: str, layer: int | None = None) -> str:
         """A tensor's name on disk, in another layer if one is given."""
-        found = self.files.disk[self.files.parents.template][name]
+        found = self.files.accounts[self.files.lender].written(name)
         return found if layer is None else renumbered(found, layer)
 
     def _blend(self, at: "_At", name: str) -> Blend:

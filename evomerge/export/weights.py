@@ -10,6 +10,7 @@ from transformers import AutoConfig
 
 from evomerge.checkpoint import (
     ParentFiles,
+    as_tied,
     blank_model,
     moved_config,
     quiet,
@@ -44,10 +45,10 @@ def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
     held = HeldParents(files, MAPPED, cpu)
     weights = Weights(recipe, files, Merger(held.read, held.mask_key, cpu))
     config = _checked_config(folder, recipe, files)
-    disk = files.disk[files.lender]
+    account = files.accounts[files.lender]
     places = {}
     for place in weights.places():
-        name = disk[weights.source(place)]
+        name = account.written(weights.source(place))
         places[name if place.layer is None else renumbered(name, place.layer)] = place
     shapes = {name: weights.shape(place) for name, place in places.items()}
     write_model(folder, files.template, config, shapes, lambda name: weights.tensor(places[name]))
@@ -78,7 +79,8 @@ def _checked_config(folder: Path, recipe: Recipe, files: ParentFiles) -> dict[st
 
 
 def _config(recipe: Recipe, files: ParentFiles) -> dict[str, object]:
-    return moved_config(files.template.config, read_config(files.template), recipe.origins())
+    plain = moved_config(files.template.config, read_config(files.template), recipe.origins())
+    return as_tied(plain, read_config(files.template), files.config)
 
 
 def _check_moved(folder: Path, files: ParentFiles, origins: Sequence[int]) -> None:

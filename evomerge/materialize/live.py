@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from evomerge.checkpoint import ParentFiles, quiet
+from evomerge.checkpoint import ParentFiles, understood
 from evomerge.device import free_memory
 from evomerge.materialize.compiled import WORTH_COMPILING, why_not
 from evomerge.materialize.fold import check_gains
@@ -54,8 +54,8 @@ class LiveModel:
         self.device = device
         compute = torch.float32 if device.type == "cpu" else getattr(torch, files.parents.dtype)
         self.placement = placement_for(files, device, others)
-        with quiet():
-            model = AutoModelForCausalLM.from_pretrained(files.template.path, dtype=compute)
+        with understood(files.template.at(), files.template.config):
+            model = AutoModelForCausalLM.from_pretrained(files.template.path, config=files.config, dtype=compute)
         self.model: PreTrainedModel = model.to(device).eval().requires_grad_(False)
         self.notes: set[str] = set()
         self._has_scales = False

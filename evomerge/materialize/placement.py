@@ -44,8 +44,9 @@ class Needs:
     def of(cls, files: ParentFiles, width: int) -> "Needs":
         """Read off the files; `width` is that of the live model's dtype."""
         sizes = [
-            torch.Size(shape).numel() * (4 if files.checkpoints[parent].dtype(names[name]) == "F32" else 2)
-            for parent, names in files.disk.items()
+            torch.Size(shape).numel()
+            * (4 if files.checkpoints[parent].dtype(account.read[name]) in ("F32", "F64") else 2)
+            for parent, account in files.accounts.items()
             for name, shape in files.anatomy.shapes.items()
         ]
         sizes += [size for recipe in files.recipes.values() for size in _merged_sizes(files.anatomy, recipe)]
@@ -122,7 +123,7 @@ class HeldParents:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little", signed=True)
 
     def _stored(self, parent: str, name: str) -> Tensor:
-        return self._files.checkpoints[parent].tensor(self._files.disk[parent][name]).view(-1)
+        return self._files.checkpoints[parent].tensor(self._files.accounts[parent].read[name]).view(-1)
 
     def _merged(self, parent: str, layer: int | None, name: str) -> Tensor:
         """A tensor (flat) of the model that a recipe among the parents makes, where `name` stands in this layer.

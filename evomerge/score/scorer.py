@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Protocol
 
 from lm_eval.api.instance import Instance
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from evomerge.checkpoint import read_tokenizer
 from evomerge.errors import SpecError
 from evomerge.fitness import Fitness
 from evomerge.items import ItemTable
@@ -59,7 +60,7 @@ class TaskScorer:
         self._banks = banks
         self.table = ItemTable(tasks={name: bank.table for name, bank in self._banks.items()})
         check_metrics(fitness, self.table)
-        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+        tokenizer = read_tokenizer(tokenizer_folder)
         _check_template(fitness, tokenizer)
         self._responder = Responder(model, tokenizer, forward)
         lm = self._responder.lm

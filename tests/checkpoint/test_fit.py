@@ -102,7 +102,7 @@ def test_a_key_left_out_has_the_default_of_its_class(expert: Path) -> None:
     ("qwen2", "hidden_act", "gelu"),
     ("gpt2", "layer_norm_epsilon", 1e-6),
     ("gemma2", "final_logit_softcapping", 20.0),
-    ("qwen3", "tie_word_embeddings", True),
+    ("qwen3", "rope_parameters", {"rope_type": "default", "rope_theta": 7.0}),
 ])  # fmt: skip
 def test_a_key_that_changes_the_computation_is_refused(family: str, key: str, value: object, tmp_path: Path) -> None:
     paths = make_family(family, tmp_path, ("base", "one"))

@@ -4,8 +4,8 @@ import pytest
 from families import FAMILIES, LIKE_LLAMA
 from transformers import AutoConfig, PreTrainedModel
 
-from evomerge.checkpoint import Anatomy, Place, costs_of
-from evomerge.checkpoint.anatomy import anatomy_of, blank_model
+from evomerge.checkpoint import Anatomy, Place, blank_model, costs_of
+from evomerge.checkpoint.anatomy import anatomy_of
 from evomerge.recipe import Blend, Folder, Layer, Linear, Recipe, Source, TaskArithmetic
 
 

@@ -104,7 +104,9 @@ def test_parents_are_exact_members_of_every_family_of_recipes(files: ParentFiles
     """Weight one of one expert, weights zero, t at an end: copies, not almost copies."""
     live = LiveModel(files, CPU)
     for name in ("base", "maths"):
-        stored = {key: files.checkpoints[name].tensor(files.disk[name][key]).float() for key in files.anatomy.places}
+        stored = {
+            key: files.checkpoints[name].tensor(files.accounts[name].read[key]).float() for key in files.anatomy.places
+        }
         for operator in ("task_arithmetic", "ties", "dare_ties", "linear", "slerp"):
             space = bind(BlendSpec.model_validate_json(f'{{"operator": "{operator}"}}'), files.parents)
             if name == "base" and operator in ("linear", "slerp"):

@@ -1,0 +1,99 @@
+"""What lies in a model folder beside its weights: what belongs to the model, and goes where a merge of it goes."""
+
+import shutil
+from pathlib import Path
+
+from evomerge.errors import SpecError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
+DISTRIBUTED = "shard-*-model-*-of-*.safetensors"
+GENERATION = "generation_config.json"
+# Content addresses rest on these and the weights: another name here would give old runs other parents.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+TEMPLATES = "additional_chat_templates"
+"""A folder of chat templates by name, the only folder that belongs to a model."""
+WEIGHTS = ".safetensors .safetensors.index.json .bin .bin.index.json .pt .pth .ckpt .h5 .msgpack .onnx .gguf .pkl .npz"
+ENDINGS = tuple(WEIGHTS.split())
+OF_ITS_TRAINING = ("trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
+LARGE = 100 * 2**20
+"""Bytes beyond which a file is none that a tokenizer or a processor needs."""
+
+
+def side_files(folder: Path) -> tuple[Path, ...]:
+    """The files of a model folder that go along with a merge of it, as paths within the folder."""
+    return tuple(path for path, reason in _judged(folder) if reason is None)
+
+
+def left_behind(folder: Path, read: tuple[Path, ...]) -> tuple[str, ...]:
+    """The files of a model folder that do not go along, each with the reason, but for the weights that were `read`."""
+    return tuple(f"{path} ({reason})" for path, reason in _judged(folder) if reason and folder / path not in read)
+
+
+def copy_side_files(folder: Path, out: Path) -> None:
+    """Copy what goes along with a merge of the model in `folder`, to where the merge is written.
+
+    Raises:
+        SpecError: a file cannot be read.
+    """
+    for path in side_files(folder):
+        try:
+            source = (folder / path).open("rb")
+        except OSError as error:
+            raise SpecError(f"{folder / path} cannot be read ({error.strerror}); copy it anew, or remove it") from None
+        (out / path).parent.mkdir(exist_ok=True)
+        with source, (out / path).open("wb") as target:
+            shutil.copyfileobj(source, target)
+
+
+def _judged(folder: Path) -> list[tuple[Path, str | None]]:
+    """Every file but the config, and why it stays behind, if it does; folders as a whole, hidden ones left out."""
+    inside = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != CONFIG)
+    templates = folder / TEMPLATES
+    listed = [path for path in inside if path != templates or not templates.is_dir()]
+    listed += sorted(templates.glob("*.jinja")) if templates.is_dir() else []
+    return [(path.relative_to(folder), _reason(path)) for path in listed]
+
+
+def _reason(path: Path) -> str | None:
+    if path.is_dir():
+        return "a folder"
+    if path.name.endswith(ENDINGS):
+        return "other weights"
+    if path.suffix == ".py":
+        return "code"
+    if path.name.lower() == "readme.md" or path.name in OF_ITS_TRAINING:
+        return "describes the parent"
+    if not path.is_file():
+        return "no file"
+    return "large" if path.stat().st_size > LARGE else None
+
+
+FETCHED = (
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "*.model",
+    "*.txt",
+    "*.tiktoken",
+    "LICENSE*",
+    "NOTICE*",
+    "*.spm",
+    "*.vocab",
+)
+"""What is fetched of a model on the hub."""
+NOT_FETCHED = ("consolidated*", "original/*", "onnx/*", "checkpoint-*/*", "*.bin.index.json", "*.py", ".*")
+"""Of what else matches: weights written once more, folders of training."""
