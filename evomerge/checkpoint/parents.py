@@ -152,6 +152,8 @@ class _Opening:
 
     def add(self, folders: Mapping[str, Folder], called: Callable[[str], str]) -> None:
         """Open folders under these names, and read them whole once they are seen to fit."""
+        if not folders:
+            return
         new = {name: Checkpoint(Path(folder.path), called(name)) for name, folder in folders.items()}
         self.checkpoints |= new
         self._configs |= {name: read_config(checkpoint) for name, checkpoint in new.items()}
