@@ -46,12 +46,17 @@ class Where(StrEnum):
     ray = "ray"
 
 
-PICK = "best (highest confirmed value), knee (the balanced point of a front), an objective's name, or number:N."
+PICK = (
+    "best (highest confirmed value), knee (the balanced point of a front), an objective's name, number:N, or failed:N."
+)
 RunFile = Annotated[Path, typer.Argument(help="The run file.", metavar="RUN.yaml")]
 Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; missing or empty.")]
+Page = Annotated[
+    Path | None, typer.Option("--out", "-o", help="The file; RUN/report.html if left out, made anew if it is there.")
+]
 NewRun = Annotated[Path, typer.Option("--out", "-o", help="The run folder to make; missing or empty.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace a folder that evomerge wrote before.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what evomerge wrote there before.")]
 Estimator = Annotated[
     Kind | None, typer.Option(help="Another estimator than the search's own, to see its candidates by; needs no model.")
 ]

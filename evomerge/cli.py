@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -17,6 +17,7 @@ from evomerge.arguments import (
     Models,
     NewRun,
     Out,
+    Page,
     Pool,
     Recipe,
     Responses,
@@ -206,20 +207,12 @@ def export(
 
 
 @app.command()
-def report(
-    run: Run,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file; RUN/report.html if left out.")] = None,
-) -> None:
+def report(run: Run, out: Page = None, force: Force = False) -> None:
     """Write one self-contained HTML page about a run."""
     from evomerge.assemble import load
     from evomerge.report import write_report
 
-    results = load(run)
-    page = out or run / "report.html"
-    if page.is_dir() or not page.parent.is_dir():
-        wrong = f"{page} is a folder" if page.is_dir() else f"{page.parent} is not a folder"
-        raise SpecError(f"--out: {page} cannot be written, {wrong}; choose another")
-    say(f"wrote {write_report(results, page)}")
+    say(f"wrote {write_report(load(run), out or run / 'report.html', force=force or out is None)}")
 
 
 @app.command()
@@ -267,7 +260,7 @@ def calibrate(
     dimensions: Dimensions = "auto",
     anchors: Annotated[int, typer.Option(min=1, help="Items of each task that stand for all.")] = 50,
     seed: Annotated[int, typer.Option(min=0, help="Of the clusters that anchors are chosen from.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace a calibration.")] = False,
+    force: Force = False,
 ) -> None:
     """Fit item response models to what many models answered.
 
@@ -288,10 +281,17 @@ def main() -> None:
     try:
         app()
     except EvomergeError as error:
-        say(f"evomerge: {error}", err=True)
-        sys.exit(error.exit_status)
+        _end(error)
     except KeyboardInterrupt:
-        say("evomerge: interrupted", err=True)
-        sys.exit(Interrupted.exit_status)
+        _end(Interrupted("interrupted"))
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        from evomerge.files import fault
+
+        _end(fault(error))
+
+
+def _end(error: EvomergeError) -> NoReturn:
+    say(f"evomerge: {error}", err=True)
+    sys.exit(error.exit_status)

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from evomerge.errors import SpecError
+from evomerge.files import Target, write_file
 from evomerge.presets import preset_names
 from evomerge.recipe import expert_names
 from evomerge.visible import visible
@@ -53,11 +54,9 @@ def write_run_file(folders: Sequence[str], out: Path, *, first_is_base: bool) ->
 
     Raises:
         SpecError: it exists already, its folder does not, or there are too few models.
+        RunError: the disk is full.
     """
-    if out.exists():
-        raise SpecError(f"{out} exists already and was not overwritten; choose another --out")
-    if not out.parent.is_dir():
-        raise SpecError(f"{out} cannot be written, {out.parent} is not a folder; make it, or choose another --out")
+    target = Target.file(out)
     experts = list(folders[1:] if first_is_base else folders)
     if not experts:
         raise SpecError("init takes the base and at least one expert; give another folder")
@@ -67,7 +66,7 @@ def write_run_file(folders: Sequence[str], out: Path, *, first_is_base: bool) ->
     text = yaml.safe_dump(models, sort_keys=False, allow_unicode=True, width=1000)
     indented = "".join(f"  {line}\n" for line in text.splitlines())
     spaces = ", ".join(preset_names("space"))
-    out.write_text(TEMPLATE.format(name=visible(out.name), models=indented, space=space, spaces=spaces))
+    write_file(target, TEMPLATE.format(name=visible(out.name), models=indented, space=space, spaces=spaces).encode())
 
 
 def _seen_from(out: Path, model: str) -> str:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from evomerge.errors import RunError, SpecError
 from evomerge.estimate.calibration import Calibration, read_calibration
 from evomerge.events import EVENT, Evaluated, Event, MarksAt
-from evomerge.files import new_folder, sync, write_whole
+from evomerge.files import Target, new_folder, refuse_path, sync, told
 from evomerge.items import ItemTable
 from evomerge.recipe import Parents
 from evomerge.spec import SPEC, RunSpec, is_run, parse, read_yaml
@@ -83,19 +83,16 @@ class RunStore:
         """A new run folder, open for writing.
 
         Raises:
-            SpecError: the folder exists and is not empty.
+            SpecError: the folder exists and is not empty, or cannot be made.
+            RunError: the disk is full.
         """
-        cls.refuse_existing(folder)
         plain = file.model_dump(mode="json")
-        try:
-            with new_folder(folder) as fresh:
-                (fresh / "responses").mkdir()
-                write_whole(fresh / ITEMS, json.dumps(table.to_plain()).encode())
-                if (source := file.spec.fitness.estimator.calibration) is not None:
-                    write_whole(fresh / f"calibration{Path(source).suffix}", Path(source).read_bytes())
-                write_whole(fresh / SPEC, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
-        except OSError as error:
-            raise RunError(f"{folder} cannot be written ({error.strerror}); make room, then start again") from None
+        with new_folder(cls.target(folder)) as fresh:
+            (fresh / "responses").mkdir()
+            (fresh / ITEMS).write_bytes(json.dumps(table.to_plain()).encode())
+            if (source := file.spec.fitness.estimator.calibration) is not None:
+                (fresh / f"calibration{Path(source).suffix}").write_bytes(Path(source).read_bytes())
+            (fresh / SPEC).write_bytes(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
         return cls(folder, write=True)
 
     @staticmethod
@@ -113,15 +110,19 @@ class RunStore:
         return False
 
     @staticmethod
-    def refuse_existing(folder: Path) -> None:
-        """Stop before anything is overwritten.
+    def target(folder: Path) -> Target:
+        """The place of a new run folder.
 
         Raises:
-            SpecError: the folder exists and is not empty.
+            SpecError: it exists and is not empty, or no folder can be made there.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            way = f"go on with it: evomerge resume {folder}" if is_run(folder) else "choose another --out"
-            raise SpecError(f"{folder} exists already and nothing was overwritten; {way}")
+        refuse_path(folder)
+        with told(folder):
+            if is_run(folder):
+                raise SpecError(
+                    f"{folder} exists already and nothing was overwritten; go on with it: evomerge resume {folder}"
+                )
+        return Target.folder(folder)
 
     def append(self, event: Event) -> None:
         """Write an event; it is on disk when this returns.

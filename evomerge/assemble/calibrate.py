@@ -9,6 +9,8 @@ from evomerge.estimate.calibrate import Fitting
 from evomerge.estimate.calibrate import calibrate as fit
 from evomerge.estimate.calibration import Calibration, check_suffix, read_calibration, write_calibration
 from evomerge.estimate.panel import read_panel
+from evomerge.files import Target
+from evomerge.spec import is_run
 
 AUTO = "auto"
 
@@ -25,8 +27,9 @@ def calibrate(
 
     Raises:
         SpecError: a file is not understood, there are too few models or items, or `out` exists.
+        RunError: the disk is full, or something came to be at `out` meanwhile.
     """
-    _refuse_replacing(out, force=force)
+    target = _target(out, force=force)
     names = [path.stem for path in responses]
     if len(set(names)) < len(names):
         raise SpecError(
@@ -38,7 +41,7 @@ def calibrate(
         listener.say(f"fitting {name}: {len(panel.models)} models, {len(panel.items)} items")
         parts.append(fit(panel, fitting, task=name))
     calibration = Calibration.joined(parts)
-    write_calibration(out, calibration)
+    write_calibration(target, calibration)
     return calibration
 
 
@@ -55,20 +58,21 @@ def dimensions_of(text: str) -> int | None:
     return int(text)
 
 
-def _refuse_replacing(out: Path, *, force: bool) -> None:
-    """Stop before anything is overwritten; `force` replaces a calibration, and nothing else.
+def _target(out: Path, *, force: bool) -> Target:
+    """The place of the calibration; `force` lets another one be replaced that is no run's, and nothing else.
 
     Raises:
-        SpecError: the suffix is no calibration's, or `out` exists and must stay.
+        SpecError: the suffix is no calibration's, or something is there that must stay.
     """
     check_suffix(out)
-    if not out.parent.is_dir():
-        raise SpecError(f"--out: {out.parent} is not a folder; make it, or choose another")
-    if not out.exists() and not out.is_symlink():
-        return
-    if not force:
-        raise SpecError(f"{out} exists already; choose another --out, or give --force to replace it")
+    return Target.file(out, _not_a_calibration, force=force)
+
+
+def _not_a_calibration(path: Path) -> str | None:
+    if is_run(path.parent):
+        return f"is of the run in {path.parent}"
     try:
-        read_calibration(out)
+        read_calibration(path)
     except SpecError:
-        raise SpecError(f"{out} is not a calibration; --force replaces nothing else, choose another --out") from None
+        return "is not a calibration"
+    return None

@@ -6,8 +6,8 @@ from typing import Literal
 
 import yaml
 
-from evomerge.errors import RunError, SpecError
-from evomerge.files import new_folder, write_whole
+from evomerge.errors import SpecError
+from evomerge.files import new_folder
 from evomerge.spec import SPEC, STAGES, StagedSpec, parse, read_yaml
 from evomerge.store import RunStore
 from evomerge.values import Value
@@ -37,13 +37,9 @@ class StagedRun:
             SpecError: the folder exists and is not empty.
             RunError: it cannot be written.
         """
-        RunStore.refuse_existing(folder)
         text = yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        try:
-            with new_folder(folder) as fresh:
-                write_whole(fresh / STAGES, text.encode())
-        except OSError as error:
-            raise RunError(f"{folder} cannot be written ({error.strerror}); make room, then start again") from None
+        with new_folder(RunStore.target(folder)) as fresh:
+            (fresh / STAGES).write_bytes(text.encode())
         return cls(folder, file)
 
     @classmethod

@@ -58,15 +58,14 @@ def merge(recipe: Path | Recipe, out: Path, *, force: bool = False, listener: Li
 
     Raises:
         SpecError: the recipe or its models cannot be used, or `out` exists.
-        RunError: the disk is full.
+        RunError: the disk is full, a weight is not finite, or something came to be at `out` meanwhile.
     """
-    from evomerge.checkpoint import refuse_existing
-    from evomerge.export import export_recipe
+    from evomerge.export import export_recipe, export_target
 
-    refuse_existing(out, force=force)
+    target = export_target(out, force=force)
     found, files = open_recipe(recipe, listener)
     listener.say(f"merging {files.anatomy.parameters:,} weights")
-    for remark in export_recipe(found, files, out, force=force):
+    for remark in export_recipe(found, files, target):
         listener.say(remark)
     return found
 
@@ -84,29 +83,44 @@ def export(
 
     Raises:
         SpecError: there is no such candidate, its models have changed, or `out` exists.
-        RunError: the disk is full.
+        RunError: the disk is full, a weight is not finite, or something came to be at `out` meanwhile.
     """
-    from evomerge.checkpoint import refuse_existing
-    from evomerge.export import export_run
+    from evomerge.export import export_run, export_target
 
-    refuse_existing(out, force=force, keep=[results.store.folder])
-    try:
-        row = results.pick(pick)
-    except SpecError as error:
-        raise SpecError(f"--pick {error}") from None
+    target = export_target(out, force=force, needed=[results.store.folder])
+    row = _picked(results, pick)
     run = results.file.spec
     files = _open(run.models, run.seed, listener)
     for name, parent in results.file.parents.models.items():
         if files.parents.models[name].content() != parent.content():
             raise SpecError(f"{name} at {parent.shown()} has changed since the search; restore it, or search again")
     listener.say(f"writing candidate {row.number}")
-    return [*_doubts(results, row), *export_run(results, row, files, out, formats, force=force)]
+    return [*_doubts(results, row), *export_run(results, row, files, target, formats)]
+
+
+def _picked(results: Results, pick: str) -> Row:
+    """A candidate that may be exported: one that failed only if that is said, as in `failed:12`."""
+    number = pick.removeprefix("failed:")
+    try:
+        row = results.pick(number)
+    except SpecError as error:
+        raise SpecError(f"--pick {error}") from None
+    if row.failure is not None and pick == number:
+        why = f"{row.failure.stage}: {row.failure.reason}"
+        raise SpecError(f"--pick {pick}: candidate {row.number} failed ({why}); failed:{row.number} exports it")
+    if row.failure is None and pick != number:
+        raise SpecError(f"--pick {pick}: candidate {row.number} did not fail; give number:{row.number}")
+    return row
 
 
 def _doubts(results: Results, row: Row) -> list[str]:
     """What somebody who is about to use a candidate should know of it."""
     doubts = []
-    if row.confirmed is None:
+    if row.failure is not None:
+        doubts.append(
+            f"candidate {row.number} failed ({row.failure.stage}: {row.failure.reason}); nobody has scored it"
+        )
+    elif row.confirmed is None:
         doubts.append(f"candidate {row.number} is not confirmed on held-out items; its values are optimistic")
     if row.name in results.parent_names:
         other = "; --pick knee takes a merge from the middle of the front" if len(results.objectives) > 1 else ""

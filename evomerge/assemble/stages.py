@@ -69,7 +69,7 @@ def search(
     """
     found = load_spec(spec) if isinstance(spec, Path) else anchored(spec, Path.cwd())
     found = found.model_copy(update={"models": with_recipes(found.models, listener.say)})
-    RunStore.refuse_existing(out)
+    RunStore.target(out)
     if isinstance(found, RunSpec):
         return run.begin(run.prepare(found, scorer, listener), out, listener)
     prepared = run.prepare(found.run(0, {}), scorer, listener)

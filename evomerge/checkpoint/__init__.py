@@ -7,7 +7,7 @@ from evomerge.checkpoint.folder import Checkpoint
 from evomerge.checkpoint.parents import ParentFiles, in_run_file, open_parents
 from evomerge.checkpoint.read import as_tied, blank_model, quiet, read_config, read_tokenizer, understood
 from evomerge.checkpoint.size import costs_of
-from evomerge.checkpoint.write import refuse_existing, whole_folder, write_config, write_model, write_sums
+from evomerge.checkpoint.write import write_config, write_model
 
 __all__ = [
     "Account",
@@ -24,12 +24,9 @@ __all__ = [
     "quiet",
     "read_config",
     "read_tokenizer",
-    "refuse_existing",
     "renumbered",
     "text_part",
     "understood",
-    "whole_folder",
     "write_config",
     "write_model",
-    "write_sums",
 ]

@@ -62,10 +62,11 @@ def _read(checkpoint: Checkpoint, path: Path) -> FileRecord:
         return FileRecord(sha256=sha256)
     # Whichever class loads the file, what is in it is known then.
     tensors = ((name, checkpoint.tensor_in(path.name, name)) for name in checkpoint.names_in(path.name))
-    return FileRecord(sha256=sha256, not_finite=tuple(name for name, tensor in tensors if not _finite(tensor)))
+    return FileRecord(sha256=sha256, not_finite=tuple(name for name, tensor in tensors if not finite(tensor)))
 
 
-def _finite(tensor: torch.Tensor) -> bool:
+def finite(tensor: torch.Tensor) -> bool:
+    """Whether all numbers of a tensor are finite, if they are of a kind that weights are."""
     if tensor.dtype == torch.float64:
         tensor = tensor.float()
     # Others are no weights of any model that can be merged.
@@ -92,9 +93,8 @@ class _Cache:
         entry = self._entry(path)
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
-            fresh = entry.with_suffix(f".{os.getpid()}")
-            fresh.write_text(json.dumps(record.to_plain()))
-            fresh.replace(entry)
+            # Half an entry is no JSON, so that it is not believed; whole or not need not be seen to.
+            entry.write_text(json.dumps(record.to_plain()))
         except OSError:
             pass  # A read-only home is no reason to stop.
         return record

@@ -1,6 +1,7 @@
 """The whole story of a merge search, told while it happens: every number printed is computed in that run."""
 
 import itertools
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evomerge.assemble import Listener, export, search
+from evomerge.files import Target, told, write_file
 from evomerge.report import write_report
 from evomerge.results import Results
 from evomerge.spec import load_run
@@ -38,17 +40,19 @@ seed: {seed}
 def free(path: Path) -> Path:
     """The path, or the first numbered one beside it that does not exist."""
     numbered = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
-    return path if not path.exists() else next(other for other in numbered if not other.exists())
+    return path if not os.path.lexists(path) else next(other for other in numbered if not os.path.lexists(other))
 
 
 def tell(out: Path, *, evaluations: int = 300, seed: int = 7) -> tuple[Results, Results]:
     """Search twice, confirm, export, ask the exported model, write the reports; all of it below `out`.
 
     Raises:
-        SpecError: `out` exists and is not empty.
+        SpecError: `out` exists and is not empty, or cannot be made.
+        RunError: the disk is full.
     """
-    RunStore.refuse_existing(out)
-    out.mkdir(parents=True, exist_ok=True)
+    RunStore.target(out)
+    with told(out):
+        out.mkdir(parents=True, exist_ok=True)
     console = new_console()
     started = time.monotonic()
     _say(
@@ -88,17 +92,16 @@ def _search(
     path = out.with_suffix(".yaml")
     lines = "\n".join(f"    {name}: {MODELS / name}" for name in experts)
     title = f"Run it again, with another seed, say: evomerge search {path} --out AGAIN"
-    path.write_text(
-        RUN_FILE.format(
-            title=title,
-            models=MODELS,
-            experts=lines,
-            fitness=fitness,
-            optimizer=optimizer,
-            evaluations=evaluations,
-            seed=seed,
-        )
+    text = RUN_FILE.format(
+        title=title,
+        models=MODELS,
+        experts=lines,
+        fitness=fitness,
+        optimizer=optimizer,
+        evaluations=evaluations,
+        seed=seed,
     )
+    write_file(Target.file(path), text.encode())
     console.print(Text(f"\n$ evomerge search {path} --out {out}"))
     ticker = Ticker(new_console())
     try:

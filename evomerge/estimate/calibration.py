@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from evomerge.errors import SpecError
 from evomerge.estimate.evidence import Floats, Ints
 from evomerge.estimate.irt import ItemParameters
-from evomerge.files import write_whole
+from evomerge.files import Target, write_file
 from evomerge.limits import CALIBRATION_BYTES
 from evomerge.spec import read_json
 from evomerge.values import Value
@@ -152,23 +152,22 @@ class Calibration:
         return np.array([where[key] for key in ids], np.int64)
 
 
-def write_calibration(path: Path, calibration: Calibration) -> None:
+def write_calibration(out: Path | Target, calibration: Calibration) -> None:
     """Write a calibration whole or not at all, as `.npz` or `.json` by the suffix.
 
     Raises:
-        SpecError: the suffix is another, or the folder cannot be written to.
+        SpecError: the suffix is another, `out` exists, or its folder cannot be written to.
+        RunError: the disk is full, or something came to be at `out` meanwhile.
     """
-    check_suffix(path)
+    target = out if isinstance(out, Target) else Target.file(out)
+    check_suffix(target.out)
     arrays, content = _to_arrays(calibration), BytesIO()
-    if path.suffix == ".npz":
+    if target.out.suffix == ".npz":
         np.savez_compressed(content, **arrays)
     else:
         plain = {name: array.tolist() for name, array in arrays.items()}
         content.write(json.dumps(plain, ensure_ascii=False, indent=1).encode())
-    try:
-        write_whole(path, content.getvalue())
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+    write_file(target, content.getvalue())
 
 
 def read_calibration(path: Path) -> Calibration:

@@ -5,6 +5,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from evomerge.errors import SpecError
 from evomerge.estimate.evidence import Floats
+from evomerge.files import Target, write_file
 
 FORMATS = (".csv", ".npz", ".parquet")
 
@@ -47,12 +49,18 @@ def read_panel(path: Path) -> Panel:
 
 
 def write_csv(path: Path, panel: Panel) -> None:
-    """Write a panel in the form that `read_panel` reads; whole marks without a point."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["model", *panel.items])
-        for model, row in zip(panel.models, panel.marks, strict=True):
-            writer.writerow([model, *("" if np.isnan(mark) else f"{mark:.12g}" for mark in row)])
+    """Write a panel in the form that `read_panel` reads; whole marks without a point.
+
+    Raises:
+        SpecError: the file exists, or its folder cannot be written to.
+        RunError: the disk is full.
+    """
+    file = StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["model", *panel.items])
+    for model, row in zip(panel.models, panel.marks, strict=True):
+        writer.writerow([model, *("" if np.isnan(mark) else f"{mark:.12g}" for mark in row)])
+    write_file(Target.file(path), file.getvalue().encode())
 
 
 def _from_csv(path: Path) -> Panel:

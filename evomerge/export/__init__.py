@@ -1,6 +1,6 @@
 """The best recipes in other tools' words."""
 
-from evomerge.export.folder import Format, export_recipe, export_run
+from evomerge.export.folder import Format, export_recipe, export_run, export_target
 from evomerge.export.from_mergekit import from_mergekit, is_mergekit, mergekit_models
 from evomerge.export.to_mergekit import to_mergekit
 from evomerge.export.weights import check_exportable
@@ -10,6 +10,7 @@ __all__ = [
     "check_exportable",
     "export_recipe",
     "export_run",
+    "export_target",
     "from_mergekit",
     "is_mergekit",
     "mergekit_models",

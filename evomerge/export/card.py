@@ -75,6 +75,8 @@ def _everything(recipe: Recipe, owner: str = "") -> Iterator[tuple[str, Parent]]
 
 def _results(results: Results, row: Row) -> str:
     caveats = [line for caveat in results.store.table.caveats() for line in (f"**{markdown(caveat)}**", "")]
+    if row.failure is not None:
+        return "\n".join([*caveats, f"**It failed in the search** ({row.failure.stage}) and was never scored."])
     if row.confirmed is None:
         unsure = "Not confirmed on held-out items. The search's own values are optimistic and are left out here."
         return "\n".join([*caveats, unsure])

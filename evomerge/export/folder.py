@@ -8,12 +8,13 @@ from typing import Any, Literal, TypeAlias
 
 import yaml
 
-from evomerge.checkpoint import ParentFiles, whole_folder, write_sums
-from evomerge.errors import RunError, SpecError
+from evomerge.checkpoint import ParentFiles
+from evomerge.errors import SpecError
 from evomerge.export.card import model_card
 from evomerge.export.rounding import rounding_remark
 from evomerge.export.to_mergekit import caveats, to_mergekit
 from evomerge.export.weights import write_weights
+from evomerge.files import Target, among, changed_since, new_folder, write_sums
 from evomerge.recipe import Recipe
 from evomerge.results import Results, Row
 from evomerge.values import digest_of
@@ -25,23 +26,35 @@ MERGEKIT = "mergekit.yml"
 RUN = "run.yaml"
 
 
+def export_target(out: Path, *, force: bool = False, needed: Sequence[Path] = ()) -> Target:
+    """The place of an exported folder; with `force` one that evomerge wrote, and nobody changed, may be there.
+
+    It has nothing to do with what is needed.
+
+    Raises:
+        SpecError: something else is there, or no folder can be made.
+    """
+    return Target.folder(out, lambda path: among(path, needed) or _not_ours(path), force=force)
+
+
 def export_run(
-    results: Results, row: Row, files: ParentFiles, out: Path, formats: Sequence[Format], *, force: bool = False
+    results: Results, row: Row, files: ParentFiles, out: Path | Target, formats: Sequence[Format]
 ) -> list[str]:
     """Write a candidate of a run as a model folder, a recipe, a mergekit configuration, or all of them.
 
     Returns remarks the user should read.
 
     Raises:
-        SpecError: `out` exists and `force` is not given; only `mergekit` is wanted and has no words for the recipe; the
-            models cannot have such layers or scales.
-        RunError: the disk is full.
+        SpecError: `out` exists; only `mergekit` is wanted and has no words for the recipe; the models cannot have such
+            layers or scales.
+        RunError: the disk is full, a weight is not finite, or something came to be at `out` meanwhile.
     """
     recipe = results.recipe(row.number).only_used()
     remarks: list[str] = []
     note = None
     wanted = {*formats} | ({"model", "mergekit"} if "all" in formats else set())
-    with _room(out), whole_folder(out, force=force, keep=[results.store.folder, *_folders(files)]) as folder:
+    target = _spared(out, [results.store.folder, *_folders(files)])
+    with new_folder(target, rescue=True) as folder:
         write_recipe(folder / RECIPE, recipe)
         write_run(folder / RUN, results)
         if "mergekit" in wanted:
@@ -49,20 +62,21 @@ def export_run(
         if "model" in wanted:
             note = _write_model(folder, recipe, files)
             remarks += [*files.remarks(), *([note] if note else [])]
-        (folder / "README.md").write_text(model_card(results, row, recipe, out, note=note))
-        (folder / "reproduce.json").write_text(json.dumps(_how(results, row, out), indent=2, ensure_ascii=False) + "\n")
+        _write(folder / "README.md", model_card(results, row, recipe, target.path, note=note))
+        how = _how(results, row, target.path)
+        _write(folder / "reproduce.json", json.dumps(how, indent=2, ensure_ascii=False) + "\n")
         write_sums(folder)
     return remarks
 
 
-def export_recipe(recipe: Recipe, files: ParentFiles, out: Path, *, force: bool = False) -> list[str]:
+def export_recipe(recipe: Recipe, files: ParentFiles, out: Path | Target) -> list[str]:
     """Merge a recipe to a model folder, without a search; returns remarks the user should read.
 
     Raises:
-        SpecError: `out` exists and `force` is not given, or the models cannot have such layers or scales.
-        RunError: the disk is full.
+        SpecError: `out` exists, or the models cannot have such layers or scales.
+        RunError: the disk is full, a weight is not finite, or something came to be at `out` meanwhile.
     """
-    with _room(out), whole_folder(out, force=force, keep=_folders(files)) as folder:
+    with new_folder(_spared(out, _folders(files)), rescue=True) as folder:
         note = _write_model(folder, recipe, files)
         write_recipe(folder / RECIPE, recipe)
         write_sums(folder)
@@ -72,19 +86,36 @@ def export_recipe(recipe: Recipe, files: ParentFiles, out: Path, *, force: bool 
 def write_recipe(path: Path, recipe: Recipe) -> None:
     """A recipe as YAML, which `evomerge merge` reads."""
     plain = {"format": recipe.format, **recipe.to_plain()}
-    path.write_text(yaml.dump(plain, Dumper=_Compact, sort_keys=False, allow_unicode=True, width=120))
+    _write(path, yaml.dump(plain, Dumper=_Compact, sort_keys=False, allow_unicode=True, width=120))
 
 
 def write_run(path: Path, results: Results) -> None:
     """The run file of a search, with every default written out, which `evomerge search` reads."""
     plain = results.file.spec.model_dump(mode="json", exclude_none=True)
-    path.write_text(yaml.dump(plain, Dumper=_Compact, sort_keys=False, allow_unicode=True, width=120))
+    _write(path, yaml.dump(plain, Dumper=_Compact, sort_keys=False, allow_unicode=True, width=120))
 
 
 def _write_model(folder: Path, recipe: Recipe, files: ParentFiles) -> str | None:
     """Write the weights; what rounding them does, if anything."""
     write_weights(folder, recipe, files)
     return rounding_remark(recipe, files, folder)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _not_ours(out: Path) -> str | None:
+    """What is wrong with replacing a folder: it was not exported, or is not as it was then."""
+    if out.is_dir() and not (out / RECIPE).is_file():
+        return f"has no {RECIPE}, so that evomerge did not write it"
+    return changed_since(out)
+
+
+def _spared(out: Path | Target, needed: Sequence[Path]) -> Target:
+    target = out if isinstance(out, Target) else export_target(out)
+    target.spare(needed)
+    return target
 
 
 def _folders(files: ParentFiles) -> list[Path]:
@@ -100,7 +131,7 @@ def _write_mergekit(path: Path, recipe: Recipe, files: ParentFiles, *, insist: b
         return [f"no {path.name}: {error}"]
     notes = caveats(recipe, files)
     head = "".join(f"# {visible(note)}.\n" for note in notes)
-    path.write_text(head + yaml.dump(plain, Dumper=_Compact, sort_keys=False, width=120))
+    _write(path, head + yaml.dump(plain, Dumper=_Compact, sort_keys=False, width=120))
     return [f"{path.name}: {note}" for note in notes]
 
 
@@ -109,7 +140,7 @@ def _how(results: Results, row: Row, out: Path) -> dict[str, Any]:
     opened = results.state.opened
     spec = results.file.to_plain()
     run = results.store.folder
-    export = ["evomerge", "export", run.name, "--pick", f"number:{row.number}", "--out", out.absolute().name]
+    export = ["evomerge", "export", run.name, "--pick", f"number:{row.number}", "--out", out.name]
     return {
         "candidate": row.number,
         "recipe": row.recipe,
@@ -120,22 +151,6 @@ def _how(results: Results, row: Row, out: Path) -> dict[str, Any]:
         "spec": spec,
         "spec_digest": digest_of(spec),
     }
-
-
-class _room:
-    """Turns a full disk into one line."""
-
-    def __init__(self, out: Path) -> None:
-        self._out = out
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise RunError(
-                f"{self._out} cannot be written ({error.strerror or error}); nothing was left behind"
-            ) from None
 
 
 class _Compact(yaml.SafeDumper):

@@ -1,6 +1,5 @@
 """A recipe as a model folder that any stock loader reads."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from evomerge.checkpoint import (
     write_model,
 )
 from evomerge.errors import SpecError
+from evomerge.files import passing_folder
 from evomerge.materialize import (
     MAPPED,
     GainError,
@@ -40,6 +40,7 @@ def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
 
     Raises:
         SpecError: this class of models cannot have scales, or cannot have its layers in another order.
+        RunError: a weight is not finite.
     """
     cpu = torch.device("cpu")
     held = HeldParents(files, MAPPED, cpu)
@@ -60,8 +61,8 @@ def check_exportable(recipe: Recipe, files: ParentFiles) -> None:
     Raises:
         SpecError: this class of models cannot have scales, or cannot have its layers in another order.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        _checked_config(Path(scratch), recipe, files)
+    with passing_folder() as folder:
+        _checked_config(folder, recipe, files)
 
 
 def _checked_config(folder: Path, recipe: Recipe, files: ParentFiles) -> dict[str, Any]:

@@ -9,8 +9,7 @@ import plotly.graph_objects as go
 from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
-from evomerge.errors import RunError
-from evomerge.files import write_whole
+from evomerge.files import Target, write_file
 from evomerge.report import figures
 from evomerge.results import RIVALS, Results, Row, difference, number
 from evomerge.version import __version__
@@ -38,15 +37,21 @@ pre { background: #f5f7fa; border-radius: 4px; padding: 10px 14px; overflow-x: a
 """
 
 
-def write_report(results: Results, out: Path) -> Path:
-    """Write the page.
+MARK = "<meta name='generator' content='evomerge'>"
+OPENING = "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+
+
+def write_report(results: Results, out: Path, *, force: bool = False) -> Path:
+    """Write the page; with `force` in place of another report.
 
     Raises:
-        RunError: the disk is full.
+        SpecError: something else is at `out`, or no file can be.
+        RunError: the disk is full, or something came to be at `out` meanwhile.
     """
+    target = Target.file(out, _not_a_report, force=force)
     page = "\n".join(
         [
-            "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+            f"{OPENING}{MARK}",
             "<meta name='viewport' content='width=device-width, initial-scale=1'>",
             f"<title>{_text(results.store.folder.name)} · evomerge</title><style>{STYLE}</style>",
             f"<script>{get_plotlyjs()}</script></head><body>",
@@ -54,11 +59,16 @@ def write_report(results: Results, out: Path) -> Path:
             "</body></html>",
         ]
     )
-    try:
-        write_whole(out, page.encode())
-    except OSError as error:
-        raise RunError(f"{out} cannot be written ({error.strerror})") from None
+    write_file(target, page.encode())
     return out
+
+
+def _not_a_report(path: Path) -> str | None:
+    """What is wrong with replacing a file: it is no report. Those of old had no mark, but a title."""
+    with path.open("rb") as file:
+        head = file.read(1000).decode(errors="replace")
+    known = MARK in head or " · evomerge</title><style>" in head
+    return None if head.startswith(OPENING) and known else "is not a report of evomerge's"
 
 
 def _sections(results: Results) -> Iterable[str]:

@@ -13,6 +13,8 @@ from conftest import DEMO_MODELS, Typed, edited, refused, small_fitness
 from lm_tasks import write_tasks
 from safetensors.torch import load_file, save_file
 
+from evomerge.files import write_sums
+
 Cli = Callable[..., Typed]
 Write = Callable[..., Path]
 
@@ -400,17 +402,19 @@ def test_force_replaces_only_what_evomerge_wrote(
         (run / "responses", ["lies in", "which is needed"]),
         (".", ["holds", "which is needed"]),
         ("..", ["holds", "which is needed"]),
-        (expert, ["has no SHA256SUMS"]),
-        (expert.parent, ["has no SHA256SUMS"]),
-        ("link", ["is not a folder"]),
+        (expert, ["has no recipe.yaml"]),
+        (expert.parent, ["has no recipe.yaml"]),
+        ("link", ["symbolic link"]),
         ("file", ["is not a folder"]),
     ):
         refused(cli("export", run, "--format", "recipe", "--out", out, "--force"), *words, "choose another --out")
     # A parent may look like an export: it was one.
-    (expert / "SHA256SUMS").write_text("".join(f"0  {path.name}\n" for path in expert.iterdir()))
+    (expert / "recipe.yaml").write_text("format: 1")
+    write_sums(expert)
     found = cli("export", run, "--format", "recipe", "--out", expert, "--force")
     refused(found, "is", str(expert), "which is needed")
-    (expert / "SHA256SUMS").unlink()
+    for name in ("SHA256SUMS", "recipe.yaml"):
+        (expert / name).unlink()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
     assert cli("export", run, "--format", "recipe", "--out", "M").status == 0
