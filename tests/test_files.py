@@ -288,7 +288,7 @@ def test_a_full_disk_leaves_nothing_half_written(cli: Cli, run_file: Callable[..
 
 
 def test_weights_beyond_the_dtype_are_not_written(cli: Cli, tmp_path: Path) -> None:
-    recipe = recipe_file(tmp_path / "r.yaml", weight=1e7)
+    recipe = recipe_file(tmp_path / "r.yaml", weight=1e6)
     found = cli("merge", recipe, "--out", tmp_path / "M")
     assert found.status == 1
     assert "merged in float16, model.layers.0." in found.err
