@@ -1,7 +1,7 @@
 """The items of benchmark tasks: split into pools when a run is opened, weighed as the benchmark weighs them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, assert_never, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from evomerge.values import Value
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 PoolName: TypeAlias = Literal["search", "confirm", "report"]
-POOLS: tuple[PoolName, ...] = ("search", "confirm", "report")
+POOLS: tuple[PoolName, ...] = get_args(PoolName)
 Cost: TypeAlias = Literal["layers", "parameters"]
 COST = "(cost)"
 """What stands in marks where a task's name would, for what a model costs: one mark for each `Cost`."""
@@ -65,7 +65,15 @@ class TaskItems(Value):
 
     def pool(self, name: PoolName) -> Pool:
         """The pool of that name; without items if there is none."""
-        return {"search": self.search, "confirm": self.confirm, "report": self.report}[name]
+        match name:
+            case "search":
+                return self.search
+            case "confirm":
+                return self.confirm
+            case "report":
+                return self.report
+            case _:
+                assert_never(name)
 
     def whole(self) -> Pool:
         """All pools as one, in their order."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal, TypeAlias, assert_never
 
+from evomerge.items import PoolName
 from evomerge.recipe import Recipe
 from evomerge.values import Genome, Value
 
@@ -43,7 +44,7 @@ class Draw(Value):
     in random order, so that a piece is a random part.
     """
 
-    pool: Literal["search", "confirm", "report"]
+    pool: PoolName
     places: dict[str, tuple[int, ...]] | None = None
     probabilities: dict[str, tuple[float, ...]] | None = None
     masses: dict[str, tuple[float, ...]] | None = None

@@ -4,7 +4,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, assert_never
 
 import yaml
 
@@ -52,13 +52,13 @@ def export_run(
     recipe = results.recipe(row.number).only_used()
     remarks: list[str] = []
     note = None
-    wanted = {*formats} | ({"model", "mergekit"} if "all" in formats else set())
+    wanted = {part for format in formats for part in _parts(format)}
     target = _spared(out, [results.store.folder, *_folders(files)])
     with new_folder(target, rescue=True) as folder:
         write_recipe(folder / RECIPE, recipe)
         write_run(folder / RUN, results)
         if "mergekit" in wanted:
-            remarks += _write_mergekit(folder / MERGEKIT, recipe, files, insist=wanted == {"mergekit"})
+            remarks += _write_mergekit(folder / MERGEKIT, recipe, files, insist=set(formats) == {"mergekit"})
         if "model" in wanted:
             note = _write_model(folder, recipe, files)
             remarks += [*files.remarks(), *([note] if note else [])]
@@ -67,6 +67,19 @@ def export_run(
         _write(folder / "reproduce.json", json.dumps(how, indent=2, ensure_ascii=False) + "\n")
         write_sums(folder)
     return remarks
+
+
+def _parts(format: Format) -> tuple[Literal["model", "mergekit"], ...]:
+    """What is written of a format, beside the recipe, which always is."""
+    match format:
+        case "model" | "mergekit":
+            return (format,)
+        case "recipe":
+            return ()
+        case "all":
+            return ("model", "mergekit")
+        case _:
+            assert_never(format)
 
 
 def export_recipe(recipe: Recipe, files: ParentFiles, out: Path | Target) -> list[str]:

@@ -1,11 +1,11 @@
 """The one thing that is merged anywhere, a blend of parents, and a layer made of blends."""
 
-from typing import Annotated, Literal, Self, TypeAlias, assert_never
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
 from evomerge.limits import HOPS, Weight
-from evomerge.recipe.operators import DareTies, Linear, Operator, Slerp, TaskArithmetic, Ties
+from evomerge.recipe.operators import Linear, Operator
 from evomerge.values import Value
 
 Component: TypeAlias = Literal["attention", "mlp", "norm"]
@@ -49,13 +49,7 @@ class Blend(Value):
 
     def weights(self) -> tuple[float, ...]:
         """The share that each source has in the blend (sources,), by which tables and figures show it."""
-        match self.operator:
-            case Slerp(t=t):
-                return (1 - t, t)
-            case Linear() | TaskArithmetic() | Ties() | DareTies():
-                return tuple(source.weight for source in self.sources)
-            case _:
-                assert_never(self.operator)
+        return self.operator.shares([source.weight for source in self.sources])
 
     def parents(self) -> set[str]:
         """Names of the parents this blend reads."""

@@ -4,10 +4,11 @@ import re
 from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
+from typing import assert_never
 
 from evomerge.limits import Seed
 from evomerge.recipe.blend import Blend, Layer
-from evomerge.recipe.recipe import Dtype, Parent, Recipe
+from evomerge.recipe.recipe import Dtype, Folder, Parent, Recipe
 from evomerge.values import Value
 
 BASE = "base"
@@ -55,8 +56,13 @@ class Parents(Value):
 
     def depth_of(self, name: str) -> int:
         """How many layers a parent has: a recipe may make a model of another depth."""
-        parent = self.models[name]
-        return len(parent.layers) if isinstance(parent, Recipe) else self.layers
+        match parent := self.models[name]:
+            case Folder():
+                return self.layers
+            case Recipe():
+                return len(parent.layers)
+            case _:
+                assert_never(parent)
 
     def recipe(self, layers: tuple[Layer, ...], outer: dict[str, Blend]) -> Recipe:
         """A recipe over these parents."""

@@ -44,6 +44,13 @@ class Folder(Value):
         """What a reader knows it by."""
         return self.hub or self.path
 
+    def origins(self) -> None:
+        """Which layer of a model folder each layer of it is: none other than itself."""
+
+    def folders(self) -> list["Folder"]:
+        """The model folders that it is made of in the end: itself."""
+        return [self]
+
 
 def _kind(value: Any) -> str:
     return "recipe" if isinstance(value, Recipe) or (isinstance(value, dict) and "layers" in value) else "folder"
@@ -112,11 +119,11 @@ class Recipe(Value):
     def origins(self) -> tuple[int, ...]:
         """Which layer of the model folders each layer comes from (layers,): that one's conventions are its own."""
         found = []
-        known = {name: parent.origins() for name, parent in self.parents.items() if isinstance(parent, Recipe)}
+        known = {name: parent.origins() for name, parent in self.parents.items()}
         for layer in self.layers:
             source = layer.blend.everything()[-1]
-            index = source.layer or 0
-            found.append(known[source.parent][index] if source.parent in known else index)
+            index, inner = source.layer or 0, known[source.parent]
+            found.append(index if inner is None else inner[index])
         return tuple(found)
 
     def content(self) -> str:
@@ -131,7 +138,7 @@ class Recipe(Value):
         """The model folders that it is made of in the end, each once."""
         found: dict[str | None, Folder] = {}
         for parent in self.parents.values():
-            for folder in parent.folders() if isinstance(parent, Recipe) else [parent]:
+            for folder in parent.folders():
                 found.setdefault(folder.digest or folder.path, folder)
         return list(found.values())
 

@@ -8,16 +8,13 @@ from evomerge.recipe import (
     COMPONENTS,
     DENSITY_LEVELS,
     Blend,
-    DareTies,
     Layer,
-    Linear,
     Operator,
     Parents,
     Recipe,
     Slerp,
     Source,
-    TaskArithmetic,
-    Ties,
+    Weighted,
 )
 from evomerge.space.genes import TOLERANCE, Gene
 from evomerge.space.span import copy_of, span_of, weights_of
@@ -119,7 +116,7 @@ class BlendSpace:
             case Slerp():
                 sources = tuple(Source(parent=name, layer=layer) for name in pair_of(self.parents))
                 return Blend(operator=Slerp(t=shares[0][0]), sources=sources)
-            case Linear() | TaskArithmetic() | Ties() | DareTies():
+            case Weighted():
                 return self._weighted(operator, layer, shares)
             case _:
                 assert_never(operator)
@@ -156,7 +153,7 @@ class BlendSpace:
         match operator := self.spec.operator:
             case Slerp():
                 return [(_slerp_t(blend, pair_of(self.parents)), 1.0)]
-            case Linear() | TaskArithmetic() | Ties() | DareTies():
+            case Weighted():
                 return self._weights_in(blend, operator)
             case _:
                 assert_never(operator)

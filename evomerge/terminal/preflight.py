@@ -12,15 +12,24 @@ from evomerge.terminal.units import duration, size
 MOST_NAMES = 40
 """Genes of one range that are named."""
 
-DESIGNS: dict[Design, str] = {
-    "random": "drawn at random",
-    "stratified": "drawn at random, of each sub-task its share",
-    "active": "drawn at random, more often where more is to be learnt",
-    "anchors": "chosen to stand for all, by what the parents answered",
-    "anchors_irt": "chosen to stand for all, by the calibration",
-    "information": "chosen because they tell most of a model's ability",
-}
-"""How the items of a draw come about."""
+
+def _how(design: Design) -> str:
+    """How the items of a draw come about."""
+    match design:
+        case "random":
+            return "drawn at random"
+        case "stratified":
+            return "drawn at random, of each sub-task its share"
+        case "active":
+            return "drawn at random, more often where more is to be learnt"
+        case "anchors":
+            return "chosen to stand for all, by what the parents answered"
+        case "anchors_irt":
+            return "chosen to stand for all, by the calibration"
+        case "information":
+            return "chosen because they tell most of a model's ability"
+        case _:
+            assert_never(design)
 
 
 def plan_text(plan: Plan) -> list[str]:
@@ -67,7 +76,7 @@ def _estimator_lines(plan: Plan) -> list[str]:
     if all(task.drawn == task.items["search"] for task in plan.tasks):
         return lines
     turn = "others for every generation" if spec.rotates else "always the same"
-    lines.append(f"           {DESIGNS[spec.chosen_design]}, {turn}")
+    lines.append(f"           {_how(spec.chosen_design)}, {turn}")
     if spec.rungs:
         rungs = ", ".join(map(str, spec.rungs))
         lines.append(f"           after {rungs} of them only the best {spec.keep * 100:g} % get more")
