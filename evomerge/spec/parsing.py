@@ -75,22 +75,25 @@ def _complaint(first: Mapping[str, Any], kind: Any, *, several: bool) -> str:
     field = next((str(step) for step in reversed(first["loc"]) if step in forms), None)
     if field is not None:
         return f" is {shown}; give {forms[field]}"
-    match first["type"]:
-        case "extra_forbidden":
-            known = _known_keys(kind)
-            near = difflib.get_close_matches(name, known, n=1) or [key for key in known if key.startswith(name)]
-            return f" is not a key here{f'; did you mean {near[0]}?' if near else '; take it out'}"
-        case "missing":
-            return " is missing; write it"
-        case "value_error":
-            said = str(first["ctx"]["error"])
-            return f": {shown} {said}" if said.startswith("is ") else f": {said}"
-        case "union_tag_invalid":
-            return f" is {first['ctx']['tag']!r}; give one of {first['ctx']['expected_tags']}"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return f" is {shown}; write keys and values below it"
-        case _:
-            return f" is {shown}; {first['msg'][0].lower()}{first['msg'][1:]}"
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(kind)
+        near = difflib.get_close_matches(name, known, n=1) or [key for key in known if key.startswith(name)]
+        return f" is not a key here{f'; did you mean {near[0]}?' if near else '; take it out'}"
+    return _worded(first, shown)
+
+
+def _worded(first: Mapping[str, Any], shown: str) -> str:
+    """Errors are of a hundred types; one that has no better words here keeps those that it came with."""
+    if first["type"] == "missing":
+        return " is missing; write it"
+    if first["type"] == "value_error":
+        said = str(first["ctx"]["error"])
+        return f": {shown} {said}" if said.startswith("is ") else f": {said}"
+    if first["type"] == "union_tag_invalid":
+        return f" is {first['ctx']['tag']!r}; give one of {first['ctx']['expected_tags']}"
+    if first["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return f" is {shown}; write keys and values below it"
+    return f" is {shown}; {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def _shown(value: Any) -> str:

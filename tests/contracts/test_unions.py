@@ -131,7 +131,7 @@ REASONS = {
     "checkpoint/parents.py: open_parents": "of an expert",
     "spec/run.py: _form": "of an expert",
     "recipe/recipe.py: _kind": "reads a parent that says no kind; what is new has to say one",
-    "checkpoint/parents.py: _parents": "whatever is no recipe was opened as a checkpoint; there is a KeyError if it was not",
+    "checkpoint/parents.py: _parents": "whatever is no recipe has to have been opened as a checkpoint",
     "assemble/start.py: _place": "whatever is no folder has no place",
     "export/card.py: _everything": "whatever is no recipe is made of nothing else",
     "export/card.py: _summary": "of recipes alone",
@@ -143,6 +143,10 @@ REASONS = {
     "results/stopping.py: was_cut_behind_a_telling": "asks for one event",
     "session.py: collect": "of an executor's news",
     "session.py: _with_backlog": "of an executor's news",
+    "results/state.py: _apply_to_process": "of fewer events, which whoever calls it has named",
+    "results/state.py: _apply_to_search": "of fewer events, which whoever calls it has named",
+    "space/joint.py: route_space": "of fewer spaces, which whoever calls it has named",
+    "space/joint.py: _towards_merged": "of fewer spaces",
     "study.py: _replay": "the optimiser knows of nothing else",
 }
 """Places that tell members of a union apart and need not know of a new one."""
