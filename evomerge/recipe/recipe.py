@@ -47,6 +47,10 @@ class Folder(Value):
     def origins(self) -> None:
         """Which layer of a model folder each layer of it is: none other than itself."""
 
+    def nested(self) -> int:
+        """How many recipes there are within one another: none."""
+        return 0
+
     def folders(self) -> list["Folder"]:
         """The model folders that it is made of in the end: itself."""
         return [self]
@@ -95,7 +99,7 @@ class Recipe(Value):
 
     def nested(self) -> int:
         """How many recipes there are within one another, this one counted."""
-        return 1 + max((parent.nested() for parent in self.parents.values() if isinstance(parent, Recipe)), default=0)
+        return 1 + max((parent.nested() for parent in self.parents.values()), default=0)
 
     def blends(self) -> list[Blend]:
         """Every blend in it, layer by layer, then the outer groups."""

@@ -167,8 +167,10 @@ class _Builder:
                 self._alias(event)
             case yaml.DocumentStartEvent() if self.found:
                 self._refuse(event, "a second document begins here (---); give one file for each")
+            case yaml.StreamStartEvent() | yaml.StreamEndEvent() | yaml.DocumentStartEvent() | yaml.DocumentEndEvent():
+                pass
             case _:
-                pass  # Where the stream and its one document begin and end.
+                raise TypeError(f"{event!r} is no event of YAML")
 
     def _refuse(self, event: Any, why: str) -> NoReturn:
         place = self._place()
@@ -245,8 +247,10 @@ class _Builder:
                 found = self._float(event)
             case "bool" | "int" | "float" | "timestamp":
                 self._refuse(event, f"{text[:60]} is {_read_as(text, kind)}, or put it in quotes")
-            case _:
+            case "str" | "merge" | "value" | "yaml":
                 pass
+            case _:
+                raise TypeError(f"{kind} is no kind of scalar that YAML knows")
         return found
 
     def _float(self, event: Any) -> float:

@@ -218,6 +218,8 @@ def test_every_match_ends_in_assert_never_or_a_raise() -> None:
 BY_NAME = {
     "estimate/judge.py: _pairs": "what gp-IRT is corrected by; blend, the other one that is, is corrected by the rest",
     "space/genes.py: _checked": "what binary means",
+    "spec/document.py: _key": "of what YAML takes a text for",
+    "spec/document.py: _read_as": "of what YAML takes a text for",
     "score/responses.py: answer": "of lm-eval's requests, each of which has a loop of its own",
 }
 """Functions that ask for a kind by name."""
