@@ -6,13 +6,17 @@ from contextlib import closing
 import pytest
 from conftest import ROOT
 from toys import FAILING, ITEMS, PARENTS, Toy, Toys, work
+from unions import kinds_of
 
 from evomerge.execute import Executor, InlineExecutor
-from evomerge.spec import RaySpec
+from evomerge.spec import ExecutorSpec, RaySpec
 from evomerge.trial import Draw, Evaluation
 
+CASES = ["inline", "ray", "ray split"]
+assert {case.split()[0] for case in CASES} == set(kinds_of(ExecutorSpec)), "an executor without a case"
 
-@pytest.fixture(scope="module", params=["inline", "ray", "ray split"])
+
+@pytest.fixture(scope="module", params=CASES)
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     if request.param == "inline":
         yield InlineExecutor(Toy())

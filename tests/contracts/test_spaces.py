@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unions import kinds_of
 
 from evomerge.errors import SpecError
 from evomerge.presets import preset_folder, preset_names
@@ -56,6 +57,7 @@ SPACES: dict[str, dict[str, Any]] = {
         "path": {"kind": "stack", "ranges": 2, **SCALED},
     },
 } | {f"preset {name}": {} for name in preset_names("space")}
+assert {plain.get("kind", "blend") for plain in SPACES.values()} == set(kinds_of(SpaceSpec)), "a space without a case"
 ONE_OWNER = ("path", "stack", "repeat", "swap", "joint")
 
 

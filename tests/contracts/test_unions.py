@@ -11,11 +11,12 @@ from typing import get_args
 
 import pytest
 from conftest import ROOT
+from unions import kinds_of
 
 from evomerge import arguments
 from evomerge.events import Event
 from evomerge.export import Format
-from evomerge.fitness import EstimatorKind
+from evomerge.fitness import Design, EstimatorKind
 from evomerge.items import PoolName
 from evomerge.recipe import Folder, Operator, Recipe
 from evomerge.space import SpaceSpec
@@ -256,5 +257,18 @@ def test_items_to_score_on_are_all_or_those_of_a_pool() -> None:
 
 
 def test_executors_are_those_that_a_run_may_go_on_by() -> None:
-    kinds = [spec.model_fields["kind"].default for spec in get_args(get_args(ExecutorSpec)[0])]
-    assert kinds == list(get_args(ExecutorKind))
+    assert kinds_of(ExecutorSpec) == list(get_args(ExecutorKind))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *kinds_of(SpaceSpec),
+        *kinds_of(OptimizerSpec),
+        *kinds_of(ExecutorSpec),
+        *get_args(EstimatorKind),
+        *get_args(Design),
+    ],
+)
+def test_the_run_files_page_names_it(kind: str) -> None:
+    assert re.search(rf"`{kind}`|\b{kind}:|kind: {kind}\b|executor: {kind}\b", (ROOT / "docs/run-file.md").read_text())
