@@ -21,6 +21,14 @@ class Stamped(Tagged):
     elapsed: float | None = None
 
 
+class Created(Tagged):
+    """The run folder was made: the first event of its journal. `files` are digests of what the run rests on."""
+
+    kind: Literal["created"] = "created"
+    of_process: ClassVar[bool] = True
+    files: dict[str, str]
+
+
 class Opened(Stamped):
     """A process took the run up, with these means.
 
@@ -157,7 +165,7 @@ class Closed(Stamped):
 
 
 Event: TypeAlias = Annotated[
-    Opened | Asked | Assigned | Evaluated | Incident | Workers | Told | Ended | Extended | Confirmed | Closed,
+    Created | Opened | Asked | Assigned | Evaluated | Incident | Workers | Told | Ended | Extended | Confirmed | Closed,
     Field(discriminator="kind"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

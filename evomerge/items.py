@@ -1,11 +1,11 @@
 """The items of benchmark tasks: split into pools when a run is opened, weighed as the benchmark weighs them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias, assert_never, get_args
+from typing import Literal, Self, TypeAlias, assert_never, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from evomerge.values import Value
 
@@ -31,6 +31,14 @@ class Pool(Value):
     strata: tuple[str, ...] = ()
     costs: tuple[int, ...] = ()
     requests: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        rows = {name: value for name, value in self if name != "ids"}
+        for name, values in rows.items():
+            if len(values) != len(self.ids) and (values or name == "clusters"):
+                raise ValueError(f"{name} are of {len(values)} items, there are {len(self.ids)}")
+        return self
 
     def shares(self, places: Sequence[int] | None = None) -> NDArray[np.float64]:
         """The weight of each item, or of each one at `places`: (items,), sum 1."""

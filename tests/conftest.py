@@ -98,7 +98,8 @@ def events(run: Path) -> list[dict[str, Any]]:
 
 def story(run: Path) -> list[dict[str, Any]]:
     """Events of the search alone, without times and workers."""
-    kept = [event for event in events(run) if event["kind"] not in ("opened", "closed", "extended", "incident")]
+    others = ("created", "opened", "closed", "extended", "incident")
+    kept = [event for event in events(run) if event["kind"] not in others]
     passing = ("at", "elapsed", "seconds", "layer_evaluations", "worker")
     return [{k: v for k, v in event.items() if k not in passing} for event in kept]
 

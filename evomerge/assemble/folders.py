@@ -7,9 +7,9 @@ from typing import Literal
 import yaml
 
 from evomerge.errors import SpecError
-from evomerge.files import new_folder
+from evomerge.files import is_file, new_folder
 from evomerge.spec import SPEC, STAGES, StagedSpec, parse, read_yaml
-from evomerge.store import RunStore
+from evomerge.store import RunStore, StageOf, digest
 from evomerge.values import Value
 
 
@@ -70,10 +70,14 @@ class StagedRun:
         number, name = str(place + 1), self.file.spec.names[place]
         return self.folder / (number if name == number else f"{number}-{name}")
 
+    def tie(self, place: int) -> StageOf:
+        """What the run of a stage (from 0) remembers of the whole."""
+        return StageOf(digest=digest((self.folder / STAGES).read_bytes()), folder=self.stage(place).name)
+
 
 def is_staged(folder: Path) -> bool:
     """Whether a folder is that of a run in stages."""
-    return (folder / STAGES).is_file()
+    return is_file(folder / STAGES)
 
 
 def run_folder(folder: Path) -> Path:

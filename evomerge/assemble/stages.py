@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -188,7 +188,8 @@ class _Conductor:
                 budget, where = self.budget if self._is_last(place) else None, self.elsewhere
                 return run.resume(folder, budget=budget, elsewhere=where, scorer=self.scorer, listener=self.listener)
             prepared = prepared or run.prepare(self._spec(place, best), self.scorer, self.listener)
-            return run.begin(prepared, folder, self.listener)
+            file = prepared.file.model_copy(update={"stage": self.staged.tie(place)})
+            return run.begin(replace(prepared, file=file), folder, self.listener)
 
     def _is_last(self, place: int) -> bool:
         return place == self.staged.count - 1

@@ -8,6 +8,7 @@ from evomerge.events import (
     Assigned,
     Closed,
     Confirmed,
+    Created,
     Ended,
     Evaluated,
     Event,
@@ -89,6 +90,8 @@ class RunState:
                 self.pending -= numbers
             case Opened() | Workers() | Incident() | Closed():
                 self._apply_to_process(event)
+            case Created():
+                pass  # It is about files, and verified when they are read.
             case Ended() | Extended() | Confirmed():
                 self._apply_to_search(event)
             case _:

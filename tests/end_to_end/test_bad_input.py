@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from conftest import DEMO_MODELS, Typed, edited, refused, small_fitness
+from journals import make_older
 from lm_tasks import write_tasks
 from safetensors.torch import load_file, save_file
 
@@ -270,8 +271,9 @@ def test_a_folder_that_is_no_run(cli: Cli, tmp_path: Path) -> None:
 
 def test_a_run_from_a_newer_format(cli: Cli, copy_of_run: Callable[[str], Path]) -> None:
     run = copy_of_run("one")
-    edited(run / "spec.yaml", lambda plain: plain.update(format=3))
-    refused(cli("show", run), "spec.yaml", "format is 3", "newer evomerge")
+    edited(run / "spec.yaml", lambda plain: plain.update(format=4))
+    (run / "journal.jsonl").write_text("{}\n")
+    refused(cli("show", run), "spec.yaml", "format is 4", "newer evomerge")
 
 
 def test_a_journal_damaged_in_the_middle(cli: Cli, copy_of_run: Callable[[str], Path]) -> None:
@@ -388,7 +390,7 @@ def test_report_items_that_a_fitness_does_not_keep(cli: Cli) -> None:
 def test_force_replaces_only_what_evomerge_wrote(
     cli: Cli, copy_of_run: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = copy_of_run("one")
+    run = make_older(copy_of_run("one"))
     expert = tmp_path / "parents/maths"
     shutil.copytree(DEMO_MODELS / "maths", expert)
     edited(run / "spec.yaml", lambda p: p["spec"]["models"]["experts"].update(maths=str(expert)))

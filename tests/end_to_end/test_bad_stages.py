@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import DEMO_MODELS, Typed, edited, refused
+from journals import cut
 
 Cli = Callable[..., Typed]
 Write = Callable[..., Path]
@@ -37,7 +38,7 @@ def test_an_expert_that_is_no_recipe(
 
 def test_a_run_without_results_is_no_expert(cli: Cli, run_file: Write, copy_of_run: Callable[[str], Path]) -> None:
     run = copy_of_run("one")
-    (run / "journal.jsonl").write_text("")
+    cut(run, 1)
     refused(cli("plan", with_mix(run_file(), run)), "models.experts.mix", "no candidate has been scored yet")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import journals
 import pytest
 import yaml
 from conftest import DEMO_MODELS, ROOT, Typed, story
@@ -140,7 +141,7 @@ def test_every_optimiser_bears_a_cost_that_never_changes(
     for cut in (len(lines) // 3, 2 * len(lines) // 3, len(lines) - 3):
         run = tmp_path / f"cut-{cut}"
         shutil.copytree(tmp_path / "RUN", run)
-        (run / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+        journals.cut(run, cut)
         assert cli("resume", run).status == 0
         assert story(run) == whole, f"cut after {cut} of {len(lines)} lines"
 
@@ -300,7 +301,7 @@ def test_a_search_with_costs_cut_at_any_line_goes_on_the_same(tmp_path: Path) ->
     for cut in range(1, len(lines), 53):
         run = tmp_path / f"cut-{cut}"
         shutil.copytree(tmp_path / "whole", run)
-        (run / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+        journals.cut(run, cut)
         go_on(WORLDS, RunStore(run, write=True), priced)
         assert story(run) == whole, f"cut after {cut} of {len(lines)} lines"
         shutil.rmtree(run)

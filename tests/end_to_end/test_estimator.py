@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import yaml
 from conftest import Typed, small_fitness
+from journals import make_older
 
 import evomerge
 from evomerge.arguments import Kind
@@ -222,10 +222,7 @@ def test_rungs_lead_up_to_all_items_too(cli: Cli, run_file: Write, tmp_path: Pat
 def test_a_run_from_before_there_were_estimators_is_read(runs: dict[str, Path], cli: Cli, tmp_path: Path) -> None:
     old = tmp_path / "old"
     shutil.copytree(runs["one"], old)
-    plain = yaml.safe_load((old / "spec.yaml").read_text())
-    plain["format"] = 1
-    del plain["spec"]["fitness"]["estimator"]
-    (old / "spec.yaml").write_text(yaml.safe_dump(plain))
+    make_older(old, 1)
     found = json.loads(cli("show", old, "--json").out)
     assert found["estimator"] == "mean"
     assert evomerge.load(old).fitness.estimator.items == "all"

@@ -1,15 +1,14 @@
 """The report: one file that opens anywhere, looked at by a real browser."""
 
-import json
 import re
 import shutil
 import subprocess
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Typed
+from journals import cut, write_journal
 
 from evomerge.assemble import load
 from evomerge.events import Evaluated
@@ -81,9 +80,8 @@ def test_a_browser_draws_every_figure(name: str, cli: Cli, finished: dict[str, P
 
 def test_a_run_without_results_has_a_report_too(cli: Cli, copy_of_run: Callable[[str], Path], tmp_path: Path) -> None:
     run = copy_of_run("two")
-    lines = (run / "journal.jsonl").read_bytes().splitlines(keepends=True)
-    for count, words in ((1, "No candidate has been scored yet"), (70, "optimistic")):
-        (run / "journal.jsonl").write_bytes(b"".join(lines[:count]))
+    for count, words in ((70, "optimistic"), (1, "No candidate has been scored yet")):
+        cut(run, count)
         assert cli("show", run).status == 0
         out = tmp_path / f"{count}.html"
         assert cli("report", run, "--out", out).status == 0
@@ -102,13 +100,12 @@ def test_a_finalist_that_failed_to_be_confirmed_is_left_out(copy_of_run: Callabl
     results = load(run)
     lost = next(n for n in results.finalists if results.best is not None and n != results.best.number)
     works = {w for w, each in results.state.works.items() if each.number == lost and each.draw.pool == "confirm"}
-    lines = []
+    changed = []
     for event in results.store.events():
         if isinstance(event, Evaluated) and event.work in works:
             event = event.model_copy(update={"marks": None, "failure": Failure(stage="score", reason="out of memory")})
-        text = json.dumps(event.to_plain(), separators=(",", ":"), ensure_ascii=False)
-        lines.append(f'{{"crc":{zlib.crc32(text.encode())},"event":{text}}}\n')
-    (run / "journal.jsonl").write_text("".join(lines))
+        changed.append(event)
+    write_journal(run, changed)
     assert load(run).rows[lost].confirmed is None
     for command in (["show"], ["show", "--json"], ["show", "--csv"], ["report"]):
         assert cli(command[0], run, *command[1:]).status == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import DEMO_MODELS, Typed, events, small_fitness
+from journals import cut, make_older
 
 import evomerge
 from evomerge.export.card import model_card
@@ -79,18 +80,16 @@ def test_a_run_without_report_items_says_nothing_of_them(finished: dict[str, Pat
 
 
 def test_a_run_stopped_before_its_report_items_goes_on_with_them(run: Path) -> None:
-    journal = run / "journal.jsonl"
-    lines = journal.read_bytes().splitlines(keepends=True)
     first = next(i for i, event in enumerate(events(run)) if event.get("draw", {}).get("pool") == "report")
     before = evomerge.load(run).to_json()
-    journal.write_bytes(b"".join(lines[: first + 3]))
+    cut(run, first + 3)
     after = evomerge.resume(run).to_json()
     for key in ("baselines", "front", "best"):
         assert after[key] == before[key]
 
 
 def test_a_run_written_before_items_had_weights_and_costs_goes_on(copy_of_run: Callable[[str], Path]) -> None:
-    run = copy_of_run("one")
+    run = make_older(copy_of_run("one"))
     path = run / "responses/items.json"
     plain = json.loads(path.read_text())
     for task in plain["tasks"].values():
@@ -109,7 +108,7 @@ def test_a_run_written_before_items_had_weights_and_costs_goes_on(copy_of_run: C
 
 
 def test_a_stock_test_split_is_named_wherever_numbers_are(copy_of_run: Callable[[str], Path], cli: Cli) -> None:
-    run = copy_of_run("one")
+    run = make_older(copy_of_run("one"))
     path = run / "responses/items.json"
     path.write_text(path.read_text().replace('"split": "test"', '"split": "test", "stock": true'))
     results = Results.load(run)

@@ -4,6 +4,7 @@ import random
 import shutil
 from pathlib import Path
 
+import journals
 import numpy as np
 import pytest
 from conftest import story
@@ -49,7 +50,7 @@ def test_a_search_with_fresh_items_cut_at_any_line_goes_on_the_same(name: str, t
     for cut in range(1, len(lines), 17):
         run = tmp_path / f"cut-{cut}"
         shutil.copytree(tmp_path / "whole", run)
-        (run / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+        journals.cut(run, cut)
         go_on(here, RunStore(run, write=True))
         assert story(run) == whole, f"cut after {cut} of {len(lines)} lines"
         shutil.rmtree(run)
@@ -82,7 +83,7 @@ def test_a_generation_in_the_order_of_its_layers_cut_at_any_line_goes_on_the_sam
     for cut in range(1, len(lines), 13):
         run = tmp_path / f"cut-{cut}"
         shutil.copytree(tmp_path / "whole", run)
-        (run / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+        journals.cut(run, cut)
         go_on(here, RunStore(run, write=True), order=hop_order)
         assert story(run) == whole, f"cut after {cut} of {len(lines)} lines"
         shutil.rmtree(run)
@@ -121,7 +122,7 @@ def test_with_many_workers_a_draw_stays_what_it_was(name: str, tmp_path: Path) -
     for cut in range(40, len(lines), 31):
         run = tmp_path / f"cut-{cut}"
         shutil.copytree(tmp_path / "whole", run)
-        (run / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+        journals.cut(run, cut)
         again = go_on(here, RunStore(run, write=True), ManyWorkers)
         draws: dict[int, set[str]] = {}
         for work in again.state.works.values():

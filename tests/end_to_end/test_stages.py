@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Typed, small_fitness, story
+from journals import cut as cut_journal
 
 import evomerge
 from evomerge.assemble import Listener, load, resume, search
@@ -111,7 +112,7 @@ def cut_anywhere(whole: Path, tmp_path: Path) -> Iterator[Path]:
     stages = ["1-whole", "2-halves"]
     for place, stage in enumerate(stages):
         lines = (whole / stage / "journal.jsonl").read_bytes().splitlines(keepends=True)
-        for cut in (None, 0, *range(5, len(lines), 23), len(lines) - 1):
+        for cut in (None, 1, *range(5, len(lines) - 1, 23), len(lines) - 1):
             run = tmp_path / f"cut-{place}-{cut}"
             shutil.copytree(whole, run)
             for later in stages[place + 1 :]:
@@ -119,7 +120,7 @@ def cut_anywhere(whole: Path, tmp_path: Path) -> Iterator[Path]:
             if cut is None:
                 shutil.rmtree(run / stage)
             else:
-                (run / stage / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+                cut_journal(run / stage, cut)
             yield run
 
 

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import journals
 import pytest
 from conftest import Typed, events, story
 from simulated import Plan, begin, go_on, make_world
@@ -33,7 +34,7 @@ def searched(name: str, budget: Budget, folder: Path, items: int = 20) -> Result
     for cut in range(1, len(lines), 37):
         run = folder.with_name(f"cut-{cut}")
         shutil.copytree(folder, run)
-        (run / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+        journals.cut(run, cut)
         go_on(worlds, RunStore(run, write=True))
         assert story(run) == story(folder), f"cut after {cut} of {len(lines)} lines"
         shutil.rmtree(run)

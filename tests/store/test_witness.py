@@ -1,0 +1,226 @@
+"""What a store makes of a run folder: old ones, those being written, those that were tampered with at random."""
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from journals import JOURNAL, MARKS, cut, end_of_marks, events_of, make_older, raw_lines, write_journal
+from simulated import Plan, begin, simulator
+from timed import EIGHT_ITEMS, WORLDS
+
+from evomerge.errors import EvomergeError, SpecError
+from evomerge.events import Closed, Confirmed, Evaluated, Event, Opened
+from evomerge.execute import InlineExecutor
+from evomerge.recipe import Recipe
+from evomerge.results import Results
+from evomerge.session import Session
+from evomerge.space import bind
+from evomerge.spec import Budget
+from evomerge.store import RunStore
+from evomerge.trial import Candidate, Draw
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of some candidates that were scored on draws and whole pools; the last work is still open."""
+    folder = tmp_path_factory.mktemp("toy") / "RUN"
+    store = begin(WORLDS, Plan(estimator=EIGHT_ITEMS, budget=Budget(evaluations=9), seed=1), folder)
+    session = Session(store, InlineExecutor(simulator(WORLDS, store)))
+    session.record(Opened(at=1.0, budget=session.state.budget, executor="inline", device="cpu"))
+    for number in range(9):
+        recipe = proposed(session, number)
+        draw = Draw(pool="search", places={"task 0": tuple(range(number, number + 8))}, generation=0)
+        for each in (draw, Draw(pool="confirm")):
+            session.submit(session.assign(number, each, "search"), recipe)
+            session.settle()
+    session.record(Confirmed(at=2.0, numbers=(3, 4)))
+    session.record(Closed(at=2.0, state="stopped"))
+    session.assign(8, Draw(pool="search", places={"task 0": tuple(range(8))}), "refresh")
+    store.close()
+    return folder
+
+
+def proposed(session: Session, number: int) -> Recipe:
+    space = bind(session.store.file.spec.space, session.store.file.parents)
+    genome = tuple(random.Random(number).uniform(0, 1) for _ in space.genes)
+    recipe = space.decode(genome)
+    session.propose(Candidate(number=number, genome=genome, recipe=recipe, origin="search"))
+    return recipe
+
+
+@pytest.fixture
+def run(toy: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(toy, tmp_path / "RUN"))
+
+
+def told(run: Path) -> list[object]:
+    """All that a store says."""
+    store = RunStore(run)
+    return [(event, store.marks(event) if isinstance(event, Evaluated) else None) for event in store.events()]
+
+
+def grown(run: Path, count: int) -> None:
+    with (run / MARKS).open("ab") as file:
+        file.write(bytes(count))
+
+
+def test_marks_of_what_was_in_flight_are_no_damage_and_cut_off_by_the_next_event(run: Path) -> None:
+    whole, before = told(run), (run / MARKS).read_bytes()
+    grown(run, 8 * 8)
+    assert told(run) == whole
+    store = RunStore(run, write=True)
+    assert len((run / MARKS).read_bytes()) > len(before), "opened, and nothing is written yet"
+    store.append(Closed(at=3.0, state="stopped"))
+    store.close()
+    assert (run / MARKS).read_bytes() == before
+    grown(run, 8 * 200)
+    with pytest.raises(SpecError, match="holds 1600 bytes that came after; .* cut .* to"):
+        RunStore(run, write=True)
+
+
+def test_a_line_that_is_being_written_is_no_damage(run: Path) -> None:
+    whole, journal = told(run), (run / JOURNAL).read_bytes()
+    last = raw_lines(run)[-1]
+    for torn in (b"{", last[:-1], last[: len(last) // 2], bytes(40), last[:20] + bytes(9) + b"}\n"):
+        (run / JOURNAL).write_bytes(journal + torn)
+        store = RunStore(run)
+        assert "cut short by a crash; it is dropped" in store.notes[0]
+        assert told(run) == whole
+    store = RunStore(run, write=True)
+    store.append(Closed(at=3.0, state="stopped"))
+    store.close()
+    assert told(run)[:-1] == whole
+    assert (run / JOURNAL).read_bytes().startswith(journal)
+
+
+def test_what_a_writer_writes_is_read_meanwhile(run: Path) -> None:
+    writer = RunStore(run, write=True)
+    marks = {"task 0": {"acc": (1.0,) * 8}}
+    before = len(told(run))
+    at = writer.keep_marks(marks)
+    assert len(told(run)) == before
+    writer.append(Evaluated(work=18, number=8, marks=at, at=3.0))
+    assert told(run)[-1][1] == marks
+    assert writer.marks(writer.events()[-1]) == marks
+    writer.close()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_run_of_an_older_format_is_read_and_goes_on_in_its_own_form(number: int, run: Path) -> None:
+    whole = told(run)[1:]
+    make_older(run, number)
+    assert told(run) == whole
+    store = RunStore(run, write=True)
+    store.append(Closed(at=3.0, state="finished"))
+    store.close()
+    assert told(run)[:-1] == whole
+    assert all(line.startswith(b'{"crc":') for line in raw_lines(run))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda own: [e for e in own if not (e.kind == "asked" and e.number == 3)], "candidate 3 was not proposed"),
+        (lambda own: [e for e in own if not (e.kind == "assigned" and e.work == 3)], "work 3 was not under way"),
+        (lambda own: [e for e in own if not (e.kind == "evaluated" and e.work == 3)], "its marks begin at byte"),
+        (lambda own: [e for each in own for e in [each] * (1 + (each.kind == "evaluated"))], "there twice"),
+        (lambda own: [e for each in own for e in [each] * (1 + (each.kind == "asked"))], "there twice"),
+        (lambda own: [*own, Confirmed(at=1.0, numbers=(77,))], "candidate 77 has no result"),
+        (lambda own: [*own, Evaluated(work=10**30, number=-1, at=1.0)], "was not under way"),
+    ],
+)  # fmt: skip
+def test_a_line_missing_in_an_older_journal_is_found_by_what_the_others_say(
+    change: Callable[[list[Event]], list[Event]], words: str, run: Path
+) -> None:
+    make_older(run)
+    write_journal(run, change(events_of(run)), chained=False)
+    with pytest.raises(SpecError, match=words):
+        RunStore(run)
+
+
+def test_items_that_are_not_those_that_marks_are_of_are_found_in_older_runs(run: Path) -> None:
+    make_older(run)
+    path = run / "responses/items.json"
+    plain = json.loads(path.read_text())
+    plain["tasks"]["task 0"]["search"]["ids"].pop()
+    plain["tasks"]["task 0"]["search"]["clusters"].pop()
+    plain["tasks"]["task 0"]["confirm"]["ids"].pop()
+    plain["tasks"]["task 0"]["confirm"]["clusters"].pop()
+    path.write_text(json.dumps(plain))
+    with pytest.raises(SpecError, match="marks are not those of the items"):
+        RunStore(run)
+
+
+def test_a_run_goes_on_from_where_the_message_says_to_cut(run: Path, toy: Path) -> None:
+    lines = raw_lines(run)
+    (run / JOURNAL).write_bytes(b"".join([*lines[:20], lines[21], *lines[22:]]))
+    with pytest.raises(SpecError, match="damaged in line 21") as found:
+        RunStore(run)
+    end = max(map(end_of_marks, lines[:20]))
+    assert f"cut {JOURNAL} before that line and {MARKS} to {end} bytes" in str(found.value)
+    (run / JOURNAL).write_bytes(b"".join(lines[:20]))
+    os.truncate(run / MARKS, end)
+    assert told(run) == told(toy)[:20]
+
+
+def test_every_place_that_a_kill_may_cut_at_is_read(run: Path, toy: Path) -> None:
+    whole = told(toy)
+    for count in range(len(whole), 0, -1):
+        cut(run, count, b'{"line":')
+        assert told(run) == whole[:count]
+
+
+def mutated(rng: random.Random, run: Path) -> None:
+    """Bytes or lines of one file changed, moved, lost."""
+    name = rng.choice([JOURNAL, JOURNAL, JOURNAL, MARKS, "spec.yaml", "responses/items.json"])
+    raw = (run / name).read_bytes()
+    a, b = sorted(rng.randrange(len(raw)) for _ in range(2))
+    lines = raw.splitlines(keepends=True) if name != MARKS else [raw[i : i + 64] for i in range(0, len(raw), 64)]
+    i, j = (rng.randrange(len(lines)) for _ in range(2))
+    kinds: list[Callable[[], bytes]] = [
+        lambda: raw[:a] + bytes([rng.randrange(256)]) + raw[a + 1 :],
+        lambda: raw[:a] + raw[b:],
+        lambda: raw[:a] + bytes(b - a) + raw[b:],
+        lambda: raw[:a] + raw[a:b] + raw[a:],
+        lambda: b"".join(lines[:i] + lines[i + 1 :]),
+        lambda: b"".join([*lines[:i], lines[j], *lines[i:]]),
+        lambda: b"".join(lines[:i] + lines[j : j + 1] + lines[i + 1 :]),
+        lambda: raw[:a],
+        lambda: raw + raw[a:b],
+    ]
+    (run / name).write_bytes(rng.choice(kinds)())
+
+
+def test_random_damage_is_refused_or_takes_lines_from_the_end_only(run: Path, toy: Path) -> None:
+    rng, whole = random.Random(1), told(toy)
+    refusals = 0
+    for _ in range(120):
+        shutil.copytree(toy, run, dirs_exist_ok=True)
+        mutated(rng, run)
+        try:
+            found = told(run)
+        except SpecError as error:
+            refusals += 1
+            assert "\n" not in str(error)
+            continue
+        assert found == whole[: len(found)]
+    assert refusals > 80
+
+
+def test_random_damage_to_older_runs_is_no_crash(run: Path, toy: Path, tmp_path: Path) -> None:
+    old = make_older(Path(shutil.copytree(toy, tmp_path / "old")))
+    spec = yaml.safe_load((old / "spec.yaml").read_text())
+    (old / "spec.yaml").write_text("\n".join(f"{key}: {json.dumps(value)}" for key, value in spec.items()))
+    rng = random.Random(2)
+    for _ in range(150):
+        shutil.copytree(old, run, dirs_exist_ok=True)
+        mutated(rng, run)
+        try:
+            Results(RunStore(run)).to_json()
+        except EvomergeError as error:
+            assert "\n" not in str(error)
