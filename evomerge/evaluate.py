@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 
@@ -13,9 +14,18 @@ from evomerge.device import choose_device, cores, take_share
 from evomerge.errors import DeviceError, EvomergeError, RunError, SpecError
 from evomerge.fitness import Fitness
 from evomerge.items import COST
-from evomerge.materialize import GainError, LiveModel
+from evomerge.materialize import GainError, LiveModel, check_gains
 from evomerge.recipe import Folder, Parents, Recipe
-from evomerge.score import FunctionScorer, ScoreFailure, Scorer, ScorerFunction, TaskScorer, code_remark, open_banks
+from evomerge.score import (
+    FunctionScorer,
+    GradeFailure,
+    ScoreFailure,
+    Scorer,
+    ScorerFunction,
+    TaskScorer,
+    code_remark,
+    open_banks,
+)
 from evomerge.space import unchanged
 from evomerge.spec import Models
 from evomerge.trial import Draw, Evaluation, Failure, LayerEvaluations, Marks, Seconds, Work
@@ -66,25 +76,8 @@ class Evaluator:
             RunError: something is missing or broken that every candidate needs.
         """
         self.live.files.check_unchanged()
-        started = time.perf_counter()
         run, reused = self.live.prefix.run, self.live.prefix.reused
-        merged = None
-        outcome: Marks | Failure
-        try:
-            self.live.load(work.recipe)
-            merged = time.perf_counter()
-            outcome = self._marks(work.recipe, work.draw)
-        except EvomergeError:
-            raise
-        except Exception as error:  # noqa: BLE001  The one place where a candidate's trouble is caught.
-            _stop_if_not_its_fault(error)
-            reason = f"{type(error).__name__}: {_line(error)}"
-            short = isinstance(error, torch.OutOfMemoryError | MemoryError)
-            outcome = Failure(stage="merge" if merged is None else "score", reason=reason, passing=short)
-            if short and self.live.device.type == "cuda":
-                torch.cuda.empty_cache()
-        ended = time.perf_counter()
-        seconds = Seconds(merge=(merged or ended) - started, score=ended - (merged or ended))
+        outcome, seconds = self._tried(work.recipe, work.draw)
         plain = outcome if isinstance(outcome, Failure) else {task: dict(rows) for task, rows in outcome.items()}
         layers = LayerEvaluations(run=self.live.prefix.run - run, reused=self.live.prefix.reused - reused)
         return Evaluation(
@@ -96,21 +89,40 @@ class Evaluator:
             worker=self.name,
         )
 
-    def marks(self, recipe: Recipe, draw: Draw) -> Marks:
-        """Merge and score a recipe that is no candidate, so that its failing is an error.
+    def marks(self, recipe: Recipe, draw: Draw, called: str = "the model") -> Marks:
+        """Merge and score a recipe that is no candidate, so that its failing is an error; `called` is its name.
 
         Raises:
-            SpecError: its scales are beyond what weights bear.
+            SpecError: its scales are beyond what weights bear, or a task's own code cannot grade its answers.
             RunError: the model cannot be scored.
         """
         try:
-            self.live.load(recipe)
+            check_gains(recipe)
         except GainError as error:
             raise SpecError(str(error)) from None
+        outcome, _ = self._tried(recipe, draw)
+        if isinstance(outcome, Failure):
+            raise outcome.error(called)
+        return outcome
+
+    def _tried(self, recipe: Recipe, draw: Draw) -> tuple[Marks | Failure, Seconds]:
+        """Merge and score; what came of it, and how long it took."""
+        started = time.perf_counter()
+        merged = None
+        outcome: Marks | Failure
         try:
-            return self._marks(recipe, draw)
-        except ScoreFailure as failure:
-            raise RunError(str(failure)) from None
+            self.live.load(recipe)
+            merged = time.perf_counter()
+            outcome = self._marks(recipe, draw)
+        except EvomergeError:
+            raise
+        except Exception as error:  # noqa: BLE001  The one place where a candidate's trouble is caught.
+            _stop_if_not_its_fault(error)
+            outcome = _failure(error, "merge" if merged is None else "score")
+            if outcome.passing and self.live.device.type == "cuda":
+                torch.cuda.empty_cache()
+        ended = time.perf_counter()
+        return outcome, Seconds(merge=(merged or ended) - started, score=ended - (merged or ended))
 
     def _marks(self, recipe: Recipe, draw: Draw) -> Marks:
         """Marks of the live model, which is what the recipe makes, and its costs."""
@@ -134,6 +146,13 @@ def _stop_if_not_its_fault(error: Exception) -> None:
         return
     if isinstance(error, LOST_DEVICE) or "CUDA error" in str(error):
         raise DeviceError(f"the device has stopped working ({_line(error)}); resume in a new process") from error
+
+
+def _failure(error: Exception, stage: Literal["merge", "score"]) -> Failure:
+    """A candidate's trouble as a value."""
+    short = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    reason = _line(error) if isinstance(error, ScoreFailure) else f"{type(error).__name__}: {_line(error)}"
+    return Failure(stage="grade" if isinstance(error, GradeFailure) else stage, reason=reason, passing=short)
 
 
 def _line(error: Exception) -> str:

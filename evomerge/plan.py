@@ -3,7 +3,6 @@
 import resource
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,13 +16,16 @@ from evomerge.items import POOLS, Cost, ItemTable, Split
 from evomerge.optimize import RECOMMENDED
 from evomerge.recipe import Recipe
 from evomerge.results import FINALISTS, MOST_FINALISTS
-from evomerge.space import Gene, SearchSpace
+from evomerge.space import Gene, SearchSpace, unchanged
 from evomerge.spec import Budget, RunSpec
-from evomerge.trial import Draw
+from evomerge.trial import Draw, Evaluation, Failure, Seconds, Work
 from evomerge.values import Genome, Value
 
 PROBE = 0.4321
 """Every gene of the candidate that is measured: nothing at an edge, so that nothing is saved."""
+
+FEW = 2
+"""Items of each task that parents are tried on; the search begins with all of them."""
 
 
 def probe(space: SearchSpace, value: float = PROBE) -> Genome:
@@ -119,7 +121,9 @@ def make_plan(
     the space does not hold; `where` is the folder whose disk the run will fill.
     """
     files, table = evaluator.live.files, evaluator.table
-    costs = _costs(run, evaluator, space, _sizes(run.fitness.estimator, table), seeds=seeds, outside=outside)
+    sizes = _sizes(run.fitness.estimator, table)
+    measured = _measure(evaluator, space, sizes)
+    costs = _costs(run, evaluator, measured.seconds, sizes, seeds=seeds, outside=outside)
     return Plan(
         parents=_parents(files),
         layers=files.parents.layers,
@@ -143,7 +147,7 @@ def make_plan(
         run_bytes=costs.evaluations * _bytes_of_a_candidate(run.fitness.estimator, table, len(space.genes)),
         export_bytes=files.size(),
         free_bytes=shutil.disk_usage(where).free,
-        notes=(*files.remarks(), *table.caveats(), *evaluator.notes),
+        notes=(*files.remarks(), *table.caveats(), *evaluator.notes, *_doubts(measured)),
     )
 
 
@@ -179,13 +183,13 @@ class _Costs(NamedTuple):
 def _costs(
     run: RunSpec,
     evaluator: Evaluator,
-    space: SearchSpace,
+    measured: Seconds,
     sizes: _Sizes,
     *,
     seeds: Sequence[str | None],
     outside: Sequence[str],
 ) -> _Costs:
-    merge, score = _measure(evaluator, space, sizes)
+    merge, score = measured.merge, measured.score
     item, parents = score / sizes.drawn, len(evaluator.live.files.parents.names)
     each = merge + sizes.mean * item
     first = parents * (merge + sizes.pool * item)
@@ -211,18 +215,27 @@ def _held_out(run: RunSpec, table: ItemTable, fixed: int) -> int:
     return table.count("confirm") * (finalists + fixed) + table.count("report") * (fixed + 1)
 
 
-def _measure(evaluator: Evaluator, space: SearchSpace, sizes: _Sizes) -> tuple[float, float]:
-    """Seconds to merge a candidate and to score it on a draw, after one that warms everything up."""
+def _measure(evaluator: Evaluator, space: SearchSpace, sizes: _Sizes) -> Evaluation:
+    """A candidate merged and scored on a draw, after parents that warm everything up.
+
+    Raises:
+        SpecError, RunError: a parent cannot be scored.
+    """
     places = {name: tuple(range(count)) for name, count in sizes.by_task.items()}
     draw = Draw(pool="search", places=None if sizes.drawn == sizes.pool else places)
-    times = (0.0, 0.0)
-    for value in (PROBE, 1 - PROBE):
-        started = time.perf_counter()
-        evaluator.live.load(space.decode(probe(space, value)))
-        merged = time.perf_counter()
-        evaluator.scorer.marks(draw)
-        times = (merged - started, time.perf_counter() - merged)
-    return times
+    few = Draw(pool="search", places={name: row[:FEW] for name, row in places.items()})
+    parents = evaluator.parents
+    for name in parents.names:
+        evaluator.marks(unchanged(parents, name), draw if name == parents.template else few, name)
+    evaluator.live.load(space.decode(probe(space, PROBE)))
+    return evaluator(Work(id=0, number=0, recipe=space.decode(probe(space, 1 - PROBE)), draw=draw, purpose="search"))
+
+
+def _doubts(measured: Evaluation) -> list[str]:
+    """What a candidate that could not be measured says of the search."""
+    if not isinstance(measured.outcome, Failure):
+        return []
+    return [f"the candidate that was measured has failed, and so may others: {measured.outcome.reason}"]
 
 
 def _evaluations(budget: Budget, sizes: _Sizes, seconds: float, parents: int) -> int:

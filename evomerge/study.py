@@ -9,7 +9,12 @@ from evomerge.estimate import Observer
 from evomerge.events import Asked, Assigned, Ended, Told
 from evomerge.optimize import RECOMMENDED, Optimizer
 from evomerge.recipe import Recipe
-from evomerge.results import Stopping, was_cut_behind_a_telling
+from evomerge.results import (
+    Stopping,
+    refuse_failed_parents,
+    refuse_nothing_but_failures,
+    was_cut_behind_a_telling,
+)
 from evomerge.schedule import More, Schedule
 from evomerge.session import Session
 from evomerge.space import SearchSpace
@@ -61,7 +66,9 @@ class Study:
 
         Raises:
             Interrupted: after Ctrl-C or SIGTERM, with nothing in flight.
+            SpecError, RunError: a parent cannot be scored, or all merges have failed.
         """
+        self._refuse_failed(self.session.state.candidates)
         self._resubmit()
         self._ask_outside(self._parents())
         while True:
@@ -72,6 +79,7 @@ class Study:
             elif not self._go_on():
                 break
         self._ask_recommended()
+        refuse_nothing_but_failures(self.session.state, self._parents(), str(self.session.store.folder))
 
     def _replay(self) -> None:
         """Bring the optimiser where the journal left it."""
@@ -253,10 +261,13 @@ class Study:
         return None if name in self.session.state.names else name
 
     def _collect(self) -> None:
-        self.session.collect()
+        self._refuse_failed([result.number for result in self.session.collect()])
         if self._optimizer.generation is None:
             self._go_on()
         self.session.check_interrupted()
+
+    def _refuse_failed(self, numbers: Collection[int]) -> None:
+        refuse_failed_parents(self.session.state, self._parents(), numbers, str(self.session.store.folder))
 
     def _go_on(self) -> bool:
         """More items for those who earned them; if nobody did, the optimiser is told. Whether there was anything."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal, TypeAlias, assert_never
 
+from evomerge.errors import EvomergeError, RunError, SpecError
 from evomerge.items import PoolName
 from evomerge.recipe import Recipe
 from evomerge.values import Genome, Value
@@ -78,12 +79,17 @@ class Work(Value):
 class Failure(Value):
     """Why a candidate has no marks: the step it failed in, and what was said.
 
-    `passing` is what need not happen again: there was too little memory, say.
+    To `grade` is a task's own code. `passing` is what need not happen again: there was too little memory, say.
     """
 
-    stage: Literal["merge", "score", "worker"]
+    stage: Literal["merge", "score", "grade", "worker"]
     reason: str
     passing: bool = False
+
+    def error(self, who: str) -> EvomergeError:
+        """The same of a model that is no candidate, without whose marks nothing can go on."""
+        kind = SpecError if self.stage == "grade" else RunError
+        return kind(f"{who} cannot be {'merged' if self.stage == 'merge' else 'scored'}: {self.reason}")
 
 
 class Seconds(Value):

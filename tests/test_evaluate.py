@@ -11,7 +11,7 @@ import torch
 from conftest import DEMO_MODELS
 
 from evomerge.device import cores, free_host_memory, free_on, take_share
-from evomerge.errors import RunError
+from evomerge.errors import RunError, SpecError
 from evomerge.evaluate import Evaluator, EvaluatorFactory
 from evomerge.fitness import Fitness, Items, Objective
 from evomerge.space import unchanged
@@ -78,7 +78,7 @@ def test_what_would_befall_every_candidate_stops_the_run(
 def test_a_model_that_is_no_candidate_and_cannot_be_scored_is_an_error(built: tuple[Evaluator, Marker]) -> None:
     evaluator, marker = built
     marker.error, marker.mark = None, float("nan")
-    with pytest.raises(RunError, match="computes no finite numbers"):
+    with pytest.raises(SpecError, match="the model cannot be scored: score of item a of t is nan"):
         evaluator.marks(work(evaluator).recipe, Draw(pool="search"))
     assert isinstance(evaluator(work(evaluator)).outcome, Failure)
 

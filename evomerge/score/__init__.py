@@ -1,11 +1,12 @@
 """A live model to raw marks."""
 
-from evomerge.score.failure import ScoreFailure
+from evomerge.score.failure import GradeFailure, ScoreFailure
 from evomerge.score.function import FunctionScorer, ScorerFunction, function_table
 from evomerge.score.scorer import Scorer, TaskScorer, check_metrics, code_remark, open_banks
 
 __all__ = [
     "FunctionScorer",
+    "GradeFailure",
     "ScoreFailure",
     "Scorer",
     "ScorerFunction",

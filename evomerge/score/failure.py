@@ -8,19 +8,41 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from evomerge.errors import EvomergeError
+
 
 class ScoreFailure(Exception):
     """A candidate that cannot be scored: its logits are not finite, or a metric chokes on its answers."""
+
+
+class GradeFailure(ScoreFailure):
+    """A task's own code that cannot grade a model's answers."""
+
+
+@contextmanager
+def grading(what: str) -> Iterator[None]:
+    """Grade answers with a task's own code, which may raise anything, and may want to end the process.
+
+    Raises:
+        GradeFailure: it did.
+    """
+    try:
+        yield
+    except (ScoreFailure, EvomergeError, ImportError, MemoryError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise GradeFailure(f"{what} cannot be graded ({reason[:300]}); mend the task") from error
 
 
 def finite(mark: float, metric: str, item: str, task: str) -> float:
     """The mark, if it is a number.
 
     Raises:
-        ScoreFailure: it is NaN or infinite.
+        GradeFailure: it is NaN or infinite.
     """
     if not math.isfinite(mark):
-        raise ScoreFailure(f"{metric} of item {item} of {task} is {mark}: the merged model computes no finite numbers")
+        raise GradeFailure(f"{metric} of item {item} of {task} is {mark}: the merged model computes no finite numbers")
     return mark
 
 

@@ -9,7 +9,7 @@ from evomerge.errors import SpecError
 from evomerge.fitness import Fitness, Objective
 from evomerge.items import ItemTable, TaskItems
 from evomerge.score.bank import Item, pool_of, split_items
-from evomerge.score.failure import ScoreFailure, finite
+from evomerge.score.failure import GradeFailure, finite
 from evomerge.trial import Draw, Marks
 
 LEFT_OUT = "score"
@@ -51,7 +51,7 @@ class FunctionScorer:
         """Marks of the drawn items.
 
         Raises:
-            ScoreFailure: the callable gave another number of marks than there are items, or one that is not finite.
+            GradeFailure: the callable gave another number of marks than there are items, or one that is not finite.
         """
         wanted = self.table.drawn(draw.pool, draw.places)
         given = self._function(self._model, self._tokenizer, wanted)
@@ -61,7 +61,7 @@ class FunctionScorer:
             for metric in self.table.tasks[task].metrics:
                 values = marks[task][metric] = tuple(map(float, given.get(task, {}).get(metric, ())))
                 if len(values) != len(ids):
-                    raise ScoreFailure(
+                    raise GradeFailure(
                         f"the scorer gave {len(values)} marks of {metric} for {len(ids)} items of {task}"
                     )
                 for item, value in zip(ids, values, strict=True):

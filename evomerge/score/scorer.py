@@ -15,11 +15,11 @@ from evomerge.items import ItemTable
 from evomerge.score.bank import TaskBank, build_requests, open_bank
 from evomerge.score.cost import with_costs
 from evomerge.score.digests import with_digests
-from evomerge.score.failure import finite
+from evomerge.score.failure import finite, grading
 from evomerge.score.loglikelihood import Forward
 from evomerge.score.responses import Prepared, Responder
 from evomerge.score.sandbox import sandboxed
-from evomerge.score.tasks import TaskCatalogue, mark_of, metric_name
+from evomerge.score.tasks import TaskCatalogue, code_of_others, mark_of, metric_name
 from evomerge.trial import Draw, Marks
 
 DRAWS_KEPT = 8
@@ -107,9 +107,11 @@ class TaskScorer:
                 continue
             filters = [ensemble.name for ensemble in task._filters]
             task._instances = [i for item in wanted for i in self._requests[bank.name][item]]
-            task.apply_filters()
+            with grading(f"answers to task {bank.name!r}"):
+                task.apply_filters()
             for item in wanted:
-                rows[item] = _item_marks(bank, item, self._requests[bank.name][item], filters)
+                with grading(f"task {bank.name!r}: the answer to document {bank.items[item].index} of {leaf}"):
+                    rows[item] = _item_marks(bank, item, self._requests[bank.name][item], filters)
         shared = set.intersection(*(set(row) for row in rows.values()))
         return {metric: tuple(rows[item][metric] for item in ids) for metric in rows[ids[0]] if metric in shared}
 
@@ -147,10 +149,12 @@ def open_banks(fitness: Fitness, say: Callable[[str], None] = lambda _: None) ->
     catalogue = TaskCatalogue(fitness)
     if (remark := catalogue.remark()) is not None:
         say(remark)
-    return {
-        name: open_bank(name, use, catalogue.load(use), fitness.items, _deciding(fitness, name))
-        for name, use in fitness.uses().items()
-    }
+    banks = {}
+    for name, use in fitness.uses().items():
+        loaded = catalogue.load(use)
+        with code_of_others(f"fitness: task {name!r}", "used"):
+            banks[name] = open_bank(name, use, loaded, fitness.items, _deciding(fitness, name))
+    return banks
 
 
 def _deciding(fitness: Fitness, task: str) -> str | None:

@@ -121,13 +121,11 @@ def test_what_shapes_prompts_means_nothing_to_a_scorer(field: str, value: Any, t
     assert not (tmp_path / "RUN").exists()
 
 
-def test_a_scorer_that_gives_too_few_marks_fails_the_candidate(tmp_path: Path) -> None:
+def test_a_scorer_that_gives_too_few_marks_ends_the_search(tmp_path: Path) -> None:
     class Lazy(Sizes):
         def __call__(self, model: Any, tokenizer: Any, items: Mapping[str, Sequence[str]]) -> Any:
             marks = super().__call__(model, tokenizer, items)
             return {"weights": {"size": marks["weights"]["size"][:-1], "smallness": marks["weights"]["smallness"]}}
 
-    results = evomerge.search(spec(budget=Budget(evaluations=6)), tmp_path / "RUN", scorer=Lazy())
-    failures = results.to_json()["failures"]
-    assert len(failures) == 6
-    assert "2 marks of size for 3 items" in failures[0]["reason"]
+    with pytest.raises(SpecError, match="base cannot be scored: the scorer gave 2 marks of size for 3 items"):
+        evomerge.search(spec(budget=Budget(evaluations=6)), tmp_path / "RUN", scorer=Lazy())
