@@ -88,7 +88,7 @@ def begin(prepared: Prepared, out: Path, listener: Listener) -> Results:
     """
     with closing(prepared.means), closing(RunStore.create(out, prepared.file, prepared.means.table)) as store:
         session = _opened(store, prepared.means, prepared.file.spec.budget, listener)
-        return _finished(session, _study(session, prepared.start, listener), listener)
+        return _finished(session, _study(session, prepared.start, listener), prepared.means, listener)
 
 
 def resume(
@@ -117,7 +117,7 @@ def resume(
             session = _opened(store, means, budget, listener)
             space = bind(store.file.spec.space, store.file.parents)
             start = starting_points(store.file.start, space, store.file.parents)
-            return _finished(session, _study(session, start, listener), listener)
+            return _finished(session, _study(session, start, listener), means, listener)
 
 
 def _check_budget(found: Results, budget: Budget | None) -> None:
@@ -146,6 +146,7 @@ def confirm_more(
         state = "finished" if found.status == "finished" else "stopped"
         with closing(set_up_again(store, elsewhere.of(store.file.spec), scorer, listener)) as means:
             session = _opened(store, means, None, listener)
+            means.files.read_again()
             return _guarded(session, lambda: confirm(session, top), state)
 
 
@@ -216,11 +217,12 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
     return study
 
 
-def _finished(session: Session, study: Study, listener: Listener) -> Results:
+def _finished(session: Session, study: Study, means: Means, listener: Listener) -> Results:
     def whole() -> None:
         study.run()
         if session.state.ended is not None:
             listener.say(f"the search ends before its budget is spent: {session.state.ended.reason}")
+        means.files.read_again()
         confirm(session, FINALISTS)
 
     return _guarded(session, whole, "finished")

@@ -94,6 +94,8 @@ def export(
     for name, parent in results.file.parents.models.items():
         if files.parents.models[name].content() != parent.content():
             raise SpecError(f"{name} at {parent.shown()} has changed since the search; restore it, or search again")
+    listener.say("reading the models again")
+    files.read_again()
     listener.say(f"writing candidate {row.number}")
     return [*_doubts(results, row), *export_run(results, row, files, target, formats)]
 

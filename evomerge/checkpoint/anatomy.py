@@ -3,17 +3,19 @@
 Read off the model class (built without memory), so a family that nobody here has heard of works too.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.core_model_loading import build_glob_alternation
 
 from evomerge.errors import SpecError
-from evomerge.recipe import Component
+from evomerge.recipe import Component, Dtype
 
+HALVES: tuple[Dtype, ...] = ("float16", "bfloat16")
 OUTER = ("embeddings", "norm", "head", "other")
 
 
@@ -40,6 +42,8 @@ class Anatomy:
     layers: int
     stack: str
     """Name of the list of layers, such as `model.layers`."""
+    kept: Mapping[Dtype, frozenset[str]] = field(default_factory=dict)
+    """Tensors that stock loading holds in fp32 where the others are in this dtype."""
 
     @property
     def outer(self) -> tuple[str, ...]:
@@ -51,6 +55,10 @@ class Anatomy:
     def parameters(self) -> int:
         """Number of weights, tied ones once."""
         return sum(torch.Size(shape).numel() for shape in self.shapes.values())
+
+    def dtype(self, name: str, most: Dtype) -> Dtype:
+        """The dtype of a tensor in a model of which most are in another."""
+        return "float32" if name in self.kept.get(most, ()) else most
 
     @cached_property
     def outside(self) -> dict[str, Place]:
@@ -97,7 +105,16 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
             f"{type(model).__name__} has {odd} of {kind}, which cannot be merged; this family is not supported"
         )
     places = {name: _place(model, name, stack) for name in state}
-    return Anatomy(places, {name: tuple(state[name].shape) for name in places}, len(layers), stack)
+    kept = {dtype: _kept(model, dtype, places) for dtype in HALVES}
+    return Anatomy(places, {name: tuple(state[name].shape) for name in places}, len(layers), stack, kept)
+
+
+def _kept(model: PreTrainedModel, dtype: Dtype, names: Iterable[str]) -> frozenset[str]:
+    plan = model._get_dtype_plan(getattr(torch, dtype))
+    if not plan:
+        return frozenset()
+    pattern, *_ = build_glob_alternation(list(plan))
+    return frozenset(name for name in names if pattern.search(name))
 
 
 def _stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

@@ -76,14 +76,14 @@ class ParentFiles:
             found.append(f"{self.template.at()}: {_some(template.files, 'file')} not taken along by a merge")
         return tuple(found)
 
-    def read_again(self, progress: Callable[[str], None]) -> None:
+    def read_again(self) -> None:
         """Read every file to its end, whatever is remembered of it, and see that it holds what it held.
 
         Raises:
             SpecError: a file holds something else, though it may look as it did.
         """
         for name, checkpoint in self.checkpoints.items():
-            now = digest(checkpoint, self.accounts[name].read.values(), progress, fresh=True)
+            now = digest(checkpoint, self.accounts[name].read.values(), fresh=True)
             if now != self.models[name].content():
                 raise SpecError(f"{checkpoint.at()} has other content than when it was last read; restore it")
 

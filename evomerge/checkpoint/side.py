@@ -28,7 +28,20 @@ TEMPLATES = "additional_chat_templates"
 """A folder of chat templates by name, the only folder that belongs to a model."""
 WEIGHTS = ".safetensors .safetensors.index.json .bin .bin.index.json .pt .pth .ckpt .h5 .msgpack .onnx .gguf .pkl .npz"
 ENDINGS = tuple(WEIGHTS.split())
-OF_ITS_TRAINING = ("trainer_state.json", "all_results.json", "train_results.json", "eval_results.json")
+ABOUT = (
+    "readme.md",
+    "trainer_state.json",
+    "all_results.json",
+    "train_results.json",
+    "eval_results.json",
+    "recipe.yaml",
+    "run.yaml",
+    "reproduce.json",
+    "mergekit.yml",
+    "mergekit_config.yml",
+    "sha256sums",
+)
+"""Files that say how the parent came about, in small letters."""
 LARGE = 100 * 2**20
 """Bytes beyond which a file is none that a tokenizer or a processor needs."""
 
@@ -75,7 +88,7 @@ def _reason(path: Path) -> str | None:
         return "other weights"
     if path.suffix == ".py":
         return "code"
-    if path.name.lower() == "readme.md" or path.name in OF_ITS_TRAINING:
+    if path.name.lower() in ABOUT:
         return "describes the parent"
     if not path.is_file():
         return "no file"

@@ -52,10 +52,10 @@ class LiveModel:
         self._others = others
         self.files = files
         self.device = device
-        compute = torch.float32 if device.type == "cpu" else getattr(torch, files.parents.dtype)
+        self._compute = torch.float32 if device.type == "cpu" else getattr(torch, files.parents.dtype)
         self.placement = placement_for(files, device, others)
         with understood(files.template.at(), files.template.config):
-            model = AutoModelForCausalLM.from_pretrained(files.template.path, config=files.config, dtype=compute)
+            model = AutoModelForCausalLM.from_pretrained(files.template.path, config=files.config, dtype=self._compute)
         self.model: PreTrainedModel = model.to(device).eval().requires_grad_(False)
         self.notes: set[str] = set()
         self._has_scales = False
@@ -68,7 +68,7 @@ class LiveModel:
         self.stack = Stack(self.model, files.anatomy)
         room = int(KEPT * sum(free_memory(device, others)[: 1 if device.type == "cuda" else 2]))
         stays = self.placement.where != "streamed"
-        self._tensors = LayerTensors(self.merger, compute, room, self.stack.emptied(), borrow=stays)
+        self._tensors = LayerTensors(self.merger, room, self.stack.emptied(), borrow=stays)
         self.prefix = PrefixReuse(self.model, self.stack, self._room_for_states() if reuse is None else reuse)
         self._before_hops = tuple(files.anatomy.outer)
         self.load(unchanged(files.parents, files.parents.template))
@@ -124,7 +124,8 @@ class LiveModel:
     def _load_outer(self, recipe: Recipe) -> int:
         fresh = 0
         for name, weight in self._outer.items():
-            job = Job.of(recipe, self.files.anatomy.places[name], name, weight)
+            dtype = getattr(torch, self.files.anatomy.dtype(name, recipe.dtype))
+            job = Job.of(recipe, self.files.anatomy.places[name], name, weight, dtype)
             key = (job.blend, recipe.dtype, recipe.seed)
             if self._loaded.get(name) != key:
                 # Forgotten first: a merge that fails half-way must not pass for the old tensor or the new.
@@ -145,8 +146,12 @@ class LiveModel:
             hops.append("\n".join((str(origin), repr(gain), *texts.values())))
             keys.append({})
             for name, place in anatomy.inside[origin].items():
-                key = keys[-1][place.name] = Key(texts[place.part], name, recipe.dtype, recipe.seed)
-                wanted[key] = Wanted(blends[place.part], anatomy.shapes[name])
+                key = keys[-1][place.name] = Key(
+                    texts[place.part], name, anatomy.dtype(name, recipe.dtype), recipe.seed
+                )
+                kept = anatomy.dtype(name, self.files.parents.dtype) == "float32"
+                compute = torch.float32 if kept else self._compute
+                wanted[key] = Wanted(blends[place.part], anatomy.shapes[name], compute)
         fresh = self._tensors.ready(wanted)
         self.stack.arrange(
             [

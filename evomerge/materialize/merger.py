@@ -32,11 +32,11 @@ class Job:
     seed: int
 
     @classmethod
-    def of(cls, recipe: Recipe, place: Place, name: str, out: Tensor) -> "Job":
+    def of(cls, recipe: Recipe, place: Place, name: str, out: Tensor, dtype: torch.dtype) -> "Job":
         """The tensor at `place` in a recipe, which is called `name` where it comes from, into `out` of any dtype."""
         component: Any = place.part
         blend = recipe.outer[place.part] if place.layer is None else recipe.layers[place.layer].part(component)
-        return cls(blend, name, out.view(-1), getattr(torch, recipe.dtype), recipe.seed)
+        return cls(blend, name, out.view(-1), dtype, recipe.seed)
 
     @property
     def base(self) -> Source:

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from evomerge.checkpoint import Anatomy
+from evomerge.errors import SpecError
 from evomerge.materialize.fold import Last, last_of
 
 Signature: TypeAlias = tuple[tuple[str, str, tuple[tuple[str, object], ...]], ...]
 PLAIN = (bool, int, float, str, type(None))
 INDEX = "layer_idx"
+TYPES = "layer_types"
 
 
 class Hop(NamedTuple):
@@ -56,7 +58,7 @@ class Stack:
         self._config = model.config.get_text_config()
         self._prototypes = list(model.get_submodule(anatomy.stack).children())
         self._kinds = kinds_of(self._prototypes)
-        self._types: list[str] | None = getattr(self._config, "layer_types", None)
+        self._types: list[str] | None = getattr(self._config, TYPES, None)
         self._slots: dict[tuple[int, int], _Slot] = {}
         self.hops: list[nn.Module] = []
         self.origins: tuple[int, ...] = ()
@@ -83,7 +85,23 @@ class Stack:
         setattr(self._owner, self._attribute, nn.ModuleList(modules))
         self._config.num_hidden_layers = len(modules)
         if self._types is not None:
-            self._config.layer_types = [self._types[origin] for origin in origins]
+            self._tell([self._types[origin] for origin in origins])
+
+    def _tell(self, types: list[str]) -> None:
+        """Have the config say which kind each layer is.
+
+        Raises:
+            SpecError: it works that out by itself, and comes to something else.
+        """
+        try:
+            setattr(self._config, TYPES, types)
+        except AttributeError:
+            if list(getattr(self._config, TYPES)) == types:
+                return
+            name = type(self._owner).__name__
+            raise SpecError(
+                f"{name} cannot have its layers in another order or number; leave every layer at its place"
+            ) from None
 
     def _slot(self, place: int, origin: int) -> _Slot:
         kind = self._kinds[origin]

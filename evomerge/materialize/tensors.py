@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -22,10 +22,15 @@ class Key(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """How to make a tensor."""
+    """How to make a tensor: its blend, its shape, the dtype that it is held in."""
 
     blend: Blend
     shape: tuple[int, ...]
+    held: torch.dtype
+
+
+_Memory: TypeAlias = tuple[tuple[int, ...], torch.dtype]
+"""What memory can be written to again for: a shape, and a dtype that it is held in."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +50,16 @@ class LayerTensors:
     blends takes that of one model.
     """
 
-    def __init__(
-        self, merger: Merger, dtype: torch.dtype, room: int, free: Sequence[nn.Parameter] = (), *, borrow: bool = True
-    ) -> None:
+    def __init__(self, merger: Merger, room: int, free: Sequence[nn.Parameter] = (), *, borrow: bool = True) -> None:
         """`free` is memory that nobody uses any more; `borrow` says that parents' tensors stay where they are read."""
         self._merger = merger
-        self._dtype = dtype
         self._made: OrderedDict[Key, _Made] = OrderedDict()
-        self._free: dict[tuple[int, ...], list[nn.Parameter]] = {}
+        self._free: dict[_Memory, list[nn.Parameter]] = {}
         self._bytes = 0
         self._room = room
         self._borrow = borrow
         for tensor in free:
-            self._free.setdefault(tuple(tensor.shape), []).append(tensor)
+            self._free.setdefault(_memory(tensor), []).append(tensor)
             self._bytes += tensor.nbytes
 
     def __getitem__(self, key: Key) -> nn.Parameter:
@@ -81,29 +83,30 @@ class LayerTensors:
         return len(missing)
 
     def _new(self, key: Key, wanted: Mapping[Key, Wanted]) -> _Made:
-        blend, shape = wanted[key]
+        blend, shape, held = wanted[key]
         copies = unchanged_source(blend) is not None
         dtype: torch.dtype = getattr(torch, key.dtype)
-        stored = self._merger.stored(blend, key.name, dtype, self._dtype) if self._borrow else None
+        stored = self._merger.stored(blend, key.name, dtype, held) if self._borrow else None
         if stored is not None:
             return _Made(nn.Parameter(stored.view(shape), requires_grad=False), copies, own=False)
         # Until it is whole nobody knows of it: a merge that fails half-way must not pass for the tensor.
-        buffer = self._buffer(shape, wanted)
+        buffer = self._buffer((shape, held), wanted)
         self._merger.write(Job(blend, key.name, buffer.data.view(-1), dtype, key.seed))
         return _Made(buffer, copies, own=True)
 
-    def _buffer(self, shape: tuple[int, ...], wanted: Mapping[Key, Wanted]) -> nn.Parameter:
-        size = torch.Size(shape).numel() * self._dtype.itemsize
+    def _buffer(self, memory: _Memory, wanted: Mapping[Key, Wanted]) -> nn.Parameter:
+        shape, held = memory
+        size = torch.Size(shape).numel() * held.itemsize
         idle = (key for key in list(self._made) if key not in wanted)
-        while not self._free.get(shape) and self._bytes + size > self._room and (key := next(idle, None)):
+        while not self._free.get(memory) and self._bytes + size > self._room and (key := next(idle, None)):
             self._release(key)
-        if self._free.get(shape):
-            return self._free[shape].pop()
+        if self._free.get(memory):
+            return self._free[memory].pop()
         if self._bytes + size > self._room:
             self._bytes -= sum(tensor.nbytes for tensors in self._free.values() for tensor in tensors)
             self._free.clear()
         self._bytes += size
-        empty = torch.empty(shape, dtype=self._dtype, device=self._merger.device)
+        empty = torch.empty(shape, dtype=held, device=self._merger.device)
         return nn.Parameter(empty, requires_grad=False)
 
     def _drop(self, key: Key) -> None:
@@ -115,4 +118,8 @@ class LayerTensors:
         """Keep memory for another tensor."""
         made = self._made.pop(key)
         if made.own:
-            self._free.setdefault(tuple(made.tensor.shape), []).append(made.tensor)
+            self._free.setdefault(_memory(made.tensor), []).append(made.tensor)
+
+
+def _memory(tensor: nn.Parameter) -> _Memory:
+    return tuple(tensor.shape), tensor.dtype

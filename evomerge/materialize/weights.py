@@ -1,7 +1,6 @@
 """The weights of the model that a recipe makes, as a checkpoint holds them: merged, then gains folded in."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -44,12 +43,16 @@ class Weights:
         return self._anatomy.at(place if place.layer is None else place.in_layer(self._origins[place.layer]))
 
     def tensor(self, place: Place) -> Tensor:
-        """The tensor at a place, of the recipe's dtype: one with a gain in it is made in fp32, and rounded once."""
-        dtype: torch.dtype = getattr(torch, self._recipe.dtype)
+        """The tensor at a place, of the recipe's dtype, or of fp32 where the class keeps it so.
+
+        One with a gain in it is made in fp32, and rounded once.
+        """
+        source = self.source(place)
+        dtype: torch.dtype = getattr(torch, self._anatomy.dtype(source, self._recipe.dtype))
         last = None if place.layer is None else self._last(place.layer, place.name)
         exact = dtype if last is None else torch.float32
         merged = torch.empty(self.shape(place), dtype=exact, device=self._merger.device)
-        self._merger.write(replace(Job.of(self._recipe, place, self.source(place), merged), dtype=exact))
+        self._merger.write(Job.of(self._recipe, place, source, merged, exact))
         if last is None or place.layer is None:
             return merged
         return last.scaled(merged, self._gains[place.layer]).to(dtype)

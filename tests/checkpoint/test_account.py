@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from classes import mean_of as half
+from classes import relatives
 from families import make_family
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from evomerge.assemble import merge
 from evomerge.checkpoint import open_parents
 from evomerge.errors import SpecError
 from evomerge.materialize import LiveModel
-from evomerge.recipe import Blend, Layer, Recipe, Source
 
 HEAD, WORDS = "lm_head.weight", "model.embed_tokens.weight"
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -49,17 +50,6 @@ def config(folder: Path, **changes: object) -> None:
 
 def opened(pair: dict[str, Path]) -> Any:
     return open_parents(None, {name: str(path) for name, path in pair.items()}, 0)
-
-
-def half(files: Any) -> Recipe:
-    """The mean of two models."""
-
-    def mean(layer: int | None = None) -> Blend:
-        names = files.parents.experts
-        return Blend(sources=tuple(Source(parent=name, layer=layer, weight=0.5) for name in names))
-
-    layers = tuple(Layer(blend=mean(i)) for i in range(files.parents.layers))
-    return files.parents.recipe(layers, {group: mean() for group in files.parents.outer})
 
 
 def stock(folder: Path) -> Any:
@@ -180,6 +170,26 @@ def test_quantisation_is_refused_where_the_config_says_it(pair: dict[str, Path])
         opened(pair)
 
 
+def test_what_the_class_keeps_in_fp32_is_merged_in_fp32(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 2, "head_dim": 8}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4, "sliding_window": 8}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt_oss", **sizes))
+    paths = {name: Path(path) for name, path in relatives(model, tmp_path, original=True).items()}
+    for path in paths.values():
+        AutoModelForCausalLM.from_pretrained(path, dtype=torch.float16).save_pretrained(path)
+    files = opened(paths)
+    assert files.parents.dtype == "float16"
+    merge(half(files), tmp_path / "out")
+    one, two, mean = (AutoModelForCausalLM.from_pretrained(p).state_dict() for p in (*paths.values(), tmp_path / "out"))
+    assert {mean[name].dtype for name in mean if "layernorm" in name} == {torch.float32}
+    for name, tensor in mean.items():
+        assert torch.equal(tensor, ((one[name].double() + two[name].double()) / 2).to(tensor.dtype))
+    live = LiveModel(files, torch.device("cpu"))
+    live.load(half(files))
+    with torch.inference_mode():
+        assert torch.equal(live.model(TOKENS).logits, stock(tmp_path / "out")(TOKENS).logits)
+
+
 def test_an_adapter_beside_a_model_is_refused(pair: dict[str, Path]) -> None:
     (pair["two"] / "adapter_config.json").write_text("{}")
     with pytest.raises(SpecError, match=r"two.*adapter_config\.json: stock loading applies this adapter"):
@@ -224,4 +234,4 @@ def test_a_changed_bit_is_seen_whatever_the_time_of_the_file_says(pair: dict[str
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert opened(pair).parents.models["two"].digest != files.parents.models["two"].digest
     with pytest.raises(SpecError, match=r"two.*has other content than when it was last read"):
-        files.read_again(lambda _: None)
+        files.read_again()

@@ -10,6 +10,7 @@ import pytest
 from conftest import DEMO_MODELS
 from families import make_family
 from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from evomerge.checkpoint import open_parents
 from evomerge.errors import SpecError
@@ -109,6 +110,44 @@ def test_a_key_that_changes_the_computation_is_refused(family: str, key: str, va
     edit(paths["one"] / "config.json", lambda plain: plain.update({key: value}))
     with pytest.raises(SpecError, match=rf"models\.experts\.one.*{key} is "):
         open_parents(str(paths["base"]), {"one": str(paths["one"])}, 0)
+
+
+def with_eyes(folder: Path) -> Path:
+    """A model that sees, whose config has others within it."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {**sizes, "head_dim": 8, "num_key_value_heads": 2, "vocab_size": 512, "sliding_window": 16}
+    eyes = {**sizes, "image_size": 28, "patch_size": 14}
+    config = AutoConfig.for_model("gemma3", text_config=text, vision_config=eyes, mm_tokens_per_image=4)
+    config.image_token_index = config.image_token_id = 500
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(DEMO_MODELS / "base" / file, folder / file)
+    return folder
+
+
+def test_configs_within_a_config_are_compared_key_by_key(tmp_path: Path) -> None:
+    one = with_eyes(tmp_path / "one")
+    two = Path(shutil.copytree(one, tmp_path / "two"))
+    assert open_parents(None, {"one": str(one), "two": str(two)}, 0)
+    edit(two / "config.json", lambda plain: plain["text_config"].update(use_cache=False, initializer_range=0.5))
+    assert open_parents(None, {"one": str(one), "two": str(two)}, 0)
+    edit(two / "config.json", lambda plain: plain["text_config"].update(rms_norm_eps=0.5))
+    with pytest.raises(
+        SpecError, match=r"two.*: text_config\.rms_norm_eps is 0\.5, in models\.experts\.one it is 1e-06"
+    ):
+        open_parents(None, {"one": str(one), "two": str(two)}, 0)
+
+
+def test_another_window_counts_where_it_turns_positions_otherwise(expert: Path) -> None:
+    edit(expert / "config.json", lambda plain: plain.update(max_position_embeddings=4096))
+    assert opened(expert)
+    base = expert.with_name("base")
+    shutil.copytree(DEMO_MODELS / "base", base)
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    for folder in (expert, base):
+        edit(folder / "config.json", lambda plain: plain.update(rope_parameters=rope))
+    with pytest.raises(SpecError, match="max_position_embeddings is 4096"):
+        opened(expert, base)
 
 
 def test_families_are_told_apart_by_name(tmp_path: Path) -> None:

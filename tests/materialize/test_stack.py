@@ -90,7 +90,7 @@ def test_known_layers_are_laid_out_without_any_merging(demo: ParentFiles) -> Non
 def test_with_little_room_no_more_is_held_than_the_largest_candidate_takes(demo: ParentFiles) -> None:
     live = LiveModel(demo, CPU)
     size = 4 * sum(torch.Size(demo.anatomy.shapes[name]).numel() for name in demo.anatomy.inside[0])
-    live._tensors = LayerTensors(live.merger, torch.float32, 4 * size)
+    live._tensors = LayerTensors(live.merger, 4 * size)
     recipes = [
         path(demo, ("maths", 0), *((name, i) for i in order), ("maths", 5))
         for name in ("maths", "japanese", "base")
