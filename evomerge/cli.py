@@ -1,12 +1,15 @@
 """Turns a command line into one call."""
 
+import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from evomerge import signals
 from evomerge.arguments import (
     PICK,
     Address,
@@ -29,7 +32,7 @@ from evomerge.arguments import (
 )
 from evomerge.errors import EvomergeError, Interrupted, SpecError
 from evomerge.version import __version__
-from evomerge.watch import conduct, console, elsewhere, heed_sigterm, say, show_results, stage_keys, watched
+from evomerge.watch import conduct, console, elsewhere, say, show_results, stage_keys, watched
 
 app = typer.Typer(
     name="evomerge",
@@ -109,6 +112,7 @@ def search(
 
     Ctrl-C stops it after the running candidates; `evomerge resume` goes on.
     """
+    signals.works_on(out)
     from evomerge.assemble import search as go
     from evomerge.spec import Budget, StagedSpec, is_run, load_spec
 
@@ -136,6 +140,7 @@ def resume(
 
     A finished one needs a larger --budget.
     """
+    signals.works_on(run)
     from evomerge.assemble import resume as go
     from evomerge.spec import Budget
 
@@ -179,6 +184,7 @@ def confirm(
 
     Parents and fixed recipes are scored on the same items, unless they were before.
     """
+    signals.works_on(run)
     from evomerge.assemble import confirm_more
 
     where = elsewhere(None, executor, address, workers)
@@ -276,22 +282,49 @@ def calibrate(
 
 
 def main() -> None:
-    """The command line; ends the process with the exit status that `docs/cli.md` lists."""
-    heed_sigterm()
+    """The command line; ends with the exit status that `docs/cli.md` lists."""
     try:
-        app()
+        _typed()
     except EvomergeError as error:
-        _end(error)
+        if signals.interrupted() and not isinstance(error, Interrupted):
+            _end(signals.farewell(), signals.STATUS)
+        _told(error)
     except KeyboardInterrupt:
-        _end(Interrupted("interrupted"))
+        _end(signals.farewell(), signals.STATUS)
     except BrokenPipeError:
+        _hush()
         sys.exit(0)
     except OSError as error:
         from evomerge.files import fault
 
-        _end(fault(error))
+        _hush()
+        _told(fault(error))
 
 
-def _end(error: EvomergeError) -> NoReturn:
-    say(f"evomerge: {error}", err=True)
-    sys.exit(error.exit_status)
+def _typed() -> None:
+    """What was typed, done; what Typer makes of an interrupt and of a reader that left is undone."""
+    try:
+        app()
+    except SystemExit as end:
+        if signals.interrupted() or end.code == signals.STATUS:
+            raise KeyboardInterrupt from None
+        if end.code == 1:  # Typer's own ends are 0 and 2.
+            raise BrokenPipeError from None
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        raise
+
+
+def _told(error: EvomergeError) -> NoReturn:
+    _end(f"evomerge: {error}", error.exit_status)
+
+
+def _end(line: str, status: int) -> NoReturn:
+    say(line, err=True)
+    sys.exit(status)
+
+
+def _hush() -> None:
+    """Standard output takes nothing any more, nor shall it at the interpreter's end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

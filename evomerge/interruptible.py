@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+from evomerge import signals
 from evomerge.errors import SpecError
 from evomerge.session import Session
 
 GRACE = 20.0
-"""Seconds that running candidates get after SIGTERM: whoever sends it kills soon, Kubernetes after 30."""
+"""Seconds that running candidates get after SIGTERM or SIGHUP: whoever sends it kills soon, Kubernetes after 30."""
 GRACE_NAME = "EVOMERGE_GRACE"
 """In the environment: another number of seconds."""
 
@@ -32,9 +33,9 @@ def grace() -> float:
 
 
 class Interruptible:
-    """While it lasts, the first Ctrl-C or SIGTERM lets running candidates finish; a second does not.
+    """While it lasts, the first Ctrl-C, SIGTERM or SIGHUP lets running candidates finish; a second does not.
 
-    After SIGTERM they have `grace` seconds. What they did not finish is done again on resuming.
+    After SIGTERM and SIGHUP they have `grace` seconds. What they did not finish is done again on resuming.
 
     Raises:
         SpecError: the environment asks for a grace that is none.
@@ -57,13 +58,15 @@ class Interruptible:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  The signature is the system's.
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            signals.hang_up()
         if self._session.stopping:
-            raise KeyboardInterrupt
+            signals.interrupt(number, frame)
         self._session.stop()
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
             signal.setitimer(signal.ITIMER_REAL, self._grace)
 
     @staticmethod
     def _signals() -> Sequence[signal.Signals]:
-        return (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+        return (*signals.heeded(), signal.SIGALRM)

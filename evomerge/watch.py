@@ -1,14 +1,13 @@
 """A command's work, watched: remarks and bars go to standard error, what came of it to standard output."""
 
-import signal
-import threading
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from evomerge.errors import Interrupted
+from evomerge.errors import EvomergeError, Interrupted
 from evomerge.visible import visible
 
 if TYPE_CHECKING:
@@ -16,15 +15,11 @@ if TYPE_CHECKING:
     from evomerge.results import Results
 
 
-def heed_sigterm() -> None:
-    """Have SIGTERM end a command as Ctrl-C does, also before a search can be resumed."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
 def say(*lines: object, err: bool = False) -> None:
     """Print lines; what they quote of others neither ends them nor commands the terminal."""
-    typer.echo("\n".join(map(visible, lines)), err=err)
+    # Where nobody can be told any more, a command still ends as it would have.
+    with contextlib.suppress(*([OSError] if err else [])):
+        typer.echo("\n".join(map(visible, lines)), err=err)
 
 
 def console(*, err: bool = False) -> Any:
@@ -60,7 +55,8 @@ def conduct(run: Path, work: "Callable[[Listener], Results]") -> None:
     except Interrupted:
         from evomerge.assemble import load
 
-        show_results(load(run), run)
+        with contextlib.suppress(EvomergeError):
+            show_results(load(run), run)
         raise
     say(f"next: evomerge report {run}; evomerge export {run} --pick best --out MODEL")
 

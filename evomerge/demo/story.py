@@ -16,6 +16,7 @@ from evomerge.assemble import Listener, export, search
 from evomerge.files import Target, told, write_file
 from evomerge.report import write_report
 from evomerge.results import Results
+from evomerge.signals import works_on
 from evomerge.spec import load_run
 from evomerge.store import RunStore
 from evomerge.terminal import Ticker, duration, results_tables
@@ -104,6 +105,7 @@ def _search(
     write_file(Target.file(path), text.encode())
     console.print(Text(f"\n$ evomerge search {path} --out {out}"))
     ticker = Ticker(new_console())
+    works_on(out)
     try:
         return search(load_run(path), out, listener=Listener(ticker.say, ticker.watch))
     finally:

@@ -1,8 +1,9 @@
 """The run file as a value, parsed once, with errors that say where and what to do."""
 
+from evomerge.runs import SPEC, STAGES, is_run
 from evomerge.spec.document import read_json, read_yaml
 from evomerge.spec.parsing import parse
-from evomerge.spec.paths import SPEC, STAGES, YAML, anchored_recipe, is_run, parent_source, split_pick
+from evomerge.spec.paths import YAML, anchored_recipe, parent_source, split_pick
 from evomerge.spec.reading import AnySpec, anchored, load_fitness, load_run, load_spec, spec_of
 from evomerge.spec.run import (
     Budget,

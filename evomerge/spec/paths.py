@@ -5,23 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import SpecError
-from evomerge.files import at_home, is_file, is_there
+from evomerge.files import at_home, is_there
+from evomerge.runs import is_run
 
-SPEC = "spec.yaml"
-"""What makes a folder a run's."""
-STAGES = "stages.yaml"
-"""What makes a folder that of a run in stages."""
 YAML = (".yaml", ".yml")
 
 
 def absolute(value: object, where: Path) -> Path:
     """A path as a file in `where` names it."""
     return Path(os.path.normpath(where / at_home(str(value))))
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run, or of a run in stages."""
-    return is_file(folder / SPEC) or is_file(folder / STAGES)
 
 
 def split_pick(value: str, where: Path | None = None) -> tuple[str, str | None]:

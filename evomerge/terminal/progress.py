@@ -40,6 +40,12 @@ class Plain(Console):
         """What rich makes of a string, in a line or in a table."""
         return Text(visible(text), style=style, justify=justify, overflow=overflow)
 
+    def on_broken_pipe(self) -> None:
+        """Who watched has left: what is watched goes on; who read has: nothing more is written."""
+        self.quiet = True
+        if not self.stderr:
+            raise BrokenPipeError
+
 
 def console(*, err: bool = False) -> Console:
     """The console that everything is printed to."""
