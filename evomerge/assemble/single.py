@@ -216,15 +216,11 @@ def _named(recipe: Recipe) -> tuple[str | None, dict[str, str]]:
 
 
 def _open_mergekit(path: Path, listener: Listener) -> tuple[Recipe, "ParentFiles"]:
-    from evomerge.export import from_mergekit, mergekit_models
+    from evomerge.export import from_mergekit, mergekit_models, read_mergekit
 
-    plain, where = read_yaml(path), path.absolute().parent
-    try:
-        models = mergekit_models(plain, where)
-        files = _open(models, 0, listener, called=lambda name: f"model {name}")
-        return from_mergekit(plain, where, files), files
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise SpecError(f"{path} is not a mergekit configuration that evomerge understands ({error!r})") from None
+    found, where = read_mergekit(read_yaml(path), str(path)), path.absolute().parent
+    files = _open(mergekit_models(found, where), 0, listener, called=lambda name: f"model {name}")
+    return from_mergekit(found, where, files), files
 
 
 def _open(

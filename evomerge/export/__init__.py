@@ -2,11 +2,13 @@
 
 from evomerge.export.folder import Format, export_recipe, export_run, export_target
 from evomerge.export.from_mergekit import from_mergekit, is_mergekit, mergekit_models
+from evomerge.export.mergekit import Mergekit, read_mergekit
 from evomerge.export.to_mergekit import to_mergekit
 from evomerge.export.weights import check_exportable
 
 __all__ = [
     "Format",
+    "Mergekit",
     "check_exportable",
     "export_recipe",
     "export_run",
@@ -14,5 +16,6 @@ __all__ = [
     "from_mergekit",
     "is_mergekit",
     "mergekit_models",
+    "read_mergekit",
     "to_mergekit",
 ]

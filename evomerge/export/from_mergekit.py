@@ -3,11 +3,16 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, assert_never, get_args
+from typing import Any, Literal, NamedTuple, assert_never
 
-from evomerge.checkpoint import ParentFiles, Place, renumbered
+from pydantic import ValidationError
+from tokenizers import Tokenizer
+
+from evomerge.checkpoint import ParentFiles, Place, read_config, renumbered
 from evomerge.errors import SpecError
+from evomerge.export.mergekit import Mergekit, Method, Slice, based, settings_of
 from evomerge.export.passthrough import gain_of, scales_of
+from evomerge.export.settings import Setting
 from evomerge.materialize import Last, lasts_of
 from evomerge.recipe import (
     BASE,
@@ -25,10 +30,7 @@ from evomerge.recipe import (
     Ties,
     expert_names,
 )
-from evomerge.spec import Models, parent_source
-
-Method: TypeAlias = Literal["linear", "slerp", "task_arithmetic", "ties", "dare_ties", "passthrough"]
-METHODS: tuple[Method, ...] = get_args(Method)
+from evomerge.spec import Models, parent_source, parse
 
 
 def is_mergekit(plain: Mapping[str, Any]) -> bool:
@@ -36,69 +38,74 @@ def is_mergekit(plain: Mapping[str, Any]) -> bool:
     return "merge_method" in plain
 
 
-def mergekit_models(plain: Mapping[str, Any], where: Path) -> Models:
+def mergekit_models(found: Mergekit, where: Path) -> Models:
     """Which models a configuration merges; folders are relative to `where`, its own.
 
     Raises:
-        SpecError: it uses a method or a form that evomerge has no recipe for.
+        SpecError: slices have several bases, or the tokenizer is to be another one's than the config.
     """
-    _method(plain)
-    if not isinstance(plain.get("models"), list) and not isinstance(plain.get("slices"), list):
-        raise SpecError("neither models: nor slices: is there; `modules:` is not supported")
-    sources = [source for part in _slices(plain, None) for source in part["sources"]]
-    base = plain.get("base_model")
-    models = dict.fromkeys(str(source["model"]) for source in sources)
-    names = expert_names([model for model in models if model != base])
-    found = {name: parent_source(model, where) for name, model in names.items()}
-    return Models(base=None if base is None else parent_source(str(base), where), experts=dict(found))
+    base = _base(found)
+    models = [source.model for part in found.laid_out(1) for source in part.sources]
+    names = expert_names([model for model in dict.fromkeys(models) if model != base])
+    experts: dict[str, Any] = {name: parent_source(model, where) for name, model in names.items()}
+    lender = base or models[0]
+    if found.lender not in (None, "union", lender) and not (found.lender == "base" and base is not None):
+        key = "tokenizer.source" if found.tokenizer is not None else "tokenizer_source"
+        raise SpecError(
+            f"{key}: {found.lender} is not the model that lends the config, {lender}; name that, or leave it out"
+        )
+    return Models(base=None if base is None else parent_source(base, where), experts=experts)
 
 
-def _method(plain: Mapping[str, Any]) -> Method:
-    found = next((method for method in METHODS if method == plain["merge_method"]), None)
-    if found is None:
-        raise SpecError(f"merge_method {plain['merge_method']!r} is not one of {', '.join(METHODS)}")
-    return found
+def _base(found: Mergekit) -> str | None:
+    """The base of all slices; of slerp it is but one of two ends, and each slice may have its own."""
+    bases = dict.fromkeys(found.base_of(part) for part in found.laid_out(1))
+    if based(found.merge_method) != "task vectors":
+        return found.base_model
+    if len(bases) > 1:
+        raise SpecError(f"slices have different bases, {' and '.join(map(str, bases))}; give all of them the same")
+    return next(iter(bases))
 
 
-def from_mergekit(plain: Mapping[str, Any], where: Path, files: ParentFiles) -> Recipe:
+def from_mergekit(found: Mergekit, where: Path, files: ParentFiles) -> Recipe:
     """The recipe that a configuration means, over its models opened as `files`.
 
     Raises:
         SpecError: a parameter is missing, a slice asks for layers that the models do not have, a component or outer
-            group gets several values, or passthrough scales something other than what layers add.
+            group gets several values, passthrough scales something other than what layers add, or a tokenizer is asked
+            for where embeddings have other rows than it has tokens.
     """
-    return _Reader(plain, where, files).recipe()
+    if found.lender is not None:
+        _check_rows(files)
+    return _Reader(found, where, files).recipe()
 
 
-def _slices(plain: Mapping[str, Any], depth: int | None) -> list[dict[str, Any]]:
-    if "slices" in plain:
-        return list(plain["slices"])
-    sources = [{"layer_range": [0, depth], **model} for model in plain["models"]]
-    base = plain.get("base_model")
-    if (
-        plain["merge_method"] != "passthrough"
-        and base is not None
-        and base not in [source["model"] for source in sources]
-    ):
-        sources.append({"model": base, "layer_range": [0, depth]})
-    return [{"sources": sources}]
+def _check_rows(files: ParentFiles) -> None:
+    """See that embeddings have a row for every token and no more: mergekit cuts off, or makes up, the others."""
+    path = files.template.path / "tokenizer.json"
+    rows = read_config(files.template).get_text_config().vocab_size
+    tokens = len(Tokenizer.from_file(str(path)).get_vocab()) if path.is_file() else "an unknown number of"
+    if rows != tokens:
+        raise SpecError(
+            f"tokenizer: with its source mergekit lays out the {rows} rows of the embeddings anew, for {tokens} tokens,"
+            " which evomerge does not; leave it out"
+        )
 
 
 class _Reader:
     """One configuration, being read over its parents."""
 
-    def __init__(self, plain: Mapping[str, Any], where: Path, files: ParentFiles) -> None:
-        self.plain = plain
+    def __init__(self, found: Mergekit, where: Path, files: ParentFiles) -> None:
+        self.found = found
+        self.method = found.merge_method
         self.files = files
-        self.method = _method(plain)
         self.passes = self.method == "passthrough"
-        self.slices = _slices(plain, files.parents.layers)
-        models = mergekit_models(plain, where)
-        by_path = {source: name for name, source in models.experts.items() if isinstance(source, str)}
-        self.names = {}
-        for source in (source for part in self.slices for source in part["sources"]):
-            model = str(source["model"])
-            self.names[model] = BASE if model == plain.get("base_model") else by_path[parent_source(model, where)]
+        self.slices = found.laid_out(files.parents.layers)
+        self.shared = settings_of(found.parameters, self.method, "all")
+        by_path = {source: name for name, source in mergekit_models(found, where).experts.items()}
+        models = {source.model for part in self.slices for source in part.sources}
+        base = _base(found)
+        self.names = {model: BASE if model == base else by_path[parent_source(model, where)] for model in models}
 
     def recipe(self) -> Recipe:
         layers: list[Layer] = []
@@ -107,7 +114,7 @@ class _Reader:
             length = self._length(part)
             for offset in range(length):
                 # mergekit's position in a gradient: 1 for a slice of one layer, 0 outside the stack.
-                at = _At(part, len(layers), offset, offset / (length - 1) if length > 1 else 1.0)
+                at = self._at(part, len(layers), offset, offset / (length - 1) if length > 1 else 1.0)
                 layers.append(self._layer(at))
                 gains.append(self._gain(at))
         layers = [
@@ -115,21 +122,22 @@ class _Reader:
         ]
         outer = {group: self._outer(group) for group in self.files.parents.outer}
         recipe = self.files.parents.recipe(tuple(layers), outer)
-        dtype = self.plain.get("out_dtype") or self.plain.get("dtype") or recipe.dtype
-        return Recipe.model_validate({**recipe.model_dump(), "dtype": dtype}, strict=False)
+        dtype = self.found.out_dtype or self.found.dtype or recipe.dtype
+        return parse(Recipe, {**recipe.to_plain(), "dtype": dtype}, "what it makes")
 
-    def _length(self, part: Mapping[str, Any]) -> int:
+    def _at(self, part: Slice, layer: int | None, offset: int, depth: float) -> "_At":
+        shared = [settings_of(part.parameters, self.method, "all"), self.shared]
+        own = {source.model: [settings_of(source.parameters, self.method, "model"), *shared] for source in part.sources}
+        return _At(part, layer, offset, depth, shared, own)
+
+    def _length(self, part: Slice) -> int:
         depth = self.files.parents.layers
-        if self.passes and len(part["sources"]) != 1:
-            raise SpecError(f"a slice has {len(part['sources'])} sources, passthrough takes one")
-        for source in part["sources"]:
-            first, end = source["layer_range"]
-            if not 0 <= first <= end <= depth:
-                raise SpecError(f"layer_range {[first, end]} of {source['model']}, which has {depth} layers")
-        lengths = {source["layer_range"][1] - source["layer_range"][0] for source in part["sources"]}
-        if len(lengths) != 1:
-            raise SpecError("the sources of a slice have layer ranges of different lengths")
-        return int(lengths.pop())
+        for source in part.sources:
+            first, end = source.layer_range
+            if not first <= end <= depth:
+                raise SpecError(f"layer_range {[first, end]} of {source.model}, which has {depth} layers")
+        first, end = part.sources[0].layer_range
+        return end - first
 
     def _layer(self, at: "_At") -> Layer:
         parts: dict[Component, Blend] = {}
@@ -157,12 +165,11 @@ class _Reader:
         return lasts_of(self.files)
 
     def _scale(self, at: "_At", name: str) -> float:
-        (source,) = at.part["sources"]
-        levels = [source.get("parameters") or {}, at.part.get("parameters") or {}, self.plain.get("parameters") or {}]
-        return _lookup("scale", levels, self._disk(name), at.depth, 1.0)
+        (source,) = at.part.sources
+        return _lookup("scale", at.own[source.model], self._disk(name), at.depth, 1.0)
 
     def _outer(self, group: str) -> Blend:
-        at = _At(self.slices[0] if group == "embeddings" else self.slices[-1], None, 0, 0.0)
+        at = self._at(self.slices[0] if group == "embeddings" else self.slices[-1], None, 0, 0.0)
         names = [n for n, p in self.files.anatomy.places.items() if p.layer is None and p.part == group]
         if self.passes and any(self._scale(at, name) != 1.0 for name in names):
             raise SpecError(f"{group}: scale is read where it multiplies what layers add, and not outside of them")
@@ -174,48 +181,56 @@ class _Reader:
         return found if layer is None else renumbered(found, layer)
 
     def _blend(self, at: "_At", name: str) -> Blend:
-        shared = [at.part.get("parameters") or {}, self.plain.get("parameters") or {}]
-
-        def setting(key: str, default: float | None) -> float:
-            return _lookup(key, shared, self._disk(name, at.layer), at.depth, default)
-
-        operator = _operator(self.method, {key: setting(key, value) for key, value in _shared(self.method).items()})
+        disk = self._disk(name, at.layer)
+        values = {k: _lookup(k, at.shared, disk, at.depth, default) for k, default in _shared(self.method).items()}
+        operator, first = _operator(self.method, values), self.found.base_of(at.part)
         sources, base = [], None
-        for source in at.part["sources"]:
-            layer = None if at.layer is None else source["layer_range"][0] + at.offset
-            parent = self.names[str(source["model"])]
-            if parent == BASE and operator.needs_base:
+        # A pair goes from the base to the other one, wherever they stand.
+        for source in sorted(at.part.sources, key=lambda each: operator.pair and each.model != first):
+            layer = None if at.layer is None else source.layer_range[0] + at.offset
+            parent = self.names[source.model]
+            if source.model == first and operator.needs_base:
                 base = Source(parent=parent, layer=layer)
             elif operator.pair or self.passes:
                 sources.append(Source(parent=parent, layer=layer))
             else:
-                levels = [source.get("parameters") or {}, *shared]
-                own = self._disk(name, layer)
-                weight = _lookup("weight", levels, own, at.depth, None)
-                density = _lookup("density", levels, own, at.depth, 1.0)
-                sources.append(Source(parent=parent, layer=layer, weight=weight, density=min(density, 1.0)))
-        if operator.pair:
-            sources.sort(key=lambda source: source.parent != BASE)
-        return Blend(operator=operator, base=base, sources=tuple(sources))
+                own, there = at.own[source.model], self._disk(name, layer)
+                weight = _lookup("weight", own, there, at.depth, None)
+                density = _lookup("density", own, there, at.depth, 1.0) if operator.takes_density else 1.0
+                sources.append(Source(parent=parent, layer=layer, weight=weight, density=_share(density, source.model)))
+        try:
+            return Blend(operator=operator, base=base, sources=tuple(sources))
+        except ValidationError as error:
+            raise SpecError(f"{disk}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+def _share(density: float, model: str) -> float:
+    if density < 0:
+        raise SpecError(f"density of {model} is {density:g}; give 0 to 1")
+    return min(density, 1.0)
 
 
 class _At(NamedTuple):
     """A place in the model to be made: in which slice, its layer (None outside), which layer of the slice."""
 
-    part: Mapping[str, Any]
+    part: Slice
     layer: int | None
     offset: int
     depth: float
     """In the slice, from 0 to 1: where gradients are read."""
+    shared: Sequence[Mapping[str, Setting]]
+    """Parameters, the slice's before those of the whole."""
+    own: Mapping[str, Sequence[Mapping[str, Setting]]]
+    """Parameters of each model, its own before the shared ones."""
 
 
 def _origin(at: _At) -> int:
     """The layer of the first source that a layer is made of."""
-    return int(at.part["sources"][0]["layer_range"][0]) + at.offset
+    return at.part.sources[0].layer_range[0] + at.offset
 
 
 def _shared(method: Method) -> dict[str, float | None]:
-    """Parameters that are one for all models, with mergekit's defaults (None: it must be set)."""
+    """Parameters that are one for all models and matter, with mergekit's defaults (None: it must be set)."""
     match method:
         case "slerp":
             return {"t": None}
@@ -223,10 +238,10 @@ def _shared(method: Method) -> dict[str, float | None]:
             return {}
         case "linear":
             return {"normalize": 1.0}
-        case "task_arithmetic":
+        case "task_arithmetic":  # Which trims nothing that could be rescaled.
             return {"normalize": 0.0, "lambda": 1.0}
         case "ties":
-            return {"normalize": 1.0, "lambda": 1.0}
+            return {"normalize": 1.0, "lambda": 1.0, "rescale": 0.0}
         case "dare_ties":
             return {"normalize": 0.0, "lambda": 1.0, "rescale": 1.0}
         case _:
@@ -244,6 +259,8 @@ def _operator(method: Method, values: Mapping[str, float]) -> Operator:
         case "task_arithmetic":
             return TaskArithmetic(normalize=bool(values["normalize"]), scale=values["lambda"])
         case "ties":
+            if values["rescale"]:
+                raise SpecError("parameters.rescale: true is not read with ties, which keeps what it has; take it out")
             return Ties(normalize=bool(values["normalize"]), scale=values["lambda"])
         case "dare_ties":
             rule: Literal["l1", "none"] = "l1" if values["rescale"] else "none"
@@ -260,31 +277,15 @@ def _only(blends: Sequence[Blend], what: str) -> Blend:
     return blends[0]
 
 
-def _lookup(key: str, levels: Sequence[Mapping[str, Any]], tensor: str, depth: float, default: float | None) -> float:
+def _lookup(
+    key: str, levels: Sequence[Mapping[str, Setting]], tensor: str, depth: float, default: float | None
+) -> float:
     """A parameter as mergekit finds it: the first level that sets it for this tensor."""
     for level in levels:
         if key in level:
-            found = _resolved(level[key], tensor, depth)
+            found = level[key].at(tensor, depth)
             if found is not None:
                 return found
     if default is None:
         raise SpecError(f"parameter {key} is not set for {tensor}; set it")
     return default
-
-
-def _resolved(setting: Any, tensor: str, depth: float) -> float | None:
-    """The number a setting has for a tensor: itself, a gradient's value at `depth`, or its first fitting filter's."""
-    if isinstance(setting, Mapping):
-        setting = [setting]
-    if not isinstance(setting, list):
-        return float(setting)
-    if setting and not isinstance(setting[0], Mapping):
-        position = depth * (len(setting) - 1)
-        low = int(position)
-        high = min(low + 1, len(setting) - 1)
-        return float(setting[low] + (position - low) * (setting[high] - setting[low]))
-    for entry in setting:
-        wanted = entry.get("filter")
-        if wanted is None or wanted == "*" or wanted in tensor:
-            return _resolved(entry["value"], tensor, depth)
-    return None

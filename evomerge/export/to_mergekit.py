@@ -220,6 +220,10 @@ def _model(recipe: Recipe, name: str) -> str:
     parent = recipe.parents[name]
     if isinstance(parent, Recipe):
         raise SpecError(f"{name} is a merge itself, and a mergekit configuration is over model folders")
+    if parent.hub is None and ("+" in parent.path or "@" in parent.path):
+        raise SpecError(
+            f"{parent.path} has a + or @ in it, which mergekit takes for more than a path; link it elsewhere"
+        )
     return parent.hub or parent.path
 
 

@@ -1,12 +1,12 @@
 """What to merge, in one normal form."""
 
-from evomerge.recipe.blend import COMPONENTS, DENSITY_LEVELS, Blend, Component, Layer, Source
+from evomerge.recipe.blend import COMPONENTS, DENSITY_LEVELS, NO_SUM, Blend, Component, Layer, Source
 from evomerge.recipe.operators import DareTies, Linear, Operator, Slerp, TaskArithmetic, Ties, Weighted
 from evomerge.recipe.parents import BASE, RESERVED, Parents, expert_names
 from evomerge.recipe.recipe import Dtype, Folder, Parent, Recipe
 
 __all__ = [
-    "BASE", "COMPONENTS", "DENSITY_LEVELS", "RESERVED", "Blend", "Component", "DareTies", "Dtype",
+    "BASE", "COMPONENTS", "DENSITY_LEVELS", "NO_SUM", "RESERVED", "Blend", "Component", "DareTies", "Dtype",
     "Folder", "Layer", "Linear", "Operator", "Parent", "Parents", "Recipe", "Slerp", "Source", "TaskArithmetic",
     "Ties", "Weighted", "expert_names",
 ]  # fmt: skip

@@ -12,6 +12,8 @@ Component: TypeAlias = Literal["attention", "mlp", "norm"]
 COMPONENTS: tuple[Component, ...] = ("attention", "mlp", "norm")
 
 Density: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
+NO_SUM = 1e-8
+"""Weights that sum to less are not divided by their sum."""
 DENSITY_LEVELS = 200
 """Densities are searched in steps of one over this; so one sort of a task vector serves all of them."""
 
@@ -41,6 +43,19 @@ class Blend(Value):
             raise ValueError(f"{operator.kind} needs at least one source")
         if (self.base is not None) != operator.needs_base:
             raise ValueError(f"{operator.kind} {'needs a' if operator.needs_base else 'takes no'} base")
+        return self
+
+    @model_validator(mode="after")
+    def _says_what_is_read(self) -> Self:
+        kind, told = self.operator.kind, [(s.weight, s.density) for s in self.sources]
+        if self.base is not None and (self.base.weight, self.base.density) != (1.0, 1.0):
+            raise ValueError(f"the base of {kind} has neither weight nor density; leave them out")
+        if self.operator.pair and any(weight != 1.0 for weight, _ in told):
+            raise ValueError(f"{kind} reads no weights, but a constant of its own; leave them out")
+        if not self.operator.takes_density and any(density != 1.0 for _, density in told):
+            raise ValueError(f"{kind} reads no density; leave it out, or use ties or dare_ties")
+        if isinstance(self.operator, Linear) and self.operator.normalize and abs(sum(w for w, _ in told)) < NO_SUM:
+            raise ValueError("weights sum to 0, and normalize divides by that; give others, or normalize: false")
         return self
 
     def everything(self) -> tuple[Source, ...]:

@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from evomerge.errors import SpecError
-from evomerge.recipe import Blend, Linear, Operator, Source
+from evomerge.recipe import NO_SUM, Blend, Linear, Operator, Source
 from evomerge.space.genes import TOLERANCE
-
-NO_SUM = 1e-8
-"""Weights that sum to less are not divided by their sum, as mergekit does not."""
 
 
 def copy_of(parent: str, layer: int | None) -> Blend:

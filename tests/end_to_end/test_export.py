@@ -280,8 +280,8 @@ def test_a_model_called_base_is_not_taken_for_the_base(cli: Cli, tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"merge_method": "karcher"}, "'karcher' is not one of"),
-        ({"modules": {}, "models": None}, "neither models: nor slices:"),
+        ({"merge_method": "karcher"}, '"karcher" is a method of mergekit\'s that evomerge has not; give one of linear'),
+        ({"models": None}, "has neither models nor slices; give some"),
         ({"parameters": {}, "models": [{"model": "A"}, {"model": "B"}]}, "B does not exist"),
     ],
 )
