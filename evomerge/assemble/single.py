@@ -88,7 +88,10 @@ def export(
     from evomerge.export import export_run, export_target
 
     target = export_target(out, force=force, needed=[results.store.folder])
-    row = _picked(results, pick)
+    try:
+        row = results.pick(pick)
+    except SpecError as error:
+        raise SpecError(f"--pick {error}") from None
     run = results.file.spec
     files = _open(run.models, run.seed, listener)
     for name, parent in results.file.parents.models.items():
@@ -98,21 +101,6 @@ def export(
     files.read_again()
     listener.say(f"writing candidate {row.number}")
     return [*_doubts(results, row), *export_run(results, row, files, target, formats)]
-
-
-def _picked(results: Results, pick: str) -> Row:
-    """A candidate that may be exported: one that failed only if that is said, as in `failed:12`."""
-    number = pick.removeprefix("failed:")
-    try:
-        row = results.pick(number)
-    except SpecError as error:
-        raise SpecError(f"--pick {error}") from None
-    if row.failure is not None and pick == number:
-        why = f"{row.failure.stage}: {row.failure.reason}"
-        raise SpecError(f"--pick {pick}: candidate {row.number} failed ({why}); failed:{row.number} exports it")
-    if row.failure is None and pick != number:
-        raise SpecError(f"--pick {pick}: candidate {row.number} did not fail; give number:{row.number}")
-    return row
 
 
 def _doubts(results: Results, row: Row) -> list[str]:

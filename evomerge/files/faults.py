@@ -11,7 +11,7 @@ from evomerge.errors import EvomergeError, RunError, SpecError
 WRONG = frozenset(
     {
         errno.EACCES, errno.EBUSY, errno.EEXIST, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG,
-        errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EPERM, errno.EROFS, errno.ETXTBSY,
+        errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EPERM, errno.EROFS, errno.ETXTBSY, errno.EXDEV,
     }
 )  # fmt: skip
 """What says that a path is no place to write to."""
@@ -29,6 +29,8 @@ def told(out: Path) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:
+        raise  # Of a terminal that went away.
     except OSError as error:
         raise _fault(out, error) from None
 

@@ -53,9 +53,11 @@ def sweep(path: Path) -> None:
         SpecError: a living process is writing there.
     """
     named = re.compile(rf"\.{re.escape(_stem(path))}\.[0-9a-f]{{8}}")
-    for folder in [each for each in path.parent.iterdir() if named.fullmatch(each.name)]:
-        with contextlib.suppress(FileNotFoundError):
-            _sweep_one(folder, path)
+    # What cannot be read is somebody else's, or being cleared away by another process.
+    with contextlib.suppress(OSError):
+        for folder in [each for each in path.parent.iterdir() if named.fullmatch(each.name)]:
+            with contextlib.suppress(OSError):
+                _sweep_one(folder, path)
 
 
 def _sweep_one(folder: Path, path: Path) -> None:

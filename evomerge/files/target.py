@@ -42,6 +42,8 @@ class Target:
                 here = Path.cwd()
                 if found.path in (here, *here.parents):
                     raise SpecError(f"--out: {out} is the folder you are in; give one by its name")
+                if found.path.is_mount():
+                    raise SpecError(f"--out: {out} is where a disk is mounted; give a folder in it")
                 return found._checked({})
         return found._checked(found._replaced(rule, force=force))
 

@@ -11,6 +11,7 @@ from evomerge.events import Asked
 from evomerge.fitness import Bounds, EstimatorKind, Fitness, bounds_of
 from evomerge.items import PoolName
 from evomerge.recipe import Recipe
+from evomerge.results.numbered import numbered
 from evomerge.results.pareto import best_fronts, knee, non_dominated, volumes
 from evomerge.results.pool import pool_keys
 from evomerge.results.reading import read_into
@@ -143,17 +144,14 @@ class Results:
         return self.fitness.scalar(self._oriented(row, which), self._bounds_of(which))
 
     def pick(self, what: str) -> Row:
-        """A candidate by `best`, `knee`, an objective's label, or `number:N`.
+        """A candidate by `best`, `knee`, an objective's label, `number:N`, or `failed:N` for one that failed.
 
         Raises:
             SpecError: there is no such thing, or nothing has been evaluated yet.
         """
-        if what.startswith("number:") or what.isdigit():
-            number = what.removeprefix("number:")
-            if not number.isdigit() or int(number) not in self.rows:
-                way = f"`evomerge show {self.store.folder} --csv` lists them"
-                raise SpecError(f"{what}: the run has no candidate of that number; {way}")
-            return self.rows[int(number)]
+        row = numbered(self.rows, what, self.store.folder)
+        if row is not None:
+            return row
         if not self.front or self.best is None:
             raise SpecError(f"{what}: no candidate has been scored yet")
         if what == "best":

@@ -161,7 +161,7 @@ def hold(folder: Path) -> int:
         SpecError: another process has it, or it cannot be written.
     """
     try:
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise SpecError(_not_writable(folder, error.strerror)) from None
     try:

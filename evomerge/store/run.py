@@ -258,7 +258,7 @@ class RunStore:
         """Drop a torn last line, and marks that no event refers to."""
         try:
             for name, size in ((JOURNAL, self._lines[-1].end), (MARKS, self._account.end)):
-                handle = os.open(self.folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+                handle = os.open(self.folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
                 self._handles[name] = handle
                 if os.fstat(handle).st_size > size:
                     os.ftruncate(handle, size)
