@@ -78,7 +78,9 @@ def load(out: str | Path, estimator: "EstimatorKind | None" = None) -> "Results"
     return assemble.load(Path(out), estimator)
 
 
-def merge(recipe: "str | Path | Recipe", out: str | Path, *, force: bool = False) -> "Recipe":
+def merge(
+    recipe: "str | Path | Recipe", out: str | Path, *, force: bool = False, trust_remote_code: bool = False
+) -> "Recipe":
     """Merge a recipe, ours or mergekit's, to a model folder; returns it as it was understood.
 
     Raises:
@@ -87,4 +89,5 @@ def merge(recipe: "str | Path | Recipe", out: str | Path, *, force: bool = False
     """
     from evomerge import assemble
 
-    return assemble.merge(Path(recipe) if isinstance(recipe, str) else recipe, Path(out), force=force)
+    found = Path(recipe) if isinstance(recipe, str) else recipe
+    return assemble.merge(found, Path(out), force=force, trusted=trust_remote_code)

@@ -57,6 +57,7 @@ Page = Annotated[
 ]
 NewRun = Annotated[Path, typer.Option("--out", "-o", help="The run folder to make; missing or empty.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what evomerge wrote there before.")]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the models.")]
 Estimator = Annotated[
     Kind | None, typer.Option(help="Another estimator than the search's own, to see its candidates by; needs no model.")
 ]

@@ -27,6 +27,7 @@ from evomerge.arguments import (
     Run,
     RunFile,
     Top,
+    Trust,
     What,
     Workers,
 )
@@ -226,11 +227,12 @@ def merge(
     recipe: Recipe,
     out: Out,
     force: Force = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Merge a recipe to a model folder, without a search."""
     from evomerge.assemble import merge as go
 
-    watched(lambda listener: go(recipe, out, force=force, listener=listener))
+    watched(lambda listener: go(recipe, out, force=force, trusted=trust_remote_code, listener=listener))
     say(f"wrote {out}")
 
 
@@ -245,6 +247,7 @@ def score(
         ),
     ] = Pool.confirm,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Score one model, or one recipe, on a fitness."""
     from evomerge.assemble import score as go
@@ -252,7 +255,10 @@ def score(
     from evomerge.terminal import scores_table
 
     wanted = load_fitness(fitness, Path.cwd())
-    found = watched(lambda listener: go(model, wanted, items=items.value, listener=listener), quiet=as_json)
+    found = watched(
+        lambda listener: go(model, wanted, items=items.value, trusted=trust_remote_code, listener=listener),
+        quiet=as_json,
+    )
     if as_json:
         say(json.dumps(found, ensure_ascii=False))
     else:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from evomerge.checkpoint import ParentFiles, costs_of, open_parents, read_tokenizer
+from evomerge.checkpoint import ParentFiles, Terms, costs_of, open_parents, read_tokenizer
 from evomerge.device import choose_device, cores, take_share
 from evomerge.errors import DeviceError, EvomergeError, RunError, SpecError
 from evomerge.fitness import Fitness
@@ -198,7 +198,8 @@ class EvaluatorFactory:
             SpecError: one cannot be used.
         """
         self._say("checking parents")
-        return open_parents(self.models.base, self.models.experts, self.seed, self._say, template=self.models.template)
+        terms = Terms(template=self.models.template, trusted=self.models.trust_remote_code)
+        return open_parents(self.models.base, self.models.experts, self.seed, self._say, terms)
 
     def say_what_runs(self) -> None:
         """Say which code of tasks the evaluators run, where they are set up by others, out of hearing.
@@ -227,12 +228,12 @@ class EvaluatorFactory:
         folder = files.template.path
         scorer: Scorer
         if self.scorer is not None:
-            tokenizer = read_tokenizer(folder)
+            tokenizer = read_tokenizer(files.template)
             scorer = FunctionScorer(self.scorer, self.fitness, live.model, tokenizer)
         else:
             assert banks is not None
             try:
-                scorer = TaskScorer(self.fitness, banks, live.model, folder, forward=live.forward)
+                scorer = TaskScorer(self.fitness, banks, live.model, files.template, forward=live.forward)
             except ScoreFailure as failure:
                 raise RunError(f"{folder} cannot be scored: {failure}") from None
         canary(live)

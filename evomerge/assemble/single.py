@@ -21,7 +21,7 @@ from evomerge.spec import Models, RunSpec, read_yaml
 from evomerge.trial import Draw
 
 if TYPE_CHECKING:
-    from evomerge.checkpoint import ParentFiles
+    from evomerge.checkpoint import ParentFiles, Terms
     from evomerge.export import Format
     from evomerge.plan import Plan
 
@@ -53,8 +53,12 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
     return made.model_copy(update={"notes": (*made.notes, *notes)})
 
 
-def merge(recipe: Path | Recipe, out: Path, *, force: bool = False, listener: Listener = QUIET) -> Recipe:
+def merge(
+    recipe: Path | Recipe, out: Path, *, force: bool = False, trusted: bool = False, listener: Listener = QUIET
+) -> Recipe:
     """Merge a recipe, ours or mergekit's, to a model folder.
+
+    Code that comes with the models is run only if it is `trusted`.
 
     Raises:
         SpecError: the recipe or its models cannot be used, or `out` exists.
@@ -63,7 +67,7 @@ def merge(recipe: Path | Recipe, out: Path, *, force: bool = False, listener: Li
     from evomerge.export import export_recipe, export_target
 
     target = export_target(out, force=force)
-    found, files = open_recipe(recipe, listener)
+    found, files = open_recipe(recipe, listener, trusted=trusted)
     listener.say(f"merging {files.anatomy.parameters:,} weights")
     for remark in export_recipe(found, files, target):
         listener.say(remark)
@@ -119,9 +123,16 @@ def _doubts(results: Results, row: Row) -> list[str]:
 
 
 def score(
-    model: Path, fitness: Fitness, *, items: PoolName | Literal["all"] = "confirm", listener: Listener = QUIET
+    model: Path,
+    fitness: Fitness,
+    *,
+    items: PoolName | Literal["all"] = "confirm",
+    trusted: bool = False,
+    listener: Listener = QUIET,
 ) -> dict[str, Any]:
     """Score a model folder or a recipe on a fitness: values with standard errors, and how many items they rest on.
+
+    Code that comes with the models is run only if it is `trusted`.
 
     Raises:
         SpecError: the model or a task cannot be used, or there are no such items.
@@ -134,10 +145,11 @@ def score(
         raise SpecError("--items report: the fitness keeps no report items; set items.report, or choose other items")
     if not is_file(model) and model.suffix not in (".yaml", ".yml"):
         source = str(model.absolute()) if is_there(model) else str(model)
-        files = _open(Models(experts={"model": source}), 0, listener, called=lambda _: "MODEL")
+        named = Models(experts={"model": source}, trust_remote_code=trusted)
+        files = _open(named, 0, listener, called=lambda _: "MODEL")
         recipe = unchanged(files.parents, "model")
     else:
-        recipe, files = open_recipe(model, listener)
+        recipe, files = open_recipe(model, listener, trusted=trusted)
     models = Models(base=None, experts={"model": str(model)})
     evaluator = EvaluatorFactory(models, fitness, 0, progress=listener.say).over(files, choose_device("auto"))
     listener.say("scoring")
@@ -151,33 +163,36 @@ def score(
     return {"objectives": {label: list(pair) for label, pair in values.items()}, "items": counts}
 
 
-def open_recipe(recipe: Path | Recipe, listener: Listener) -> tuple[Recipe, "ParentFiles"]:
-    """A recipe, ours or mergekit's, and its parents opened and checked.
+def open_recipe(recipe: Path | Recipe, listener: Listener, *, trusted: bool = False) -> tuple[Recipe, "ParentFiles"]:
+    """A recipe, ours or mergekit's, and its parents opened and checked; `trusted` is their code.
 
     Raises:
         SpecError: the recipe is not understood, or a parent is not what it was.
     """
     if not isinstance(recipe, Path):
-        return _matched(recipe, listener)
+        return _matched(recipe, listener, trusted)
     from evomerge.export import is_mergekit
 
     try:
         if is_mergekit(read_yaml(recipe)):
-            return _open_mergekit(recipe, listener)
-        return _matched(read_recipe(recipe), listener)
+            return _open_mergekit(recipe, listener, trusted)
+        return _matched(read_recipe(recipe), listener, trusted)
     except SpecError as error:
         text = str(error)
         raise SpecError(text if text.startswith(str(recipe)) else f"{recipe}: {text}") from None
 
 
-def _matched(recipe: Recipe, listener: Listener) -> tuple[Recipe, "ParentFiles"]:
+def _matched(recipe: Recipe, listener: Listener, trusted: bool) -> tuple[Recipe, "ParentFiles"]:
     """The recipe over its own models, opened and seen to be those it was written for."""
+    from evomerge.checkpoint import Terms
+
     base, names = _named(recipe)
     written = {new: f"parents.{old}" for old, new in names.items()}
     sources = {new: _source(recipe.parents[old]) for old, new in names.items()}
     source = sources.pop(names[base]) if base is not None else None
     # A recipe's models may have any names, and it may be of the base alone.
-    files = _opened((source, sources), recipe.seed, listener, names[recipe.template], written.__getitem__)
+    terms = Terms(names[recipe.template], written.__getitem__, trusted)
+    files = _opened((source, sources), recipe.seed, listener, terms)
     for name, parent in recipe.parents.items():
         now = files.parents.models[names[name]].content()
         if isinstance(parent, Folder) and parent.digest not in (None, now):
@@ -203,30 +218,33 @@ def _named(recipe: Recipe) -> tuple[str | None, dict[str, str]]:
     return base, {**({base: BASE} if base is not None else {}), **others}
 
 
-def _open_mergekit(path: Path, listener: Listener) -> tuple[Recipe, "ParentFiles"]:
+def _open_mergekit(path: Path, listener: Listener, trusted: bool) -> tuple[Recipe, "ParentFiles"]:
     from evomerge.export import from_mergekit, mergekit_models, read_mergekit
 
     found, where = read_mergekit(read_yaml(path), str(path)), path.absolute().parent
-    files = _open(mergekit_models(found, where), 0, listener, called=lambda name: f"model {name}")
+    models = mergekit_models(found, where).model_copy(update={"trust_remote_code": trusted})
+    files = _open(models, 0, listener, called=lambda name: f"model {name}")
     return from_mergekit(found, where, files), files
 
 
 def _open(
     models: Models, seed: int, listener: Listener, *, called: Callable[[str], str] | None = None
 ) -> "ParentFiles":
-    return _opened((models.base, models.experts), seed, listener, models.template, called)
+    from evomerge.checkpoint import Terms, in_run_file
+
+    terms = Terms(models.template, called or in_run_file, models.trust_remote_code)
+    return _opened((models.base, models.experts), seed, listener, terms)
 
 
 def _opened(
     sources: tuple[str | Recipe | None, Mapping[str, str | Recipe]],
     seed: int,
     listener: Listener,
-    template: str | None,
-    called: Callable[[str], str] | None,
+    terms: "Terms",
 ) -> "ParentFiles":
     """The base and the experts, opened."""
-    from evomerge.checkpoint import in_run_file, open_parents
+    from evomerge.checkpoint import open_parents
 
     listener.say("checking parents")
     base, experts = sources
-    return open_parents(base, experts, seed, listener.say, template=template, called=called or in_run_file)
+    return open_parents(base, experts, seed, listener.say, terms)

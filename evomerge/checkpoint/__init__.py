@@ -4,9 +4,10 @@ from evomerge.checkpoint.account import Account
 from evomerge.checkpoint.anatomy import Anatomy, Place
 from evomerge.checkpoint.depth import moved_config, renumbered, text_part
 from evomerge.checkpoint.folder import Checkpoint
-from evomerge.checkpoint.parents import ParentFiles, in_run_file, open_parents
+from evomerge.checkpoint.parents import ParentFiles, open_parents
 from evomerge.checkpoint.read import as_tied, blank_model, quiet, read_config, read_tokenizer, understood
 from evomerge.checkpoint.size import costs_of
+from evomerge.checkpoint.terms import Terms, in_run_file
 from evomerge.checkpoint.write import write_config, write_model
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Checkpoint",
     "ParentFiles",
     "Place",
+    "Terms",
     "as_tied",
     "blank_model",
     "costs_of",

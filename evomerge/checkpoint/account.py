@@ -110,7 +110,7 @@ def account_of(checkpoint: Checkpoint, pairing: Pairing, ties: Mapping[str, str]
             )
         sizes[DTYPES[stored]] += torch.Size(checkpoint.shape(disk)).numel()
     filled = frozenset(name for name in read if name not in pairing.places)
-    left = left_behind(checkpoint.path, checkpoint.weight_files)
+    left = left_behind(checkpoint.path, checkpoint.weight_files, trusted=checkpoint.trusted)
     return Account(read, filled, pairing.ignored, left, max(sizes, key=lambda dtype: sizes[dtype]))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from evomerge.checkpoint.side import ADAPTER, CONFIG, DISTRIBUTED, GENERATION, INDEX, SINGLE, TOKENIZER_FILES
+from evomerge.checkpoint.side import ADAPTER, CODE, CONFIG, DISTRIBUTED, GENERATION, INDEX, SINGLE, TOKENIZER_FILES
 from evomerge.errors import SpecError
 
 
@@ -22,9 +22,11 @@ class Checkpoint:
             does more than read weights, as with an adapter beside them or with weights that are stored quantised.
     """
 
-    def __init__(self, path: Path, label: str) -> None:
+    def __init__(self, path: Path, label: str, *, trusted: bool = False) -> None:
+        """Code that lies in a folder is run only if it is `trusted`."""
         self.path = path
         self.label = label
+        self.trusted = trusted
         self.config = self.read_json(CONFIG)
         self._check_plain()
         self._files = {name: self._open(name) for name in self._weight_files()}
@@ -54,8 +56,9 @@ class Checkpoint:
         return next(self.at(file) for file, handle in self._files.items() if handle is self._where[name])
 
     def files(self) -> tuple[Path, ...]:
-        """Every file that makes this model what it is: weights, configs, tokenizer."""
-        others = (CONFIG, GENERATION, *TOKENIZER_FILES)
+        """Every file that makes this model what it is: weights, configs, tokenizer, and code where that is trusted."""
+        code = sorted(path.name for path in self.path.glob(f"*{CODE}")) if self.trusted else ()
+        others = (CONFIG, GENERATION, *TOKENIZER_FILES, *code)
         return (*self.weight_files, *(self.path / name for name in others if (self.path / name).is_file()))
 
     @cached_property

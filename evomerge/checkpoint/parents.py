@@ -15,7 +15,8 @@ from evomerge.checkpoint.fit import same_shapes, same_tokenizer
 from evomerge.checkpoint.folder import Checkpoint
 from evomerge.checkpoint.inspect import digest
 from evomerge.checkpoint.read import TIED, read_config, read_model, understood, untied
-from evomerge.checkpoint.side import CONFIG, FETCHED, NOT_FETCHED
+from evomerge.checkpoint.side import CODE, CONFIG, FETCHED, NOT_FETCHED
+from evomerge.checkpoint.terms import USUAL, Terms
 from evomerge.errors import SpecError
 from evomerge.files import at_home, is_there
 from evomerge.recipe import BASE, Folder, Parent, Parents, Recipe
@@ -72,6 +73,8 @@ class ParentFiles:
                     f"{self.checkpoints[name].at()}: {_some(account.ignored, 'tensor')} not loaded by the class"
                 )
         template = self.accounts[self.lender]
+        if self.template.trusted:
+            found.append("models.trust_remote_code is true: code that comes with the models runs")
         if template.files:
             found.append(f"{self.template.at()}: {_some(template.files, 'file')} not taken along by a merge")
         return tuple(found)
@@ -99,24 +102,16 @@ def _some(names: Sequence[str], kind: str) -> str:
     return f"{shown}: {counted}"
 
 
-def in_run_file(name: str) -> str:
-    """Where a run file names a parent."""
-    return "models.base" if name == BASE else f"models.experts.{name}"
-
-
 def open_parents(
     base: str | Recipe | None,
     experts: Mapping[str, str | Recipe],
     seed: int,
     progress: Callable[[str], None] = lambda _: None,
-    *,
-    template: str | None = None,
-    called: Callable[[str], str] = in_run_file,
+    terms: Terms = USUAL,
 ) -> ParentFiles:
     """Open base and experts, check that they fit, and address them by content.
 
-    Each is a folder, a hub id, or a recipe, whose folders are opened too. `template` names the one that lends config
-    and tokenizer, if not the first; `called` says where the user named a parent, for messages.
+    Each is a folder, a hub id, or a recipe, whose folders are opened too.
 
     Raises:
         SpecError: one cannot be read, or differs from the first in architecture, shapes or tokenizer; a recipe was
@@ -125,21 +120,23 @@ def open_parents(
     if BASE in experts:
         raise SpecError(f"models.experts: {BASE!r} is the base's own name; choose another")
     sources = {**({BASE: base} if base is not None else {}), **experts}
-    if template is not None and template not in sources:
-        raise SpecError(f"models.template: {template!r} is none of the models; write one of {', '.join(sources)}")
-    opening = _Opening(set(sources), progress)
+    if terms.template is not None and terms.template not in sources:
+        raise SpecError(f"models.template: {terms.template!r} is none of the models; write one of {', '.join(sources)}")
+    if terms.trusted:
+        progress("code that comes with the models may run (models.trust_remote_code)")
+    opening, called = _Opening(set(sources), progress, trusted=terms.trusted), terms.called
     folders = {name: source for name, source in sources.items() if isinstance(source, str)}
-    opening.add({name: _locate(source, called(name)) for name, source in folders.items()}, called)
+    opening.add({name: _locate(source, called(name), terms.trusted) for name, source in folders.items()}, called)
     for name, source in sources.items():
         if isinstance(source, Recipe):
             opening.add_recipe(name, source, called(name))
-    return opening.opened(tuple(sources), seed, template)
+    return opening.opened(tuple(sources), seed, terms.template)
 
 
 class _Opening:
     """Models being opened: all fit the first folder, and each is there once, by what is in it."""
 
-    def __init__(self, taken: set[str], progress: Callable[[str], None]) -> None:
+    def __init__(self, taken: set[str], progress: Callable[[str], None], *, trusted: bool) -> None:
         self.checkpoints: dict[str, Checkpoint] = {}
         self.accounts: dict[str, Account] = {}
         self.models: dict[str, Parent] = {}
@@ -148,13 +145,16 @@ class _Opening:
         self._pairings: dict[str, Pairing] = {}
         self._taken = taken
         self._progress = progress
+        self._trusted = trusted
         self._ties: dict[object, Mapping[str, str]] = {}
 
     def add(self, folders: Mapping[str, Folder], called: Callable[[str], str]) -> None:
         """Open folders under these names, and read them whole once they are seen to fit."""
         if not folders:
             return
-        new = {name: Checkpoint(Path(folder.path), called(name)) for name, folder in folders.items()}
+        new = {
+            name: Checkpoint(Path(folder.path), called(name), trusted=self._trusted) for name, folder in folders.items()
+        }
         self.checkpoints |= new
         self._configs |= {name: read_config(checkpoint) for name, checkpoint in new.items()}
         first, *_ = self.checkpoints.values()
@@ -244,7 +244,7 @@ class _Opening:
         self._taken.add(new)
         if isinstance(parent, Recipe):
             return self.add_recipe(new, parent, label)
-        self.add({new: _locate(parent.shown(), label)}, lambda _: label)
+        self.add({new: _locate(parent.shown(), label, self._trusted)}, lambda _: label)
         content = self.models[new].content()
         if parent.digest is not None and parent.digest != content:
             raise SpecError(f"{label}: {parent.shown()} is not the model this recipe was written for (digests differ)")
@@ -272,7 +272,7 @@ class _Opening:
         )
 
 
-def _locate(source: str, label: str) -> Folder:
+def _locate(source: str, label: str, trusted: bool) -> Folder:
     """The folder a parent lies in, fetched from the hub if it is a hub id."""
     path = at_home(source)
     there = is_there(path)
@@ -285,7 +285,10 @@ def _locate(source: str, label: str) -> Folder:
     repo, _, revision = source.partition("@")
     try:
         found = snapshot_download(
-            repo, revision=revision or None, allow_patterns=[*FETCHED], ignore_patterns=[*NOT_FETCHED]
+            repo,
+            revision=revision or None,
+            allow_patterns=[*FETCHED, *([f"*{CODE}"] if trusted else [])],
+            ignore_patterns=[pattern for pattern in NOT_FETCHED if not (trusted and pattern == f"*{CODE}")],
         )
     except Exception as error:  # noqa: BLE001  The hub library's own errors vary from release to release.
         reason = str(error).strip().split("\n")[0]

@@ -27,6 +27,9 @@ from evomerge.errors import EvomergeError, SpecError
 
 TIED = "tie_word_embeddings"
 NOTHING: Mapping[str, Any] = {}
+CLASS = "AutoModelForCausalLM"
+ASKING = "trust_remote_code"
+"""What transformers says where it would have to run code of a folder."""
 SHORT = 3
 """Letters from which on a word of a config is looked for in what a library says of it."""
 
@@ -38,13 +41,13 @@ def read_config(checkpoint: Checkpoint) -> PretrainedConfig:
         SpecError: transformers does not understand it.
     """
     with understood(checkpoint.at(CONFIG), checkpoint.config):
-        return AutoConfig.from_pretrained(checkpoint.path)
+        return AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=checkpoint.trusted)
 
 
-def blank_model(config: PretrainedConfig) -> PreTrainedModel:
-    """The model without any memory behind its weights."""
+def blank_model(config: PretrainedConfig, *, trusted: bool = False) -> PreTrainedModel:
+    """The model without any memory behind its weights; by code of its folder only if that is `trusted`."""
     with quiet(), torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
     return model
 
 
@@ -55,22 +58,23 @@ def read_model(checkpoint: Checkpoint, config: PretrainedConfig) -> PreTrainedMo
         SpecError: transformers has no causal language model of this kind, or cannot build it from the config.
     """
     with understood(checkpoint.at(CONFIG), checkpoint.config):
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and CLASS not in getattr(config, "auto_map", {}):
             raise SpecError(
                 f"{checkpoint.at(CONFIG)}: model_type is {config.model_type!r}, of which transformers has no causal"
                 " language model; evomerge merges models that AutoModelForCausalLM loads"
             )
-        return blank_model(config)
+        return blank_model(config, trusted=checkpoint.trusted)
 
 
-def read_tokenizer(folder: Path) -> Any:
-    """A folder's tokenizer as transformers understands it.
+def read_tokenizer(source: Path | Checkpoint) -> Any:
+    """The tokenizer of a folder as transformers understands it; by code of the folder only if that is trusted.
 
     Raises:
         SpecError: transformers does not understand it.
     """
+    folder, trusted = (source, False) if isinstance(source, Path) else (source.path, source.trusted)
     with understood(folder / (_broken(folder) or TOKENIZER_FILES[0])):
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trusted)
 
 
 def _broken(folder: Path) -> str | None:
@@ -117,6 +121,11 @@ def understood(where: object, config: Mapping[str, Any] = NOTHING) -> Iterator[N
     except EvomergeError:
         raise
     except Exception as error:  # noqa: BLE001  What a library raises over a file it does not understand varies too much.
+        if ASKING in str(error):
+            raise SpecError(
+                f"{where} is understood only by code that comes with the model, and that is not trusted; read it, and"
+                " if you trust it set models.trust_remote_code: true (merge, score: --trust-remote-code)"
+            ) from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         blamed = ", ".join(f"{key}: {value!r}" for key, value in _named_in(reason, config)[:3])
         about = f"; it has {blamed}" if blamed else ""

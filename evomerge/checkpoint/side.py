@@ -42,27 +42,29 @@ ABOUT = (
     "sha256sums",
 )
 """Files that say how the parent came about, in small letters."""
+CODE = ".py"
 LARGE = 100 * 2**20
 """Bytes beyond which a file is none that a tokenizer or a processor needs."""
 
 
-def side_files(folder: Path) -> tuple[Path, ...]:
-    """The files of a model folder that go along with a merge of it, as paths within the folder."""
-    return tuple(path for path, reason in _judged(folder) if reason is None)
+def side_files(folder: Path, *, trusted: bool = False) -> tuple[Path, ...]:
+    """The files of a model folder that go along with a merge of it, as paths within the folder; code if `trusted`."""
+    return tuple(path for path, reason in _judged(folder, trusted) if reason is None)
 
 
-def left_behind(folder: Path, read: tuple[Path, ...]) -> tuple[str, ...]:
+def left_behind(folder: Path, read: tuple[Path, ...], *, trusted: bool = False) -> tuple[str, ...]:
     """The files of a model folder that do not go along, each with the reason, but for the weights that were `read`."""
-    return tuple(f"{path} ({reason})" for path, reason in _judged(folder) if reason and folder / path not in read)
+    judged = _judged(folder, trusted)
+    return tuple(f"{path} ({reason})" for path, reason in judged if reason and folder / path not in read)
 
 
-def copy_side_files(folder: Path, out: Path) -> None:
+def copy_side_files(folder: Path, out: Path, *, trusted: bool = False) -> None:
     """Copy what goes along with a merge of the model in `folder`, to where the merge is written.
 
     Raises:
         SpecError: a file cannot be read.
     """
-    for path in side_files(folder):
+    for path in side_files(folder, trusted=trusted):
         try:
             source = (folder / path).open("rb")
         except OSError as error:
@@ -72,21 +74,21 @@ def copy_side_files(folder: Path, out: Path) -> None:
             shutil.copyfileobj(source, target)
 
 
-def _judged(folder: Path) -> list[tuple[Path, str | None]]:
+def _judged(folder: Path, trusted: bool) -> list[tuple[Path, str | None]]:
     """Every file but the config, and why it stays behind, if it does; folders as a whole, hidden ones left out."""
     inside = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != CONFIG)
     templates = folder / TEMPLATES
     listed = [path for path in inside if path != templates or not templates.is_dir()]
     listed += sorted(templates.glob("*.jinja")) if templates.is_dir() else []
-    return [(path.relative_to(folder), _reason(path)) for path in listed]
+    return [(path.relative_to(folder), _reason(path, trusted)) for path in listed]
 
 
-def _reason(path: Path) -> str | None:
+def _reason(path: Path, trusted: bool) -> str | None:
     if path.is_dir():
         return "a folder"
     if path.name.endswith(ENDINGS):
         return "other weights"
-    if path.suffix == ".py":
+    if path.suffix == CODE and not trusted:
         return "code"
     if path.name.lower() in ABOUT:
         return "describes the parent"

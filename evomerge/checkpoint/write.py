@@ -37,7 +37,7 @@ def write_model(
         RunError: a tensor holds NaN or infinity.
         OSError: the disk is full.
     """
-    copy_side_files(template.path, folder)
+    copy_side_files(template.path, folder, trusted=template.trusted)
     width = 4 if config[_dtype_key(config)] == "float32" else 2
     shards = _shards(shapes, width)
     count = len(shards)

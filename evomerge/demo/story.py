@@ -146,8 +146,8 @@ def _answers(folder: Path, prompts: Sequence[str]) -> list[str]:
     from evomerge.checkpoint import quiet
 
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         inputs = tokenizer(list(prompts), return_tensors="pt", padding=True)
         made = model.generate(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask, max_new_tokens=12)
     texts: list[str] = tokenizer.batch_decode(made[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)

@@ -38,7 +38,8 @@ def _apart(recipe: Recipe, files: ParentFiles, folder: Path) -> float:
     live = LiveModel(files, torch.device("cpu"), compiled=False)
     live.load(recipe)
     with quiet():
-        stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        trusted = files.template.trusted
+        stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=trusted).eval()
     words = live.model.config.get_text_config().vocab_size
     tokens = torch.randint(words, PROBE, generator=torch.Generator().manual_seed(0))
     ours: Tensor = live.model(input_ids=tokens, use_cache=False).logits

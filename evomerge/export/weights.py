@@ -90,12 +90,13 @@ def _check_moved(folder: Path, files: ParentFiles, origins: Sequence[int]) -> No
     Raises:
         SpecError: it does not: the class decides something by a layer's number, or by the depth.
     """
-    template = blank_model(read_config(files.template))
+    trusted = files.template.trusted
+    template = blank_model(read_config(files.template), trusted=trusted)
     name = type(template).__name__
     advice = f"{name} cannot have its layers in another order or number"
     try:
         with quiet():
-            moved = blank_model(AutoConfig.from_pretrained(folder))
+            moved = blank_model(AutoConfig.from_pretrained(folder, trust_remote_code=trusted), trusted=trusted)
     except (ValueError, TypeError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise SpecError(f"{advice} ({reason}); leave every layer at its place") from None

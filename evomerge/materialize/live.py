@@ -55,7 +55,12 @@ class LiveModel:
         self._compute = torch.float32 if device.type == "cpu" else getattr(torch, files.parents.dtype)
         self.placement = placement_for(files, device, others)
         with understood(files.template.at(), files.template.config):
-            model = AutoModelForCausalLM.from_pretrained(files.template.path, config=files.config, dtype=self._compute)
+            model = AutoModelForCausalLM.from_pretrained(
+                files.template.path,
+                config=files.config,
+                dtype=self._compute,
+                trust_remote_code=files.template.trusted,
+            )
         self.model: PreTrainedModel = model.to(device).eval().requires_grad_(False)
         self.notes: set[str] = set()
         self._has_scales = False

@@ -28,7 +28,7 @@ def check_scales(template: Checkpoint, anatomy: Anatomy) -> None:
         SpecError: it does not, so that no ordinary checkpoint can hold a scale.
     """
     config = read_config(template)
-    name = type(blank_model(config)).__name__
+    name = type(blank_model(config, trusted=template.trusted)).__name__
     model = _small(template, config, anatomy)
     if model is None or _deviation(model, list(model.get_submodule(anatomy.stack).children())) > TOLERANCE:
         raise SpecError(
@@ -39,14 +39,16 @@ def check_scales(template: Checkpoint, anatomy: Anatomy) -> None:
 
 
 def _small(template: Checkpoint, config: PretrainedConfig, anatomy: Anatomy) -> PreTrainedModel | None:
-    kinds = kinds_of(list(blank_model(config).get_submodule(anatomy.stack).children()))
+    kinds = kinds_of(list(blank_model(config, trusted=template.trusted).get_submodule(anatomy.stack).children()))
     plain = moved_config(template.config, config, sorted(set(kinds)))
     text_part(plain, config).update(vocab_size=WORDS, pad_token_id=None)
     # Classes initialise weights from the global generator, which is not ours.
     with quiet(), torch.random.fork_rng(devices=[]):
         try:
             small = type(config).from_dict(plain)
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(small, dtype=torch.float32)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                small, dtype=torch.float32, trust_remote_code=template.trusted
+            )
         except (ValueError, TypeError):
             return None
     generator = torch.Generator().manual_seed(0)

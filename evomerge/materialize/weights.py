@@ -64,5 +64,6 @@ class Weights:
 
 def lasts_of(files: ParentFiles) -> tuple[dict[str, Last], ...]:
     """For each layer of a model folder the tensors that its contribution is proportional to, by name in the layer."""
-    layers = blank_model(read_config(files.template)).get_submodule(files.anatomy.stack).children()
+    model = blank_model(read_config(files.template), trusted=files.template.trusted)
+    layers = model.get_submodule(files.anatomy.stack).children()
     return tuple({last.name: last for last in last_of(layer)} for layer in layers)

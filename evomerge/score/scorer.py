@@ -8,7 +8,7 @@ from typing import Protocol
 from lm_eval.api.instance import Instance
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from evomerge.checkpoint import read_tokenizer
+from evomerge.checkpoint import Checkpoint, read_tokenizer
 from evomerge.errors import SpecError
 from evomerge.fitness import Fitness
 from evomerge.items import ItemTable
@@ -52,7 +52,7 @@ class TaskScorer:
         fitness: Fitness,
         banks: dict[str, TaskBank],
         model: PreTrainedModel,
-        tokenizer_folder: Path,
+        tokenizer: Path | Checkpoint,
         *,
         forward: Forward | None = None,
     ) -> None:
@@ -60,9 +60,9 @@ class TaskScorer:
         self._banks = banks
         self.table = ItemTable(tasks={name: bank.table for name, bank in self._banks.items()})
         check_metrics(fitness, self.table)
-        tokenizer = read_tokenizer(tokenizer_folder)
-        _check_template(fitness, tokenizer)
-        self._responder = Responder(model, tokenizer, forward)
+        words = read_tokenizer(tokenizer)
+        _check_template(fitness, words)
+        self._responder = Responder(model, words, forward)
         lm = self._responder.lm
         self._requests = {name: build_requests(bank, lm) for name, bank in self._banks.items()}
         tables = {name: with_costs(bank.table, self._requests[name], lm) for name, bank in self._banks.items()}

@@ -25,11 +25,12 @@ class Models(Value):
 
     The base is a folder or a hub id; an expert may also be a recipe: in a file, a run's (`RUN`, `RUN@knee`), or itself.
     `template` is the one whose config, tokenizer and chat template a merged model gets; left out: the base, or else
-    the first expert.
+    the first expert. Code that comes with models is run only with `trust_remote_code`; nobody is ever asked.
     """
 
     base: str | None = None
     template: str | None = None
+    trust_remote_code: bool = False
     experts: dict[ExpertName, Expert] = Field(min_length=1)
 
 
