@@ -233,7 +233,9 @@ class EvaluatorFactory:
         else:
             assert banks is not None
             try:
-                scorer = TaskScorer(self.fitness, banks, live.model, files.template, forward=live.forward)
+                scorer = TaskScorer(
+                    self.fitness, banks, live.model, files.template, forward=live.forward, seed=self.seed
+                )
             except ScoreFailure as failure:
                 raise RunError(f"{folder} cannot be scored: {failure}") from None
         canary(live)

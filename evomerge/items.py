@@ -22,7 +22,8 @@ class Pool(Value):
 
     `weights` sum to 1 and make of marks the benchmark's number; left out, they are equal. `strata` names the sub-task
     of each item, if there are several. `costs` are the tokens that a model reads and at most writes for each item,
-    `requests` digests of what each item asks and what answers are compared with; left out where nobody counted.
+    `requests` digests of what each item asks and what answers are compared with; left out where nobody counted. `cut`
+    are the tokens that each item loses because the model's window is too small for them; left out if none loses any.
     """
 
     ids: tuple[str, ...]
@@ -31,6 +32,7 @@ class Pool(Value):
     strata: tuple[str, ...] = ()
     costs: tuple[int, ...] = ()
     requests: tuple[str, ...] = ()
+    cut: tuple[int, ...] = ()
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
@@ -58,6 +60,7 @@ class TaskItems(Value):
     the split is the one whose numbers people compare: what lm-eval evaluates on. `whole_weights` are the weights of an
     item by its sub-task where all pools are taken together; left out, they are equal. `code` says what code of its own
     the task runs, with digests of files, `grading` has digests of what a task file says of metrics and filters.
+    `undefined` counts documents that are left out because their metric is undefined, whatever a model answers.
     """
 
     search: Pool
@@ -70,6 +73,7 @@ class TaskItems(Value):
     whole_weights: dict[str, float] = Field(default_factory=dict)
     code: dict[str, str] = Field(default_factory=dict)
     grading: dict[str, str] = Field(default_factory=dict)
+    undefined: int = 0
 
     def pool(self, name: PoolName) -> Pool:
         """The pool of that name; without items if there is none."""
@@ -94,6 +98,20 @@ class TaskItems(Value):
             strata=strata,
         )
 
+    def remarks(self) -> list[str]:
+        """What must be said of marks on these items: which prompts a model sees in part, what is left out."""
+        said = []
+        counts = [count for name in POOLS for count in self.pool(name).cut]
+        if any(counts):
+            total = sum(len(self.pool(name).ids) for name in POOLS)
+            said.append(
+                f"{sum(map(bool, counts))} of {total} items are longer than the model's window; at most {max(counts)}"
+                " tokens are cut off their beginning, as lm-eval cuts them"
+            )
+        if self.undefined:
+            said.append(f"{self.undefined} documents are left out, for which the metric is undefined (NaN)")
+        return said
+
     def metric(self, name: str | None) -> str | None:
         """A metric as the task names it: its first if none is asked for, with its first filter if none is given."""
         if name is None or name in self.metrics:
@@ -116,13 +134,13 @@ class ItemTable(Value):
         return sum(map(len, self.drawn(pool, places).values()))
 
     def caveats(self) -> list[str]:
-        """What must be said wherever a search's numbers are shown: which of them are no benchmark results."""
+        """What must be said wherever a search's numbers are shown: which are no benchmark results, what was cut."""
         return [
             f"{name}: the search uses its {task.split} split, on which this benchmark is reported; the numbers of this"
             " run must not be reported as results on it"
             for name, task in self.tasks.items()
             if task.stock and task.benchmark
-        ]
+        ] + [f"{name}: {remark}" for name, task in self.tasks.items() for remark in task.remarks()]
 
     def items_of(self, pool: PoolName) -> dict[str, int]:
         """How many items of each task are in a pool; tasks without any are left out."""

@@ -12,9 +12,10 @@ from lm_eval.models.huggingface import HFLM
 
 from evomerge.errors import SpecError
 from evomerge.fitness import Items, TaskUse
-from evomerge.items import Pool, TaskItems
+from evomerge.items import NOTHING, Pool, TaskItems
 from evomerge.score.splits import documents, use_split
-from evomerge.score.tasks import Loaded, metrics_of
+from evomerge.score.tasks import Loaded, code_of_others, metrics_of
+from evomerge.score.undefined import undefined_documents
 from evomerge.score.weights import weights_of
 
 DEFAULT_SEARCH = 128
@@ -52,20 +53,28 @@ class TaskBank:
     table: TaskItems
 
 
-def open_bank(name: str, use: TaskUse, loaded: Loaded, items: Items, metric: str | None) -> TaskBank:
-    """Identify every document and split them; `metric` is the one whose aggregation weighs them.
+def open_bank(name: str, use: TaskUse, loaded: Loaded, items: Items, asked: Sequence[str | None]) -> TaskBank:
+    """Identify every document and split them.
+
+    Of the metrics `asked` for, None being the task's first, the aggregation of the first one weighs the items.
+    Documents for which one of them is undefined are left out.
 
     Raises:
         SpecError: there are too few documents, `items.group` names no field of theirs, or none has a metric of its own;
-            or a leaf has no documents of the wanted split.
+            or a leaf has no documents of the wanted split, or none for which all metrics asked for are defined.
     """
     leaves = loaded.leaves
     splits = {leaf: use_split(leaf, task, use.split) for leaf, task in leaves.items()}
     docs = {leaf: documents(leaf, task, splits[leaf][0]) for leaf, task in leaves.items()}
-    sides = split_items(name, _identified(name, docs, items.group), items)
     each = [metrics_of(task, docs[leaf][0]) for leaf, task in leaves.items()]
     metrics = {known: better for known, better in each[0].items() if all(known in other for other in each)}
-    wanted = metric or next(iter(metrics), None)
+    needed = [
+        known for known in map(TaskItems(search=NOTHING, confirm=NOTHING, metrics=metrics).metric, asked) if known
+    ]
+    every = _identified(name, docs, items.group)
+    defined = _defined(name, every, leaves, docs, needed)
+    sides = split_items(name, defined, items)
+    wanted = next(iter(needed), None)
     search, confirm, report, whole = (
         pool_of(side, lambda names: weights_of(names, loaded.group, wanted), several=len(leaves) > 1)
         for side in (*sides, [item for side in sides for item in side])
@@ -82,8 +91,22 @@ def open_bank(name: str, use: TaskUse, loaded: Loaded, items: Items, metric: str
         benchmark=benchmark,
         whole_weights=dict(zip(whole.strata, whole.weights, strict=False)),
         code=loaded.code,
+        undefined=len(every) - len(defined),
     )
     return TaskBank(name, use, leaves, docs, {item.id: item for side in sides for item in side}, table)
+
+
+def _defined(
+    name: str, every: Sequence[Item], leaves: Mapping[str, Task], docs: Mapping[str, Any], metrics: Sequence[str]
+) -> list[Item]:
+    out = {leaf: undefined_documents(task, docs[leaf], metrics) for leaf, task in leaves.items()}
+    defined = [item for item in every if item.index not in out[item.leaf]]
+    if every and not defined:
+        raise SpecError(
+            f"fitness: {' and '.join(metrics)} of task {name!r} are defined together for none of its documents; ask for"
+            " one of them only"
+        )
+    return defined
 
 
 def pool_of(
@@ -188,15 +211,19 @@ def build_requests(bank: TaskBank, lm: HFLM) -> dict[str, list[Instance]]:
 
     Few-shot examples are drawn document by document from one stream, so contexts are built for all documents in
     order, as `simple_evaluate` does; an item's prompt does not depend on which other items are used.
+
+    Raises:
+        SpecError: the task or the chat template fails at a document.
     """
     requests: dict[str, list[Instance]] = {}
     for leaf, task in bank.leaves.items():
         wanted = {item.index: item for item in bank.items.values() if item.leaf == leaf}
         shots = task.config.num_fewshot or 0
         for index, doc in enumerate(bank.docs[leaf]) if shots else ((i, wanted[i].doc) for i in sorted(wanted)):
-            context = _context(task, doc, shots, bank.use, lm)
-            if index in wanted:
-                requests[wanted[index].id] = _instances(task, doc, context, index, bank.use, lm)
+            with code_of_others(f"fitness: task {bank.name!r}: document {index} of {leaf}", "made a prompt"):
+                context = _context(task, doc, shots, bank.use, lm)
+                if index in wanted:
+                    requests[wanted[index].id] = _instances(task, doc, context, index, bank.use, lm)
     return requests
 
 

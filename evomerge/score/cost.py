@@ -1,44 +1,35 @@
-"""What items cost: the tokens that a model must read, and at most write, for each."""
+"""What items cost a model: tokens to read and at most to write, and tokens that its window is too small for."""
 
 from collections.abc import Mapping, Sequence
 
 from lm_eval.api.instance import Instance
-from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import normalize_gen_kwargs
 
-from evomerge.errors import SpecError
 from evomerge.items import POOLS, Pool, TaskItems
+from evomerge.score.encoding import Encoded
+
+Asked = tuple[Instance, Encoded]
+"""A request and its tokens."""
 
 
-def with_costs(table: TaskItems, requests: Mapping[str, Sequence[Instance]], lm: HFLM) -> TaskItems:
-    """The table with the tokens of every item, from its requests."""
-    return table.model_copy(update={name: _counted(table.pool(name), requests, lm) for name in POOLS})
+def with_costs(table: TaskItems, costs: Mapping[str, int], cuts: Mapping[str, int]) -> TaskItems:
+    """The table with the tokens of every item, and how many are cut off where any are; see `cost_of` and `cut_of`."""
+    pools: dict[str, Pool] = {}
+    for name in POOLS:
+        pool = table.pool(name)
+        cut = tuple(cuts[item] for item in pool.ids)
+        counted = {"costs": tuple(costs[item] for item in pool.ids), "cut": cut if any(cut) else ()}
+        pools[name] = pool.model_copy(update=counted)
+    return table.model_copy(update=pools)
 
 
-def _counted(pool: Pool, requests: Mapping[str, Sequence[Instance]], lm: HFLM) -> Pool:
-    return pool.model_copy(update={"costs": tuple(tokens_of(requests[item], lm) for item in pool.ids)})
+def cost_of(asked: Sequence[Asked]) -> int:
+    """Tokens of an item's requests: each distinct context once, every continuation, and all that may be generated."""
+    read = {request.context for _, found in asked for request in found.requests}
+    written = sum(len(request.continuation) for _, found in asked for request in found.requests)
+    prompts = [(len(found.prompt.tokens), found, i.repeats or 1) for i, found in asked if found.prompt is not None]
+    return sum(map(len, read)) + written + sum(length + found.written * n for length, found, n in prompts)
 
 
-def tokens_of(instances: Sequence[Instance], lm: HFLM) -> int:
-    """Tokens of an item's requests: each distinct context once, every continuation, and all that may be generated.
-
-    Context and continuation are counted apart, so that a pair may come out a token off.
-    """
-    contexts = {instance.args[0] for instance in instances}
-    read = sum(max(1, min(len(lm.tok_encode(text)), lm.max_length)) for text in contexts)
-    return int(read) + sum(_follows(instance, lm) for instance in instances)
-
-
-def _follows(instance: Instance, lm: HFLM) -> int:
-    match instance.request_type:
-        case "loglikelihood":
-            return len(lm.tok_encode(instance.args[1], add_special_tokens=False))
-        case "generate_until":
-            settings = normalize_gen_kwargs(dict(instance.args[1]), lm.max_gen_toks)
-            return int(settings["max_gen_toks"] * (instance.repeats or 1))
-        case "loglikelihood_rolling":  # No continuation, but a token that goes before it.
-            return 1
-        case other:
-            raise SpecError(
-                f"task {instance.task_name}: its requests are of the kind {other}, which no model answers here"
-            )
+def cut_of(asked: Sequence[Asked]) -> int:
+    """Most tokens that one of an item's requests loses."""
+    return max((found.cut for _, found in asked), default=0)

@@ -42,7 +42,7 @@ def finite(mark: float, metric: str, item: str, task: str) -> float:
         GradeFailure: it is NaN or infinite.
     """
     if not math.isfinite(mark):
-        raise GradeFailure(f"{metric} of item {item} of {task} is {mark}: the merged model computes no finite numbers")
+        raise GradeFailure(f"{metric} of item {item} of {task} is {mark}, which is no mark")
     return mark
 
 

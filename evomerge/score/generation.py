@@ -9,6 +9,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.score.failure import refuse_nonfinite
 
+LOOK_BACK = 2
+"""Tokens more than a stop string has, among which it is looked for: a model may spell it in others."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -19,19 +22,33 @@ class Prompt:
     stops: tuple[str, ...]
 
 
+@dataclass
+class Answer:
+    """Tokens that a model chose one after another, and for each the logit it was chosen by."""
+
+    tokens: list[int]
+    logits: list[float]
+
+
 class GreedyDecoder:
-    """Continues prompts token by token; rows that are done leave the batch."""
+    """Continues prompts token by token; rows that are done leave the batch.
+
+    An answer ends where lm-eval ends it: at an end token of the model's generation config, or once a stop string
+    is among the last tokens of the answer, special tokens written out.
+    """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._ends = _token_ids(model.generation_config.eos_token_id)
         self._closers: dict[tuple[str, ...], set[int] | None] = {}
+        self._reach: dict[str, int] = {}
 
     def run(self, prompts: Sequence[Prompt], budget: int) -> list[str]:
         """The text after each prompt, up to an end token, a stop string or the limit; stops are not cut off.
 
-        `budget` is the most tokens, padding and answers included, that are in memory together.
+        Special tokens end answers but are not part of their text. `budget` is the most tokens, padding and answers
+        included, that are in memory together.
 
         Raises:
             ScoreFailure: the model's logits are not finite.
@@ -43,13 +60,18 @@ class GreedyDecoder:
             rows = max(1, budget // (len(first.tokens) + first.most))
             group = [i for i in order[:rows] if (prompts[i].most, prompts[i].stops) == (first.most, first.stops)]
             order = order[len(group) :]
-            for i, tokens in zip(group, self._decode([prompts[i] for i in group]), strict=True):
-                texts[i] = self._tokenizer.decode(tokens, skip_special_tokens=True)
+            for i, answer in zip(group, self.decode([prompts[i] for i in group]), strict=True):
+                texts[i] = self._tokenizer.decode(answer.tokens, skip_special_tokens=True)
         return texts
 
     @torch.inference_mode()
-    def _decode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        answers: list[list[int]] = [[] for _ in prompts]
+    def decode(self, prompts: Sequence[Prompt]) -> list[Answer]:
+        """Answers to prompts that agree in all but their tokens, as one batch.
+
+        Raises:
+            ScoreFailure: the model's logits are not finite.
+        """
+        answers = [Answer([], []) for _ in prompts]
         alive = list(range(len(prompts)))
         tokens, mask = self._left_padded(prompts)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -67,9 +89,11 @@ class GreedyDecoder:
             largest, fresh = out.logits[:, -1].max(-1)
             refuse_nonfinite(largest, "logits")
             going = []
-            for row, token in enumerate(fresh.tolist()):
-                answers[alive[row]].append(token)
-                if not self._done(answers[alive[row]], prompts[0].stops):
+            for row, (token, logit) in enumerate(zip(fresh.tolist(), largest.tolist(), strict=True)):
+                answer = answers[alive[row]]
+                answer.tokens.append(token)
+                answer.logits.append(logit)
+                if not self._done(answer.tokens, prompts[0].stops):
                     going.append(row)
             if not going:
                 break
@@ -98,19 +122,35 @@ class GreedyDecoder:
         closers = self._closing_tokens(stops)
         if closers is not None and answer[-1] not in closers:
             return False
-        text = self._tokenizer.decode(answer, skip_special_tokens=True)
-        return any(stop in text for stop in stops)
+        return any(stop in self._tokenizer.decode(answer[-self._reaches(stop) :]) for stop in stops)
+
+    def _reaches(self, stop: str) -> int:
+        if stop not in self._reach:
+            self._reach[stop] = len(self._tokenizer.encode(stop, add_special_tokens=False)) + LOOK_BACK
+        return self._reach[stop]
 
     def _closing_tokens(self, stops: tuple[str, ...]) -> set[int] | None:
-        """Tokens that can complete a stop string: those whose text has its last character. None: any token."""
+        """Tokens that can complete a stop string: those whose text has its last character. None: any token.
+
+        Their text is what they add to a token before them, as some tokenizers drop a space at the beginning.
+        """
         if stops not in self._closers:
-            last = {stop[-1] for stop in stops}
-            if not all(character.isascii() for character in last):
+            last = {stop[-1:] for stop in stops}
+            if not all(character.isascii() and character for character in last):
                 self._closers[stops] = None
             else:
-                pieces = self._tokenizer.batch_decode([[i] for i in range(len(self._tokenizer))])
+                before = self._plain_token(last)
+                pieces = self._tokenizer.batch_decode([[*before, i] for i in range(len(self._tokenizer))])
                 self._closers[stops] = {i for i, piece in enumerate(pieces) if any(c in piece for c in last)}
         return self._closers[stops]
+
+    def _plain_token(self, absent: set[str]) -> list[int]:
+        """A token with a text in which these characters are not, if one is found."""
+        for i in range(min(512, len(self._tokenizer)))[::-1]:
+            text = self._tokenizer.decode([i])
+            if text.isalnum() and not absent & set(text):
+                return [i]
+        return []
 
 
 def _token_ids(value: int | list[int] | None) -> set[int]:

@@ -1,71 +1,77 @@
 """Answers of a live model to lm-eval requests: natively where we can, through lm-eval's own HFLM where not."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from lm_eval.models.utils import postprocess_generated_text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from evomerge.errors import SpecError
 from evomerge.score.budget import TokenBudget
-from evomerge.score.failure import finite_logits
+from evomerge.score.encoding import Encoded, Encoder
+from evomerge.score.failure import ScoreFailure, refuse_nonfinite
 from evomerge.score.generation import GreedyDecoder, Prompt
 from evomerge.score.loglikelihood import Forward, LikelihoodPlan, Request
+from evomerge.score.probe import agree, likelihoods_by_lm_eval, why_not_decoding, why_not_likelihoods
+from evomerge.score.settings import odd_arguments, odd_config
+from evomerge.score.slow import SlowGenerator
 from evomerge.score.tasks import silent
-
-GREEDY_KEYS = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
-NEUTRAL = {
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_repetition_penalty": 1.0,
-    "num_beams": 1,
-    "min_length": 0,
-    "bad_words_ids": None,
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-}
-"""Settings of a generation config under which greedy decoding is nothing but the largest logit."""
-PROBE_TOLERANCE = 1e-3
-COARSE = 0.01
-"""How far, relative to one plus its size, a log-likelihood may be off with shared beginnings; in 16 bits, on average.
-
-In bf16 ten families were off by 0.001 at most; with the masks ignored, the demo's models by 0.016 to 0.17."""
 
 
 class Responder:
     """Puts requests to a live model.
 
     `forward` is how log-likelihoods have it run, if not by a plain call. `notes` says in plain words what goes the slow
-    way, and why.
+    way, and why. What both ways cannot do is refused when requests are prepared.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, forward: Forward | None = None
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, forward: Forward | None = None, seed: int = 0
     ) -> None:
+        """`seed` is the run's, for what is sampled."""
         self.model = model
         self.forward = forward
         with silent():
-            self.lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=16)
+            self.lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)
         self.notes: set[str] = set()
         self.budget = TokenBudget(model)
+        self.slow = SlowGenerator(self.lm, seed)
+        self.encoder = Encoder(self.lm, model.get_input_embeddings().num_embeddings)
         self._decoder = GreedyDecoder(model, tokenizer)
         self._takes_masks: bool | None = None
-        self._eos = self.lm.tok_decode(self.lm.eot_token_id, skip_special_tokens=False)
+        self._native_likelihoods: bool | None = None
+        self._native_decoding: bool | None = None
 
-    def likelihood_plan(self, requests: Sequence[Request]) -> LikelihoodPlan:
-        """A plan over requests, with shared beginnings if this model class takes them rightly."""
+    def likelihood_plan(self, requests: Sequence[Request]) -> LikelihoodPlan | None:
+        """A plan over requests, with shared beginnings if this model class takes them rightly.
+
+        None if it has no passes of ours that give lm-eval's numbers, see `likelihoods`.
+
+        Raises:
+            ScoreFailure: the model, as it is now, computes no finite numbers.
+        """
+        if not self._has_likelihoods(requests):
+            return None
         plan = self._plan(requests, share=self._takes_masks is not False and self._fits_window(requests))
         if plan.together and self._takes_masks is None:
-            self._takes_masks = self._probe([requests[i] for i in plan.together])
+            self._takes_masks = self._probe_sharing([requests[i] for i in plan.together])
         return self._plan(requests, share=False) if plan.together and not self._takes_masks else plan
 
     def _plan(self, requests: Sequence[Request], *, share: bool) -> LikelihoodPlan:
         return LikelihoodPlan(requests, self.model, self.lm.max_length, self.budget.tokens, share=share)
+
+    def likelihoods(self, requests: Sequence[Request]) -> tuple[list[float], list[bool]]:
+        """What a plan gives, from lm-eval's own passes.
+
+        Raises:
+            ScoreFailure: a log-likelihood is not finite.
+        """
+        found = likelihoods_by_lm_eval(requests, self.lm)
+        refuse_nonfinite(torch.tensor([value for value, _ in found]), "log-likelihoods")
+        return [value for value, _ in found], [greedy for _, greedy in found]
 
     def decode(self, prompts: Sequence[Prompt]) -> list[str]:
         """Greedy continuations, cut at their stop strings as lm-eval cuts them."""
@@ -81,42 +87,60 @@ class Responder:
                 if not self.budget.shrink(tried):
                     raise
 
-    def generate_slowly(self, instances: Sequence[Instance]) -> None:
-        """Answer through lm-eval's HFLM what is not plain greedy decoding."""
-        repeated = [instance for instance in instances for _ in range(instance.repeats or 1)]
-        with finite_logits(self.model):
-            every = iter(self.lm.generate_until(repeated, disable_tqdm=True))
-        for instance in instances:
-            instance.resps = [next(every) for _ in range(instance.repeats or 1)]
+    def decodes(self, instances: Sequence[Instance], prompts: Sequence[Prompt]) -> bool:
+        """Whether these requests are plain greedy decoding and this model class is one that we decode rightly.
 
-    def prompts(self, instances: Sequence[Instance]) -> list[Prompt]:
-        """What the decoder needs of `generate_until` requests."""
-        found = []
-        for instance in instances:
-            text, arguments = instance.args
-            settings = normalize_gen_kwargs(dict(arguments), self.lm.max_gen_toks)
-            stops = handle_stop_sequences(settings.get("until"), eos=self._eos)
-            room = self.lm.max_length - settings["max_gen_toks"]
-            tokens, _ = self.lm.tok_batch_encode([text], left_truncate_len=room, truncation=self.lm.truncation)
-            found.append(
-                Prompt(tuple(tokens[0].tolist()), settings["max_gen_toks"], tuple(stop for stop in stops if stop))
-            )
-        return found
-
-    def greedy(self, instances: Sequence[Instance]) -> bool:
-        """Whether all these requests are plain greedy decoding, which is done natively."""
-        config = self.model.generation_config
-        odd = [key for key, value in NEUTRAL.items() if (getattr(config, key, None) or value) != value]
-        for instance in instances:
-            arguments = instance.args[1]
-            sampled = arguments.get("do_sample") or float(arguments.get("temperature") or 0) > 0
-            odd += ["sampling"] if sampled else []
-            odd += [key for key in normalize_gen_kwargs(dict(arguments), 1) if key not in GREEDY_KEYS]
+        Raises:
+            SpecError: lm-eval cannot answer them either.
+            ScoreFailure: the model, as it is now, computes no finite numbers.
+        """
+        odd = odd_config(self.model.generation_config)
+        odd = odd.union(*(odd_arguments(instance.args[1]) for instance in instances))
         if odd:
             self.notes.add(
-                f"generation goes through lm-eval's HFLM, which is slower, because of {', '.join(sorted(set(odd)))}"
+                f"generation goes through lm-eval's HFLM, which is slower, because of {', '.join(sorted(odd))}"
             )
-        return not odd
+        native = not odd and self._has_decoding(prompts)
+        if not native:
+            self.slow.check(instances)
+        return native
+
+    def _has_likelihoods(self, requests: Sequence[Request]) -> bool:
+        if self._native_likelihoods is None:
+            lengths = {len(one.context) + len(one.continuation): one for one in requests}
+            few = [lengths[length] for length in sorted(lengths)[:2]]
+            reason = self._asking(lambda: why_not_likelihoods(few, self._plan(few, share=False), self.model, self.lm))
+            self._native_likelihoods = not reason
+            self._say("log-likelihoods go", reason)
+        return self._native_likelihoods
+
+    def _has_decoding(self, prompts: Sequence[Prompt]) -> bool:
+        if self._native_decoding is None:
+            order = sorted(prompts, key=lambda prompt: len(prompt.tokens))
+            reason = self._asking(lambda: why_not_decoding([order[0], order[-1]], self._decoder, self.model))
+            self._native_decoding = not reason
+            self._say("generation goes", reason)
+        return self._native_decoding
+
+    def _say(self, what: str, reason: str) -> None:
+        if reason:
+            name = type(self.model).__name__
+            self.notes.add(f"{what} through lm-eval's HFLM, which is slower: {name} run our way: {reason}")
+
+    def _asking(self, ask: Callable[[], str]) -> str:
+        """What a probe says; where lm-eval's own way fails nothing is left to fall back on.
+
+        Raises:
+            SpecError: it does.
+        """
+        try:
+            return ask()
+        except (ScoreFailure, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001  A model class may raise anything.
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            name = type(self.model).__name__
+            raise SpecError(f"fitness: {name} cannot be put to tasks, by lm-eval neither ({reason})") from None
 
     def _fits_window(self, requests: Sequence[Request]) -> bool:
         """Whether attention reaches from the end of all of these to their beginning, as our masks let it."""
@@ -129,11 +153,15 @@ class Responder:
         self.notes.add("prompts that begin alike are not shared: some are longer than the attention window")
         return False
 
-    def _probe(self, requests: Sequence[Request]) -> bool:
+    def _probe_sharing(self, requests: Sequence[Request]) -> bool:
         """Score a few requests with beginnings shared and one by one; a class that ignores our masks is found out."""
-        together, alone = (torch.tensor(self._plan(requests, share=s).run(self.model)[0]) for s in (True, False))
-        off = (together - alone).abs() / (1 + alone.abs())
-        same = float(off.max()) <= PROBE_TOLERANCE if self.model.dtype == torch.float32 else float(off.mean()) <= COARSE
+        alone, _ = self._plan(requests, share=False).run(self.model)
+        try:
+            same = agree(self._plan(requests, share=True).run(self.model)[0], alone, self.model)
+        except (ScoreFailure, torch.OutOfMemoryError):
+            raise
+        except Exception:  # noqa: BLE001  A class that cannot take our masks may raise anything at them.
+            same = False
         if not same:
             name = type(self.model).__name__
             self.notes.add(f"prompts that begin alike are not shared: {name} does not take our masks")
@@ -141,83 +169,51 @@ class Responder:
 
 
 class Prepared:
-    """Requests tokenised and planned once, ready to be put to candidate after candidate."""
+    """Requests planned once, ready to be put to candidate after candidate."""
 
-    def __init__(self, responder: Responder, instances: Sequence[Instance]) -> None:
+    def __init__(self, responder: Responder, instances: Sequence[Instance], encoded: Sequence[Encoded]) -> None:
         self._responder = responder
-        self._kinds: dict[str, list[Instance]] = {}
-        for instance in instances:
-            self._kinds.setdefault(instance.request_type, []).append(instance)
-        self._plan: LikelihoodPlan | None = None
-        self._windows: list[int] = []
-        self._requests = self._likelihood_requests()
-        if self._requests:
-            self._plan = responder.likelihood_plan(self._requests)
-        wanted = self._kinds.get("generate_until", [])
-        self._prompts = responder.prompts(wanted) if wanted and responder.greedy(wanted) else None
-
-    def _likelihood_requests(self) -> list[Request]:
-        lm = self._responder.lm
-        requests = [_pair(lm, *instance.args) for instance in self._kinds.get("loglikelihood", [])]
-        for instance in self._kinds.get("loglikelihood_rolling", []):
-            windows = get_rolling_token_windows(
-                token_list=lm.tok_encode(instance.args[0]),
-                prefix_token=lm.prefix_token_id,
-                max_seq_len=lm.max_length,
-                context_len=1,
-            )
-            pairs = [Request(tuple(context), tuple(rest)) for context, rest in map(make_disjoint_window, windows)]
-            self._windows.append(len(pairs))
-            requests += pairs
-        return requests
+        self._scored = [(i, e.requests) for i, e in zip(instances, encoded, strict=True) if e.prompt is None]
+        self._generated = [i for i, e in zip(instances, encoded, strict=True) if e.prompt is not None]
+        self._prompts = [e.prompt for e in encoded if e.prompt is not None]
+        self._requests = [request for _, requests in self._scored for request in requests]
+        self._plan = responder.likelihood_plan(self._requests) if self._requests else None
+        self._native = bool(self._generated) and responder.decodes(self._generated, self._prompts)
 
     def answer(self) -> None:
-        """Fill every request's `resps` with what the model, as it is now, says."""
-        for kind, instances in self._kinds.items():
-            for instance in instances:
-                instance.resps, instance.filtered_resps = [], {}
-            if kind == "generate_until":
-                self._answer_generations(instances)
-        if self._plan is not None:
+        """Fill every request's `resps` with what the model, as it is now, says.
+
+        Raises:
+            ScoreFailure: it computes no finite numbers.
+        """
+        for instance in (*(instance for instance, _ in self._scored), *self._generated):
+            instance.resps, instance.filtered_resps = [], {}
+        if self._scored:
             self._answer_likelihoods()
+        if not self._native:
+            self._responder.slow.answer(self._generated)
+            return
+        texts = self._responder.decode(self._prompts)
+        for instance, text in zip(self._generated, texts, strict=True):
+            instance.resps = [text] * (instance.repeats or 1)
 
     def _answer_likelihoods(self) -> None:
-        totals, greedy = self._scored()
-        answers: list[Any] = list(zip(totals, greedy, strict=True))
-        single = self._kinds.get("loglikelihood", [])
-        for instance, answer in zip(single, answers, strict=False):
+        totals, greedy = self._likelihoods()
+        start = 0
+        for instance, requests in self._scored:
+            here = slice(start, start + len(requests))
+            rolling = instance.request_type == "loglikelihood_rolling"
+            answer: Any = sum(totals[here]) if rolling else (totals[start], greedy[start])
             instance.resps = [answer] * (instance.repeats or 1)
-        start = len(single)
-        for instance, count in zip(self._kinds.get("loglikelihood_rolling", []), self._windows, strict=True):
-            instance.resps = [sum(totals[start : start + count])] * (instance.repeats or 1)
-            start += count
+            start += len(requests)
 
-    def _scored(self) -> tuple[list[float], list[bool]]:
+    def _likelihoods(self) -> tuple[list[float], list[bool]]:
         """The plan's answers; where memory is too small for it, those of a plan with smaller passes from now on."""
-        while True:
-            assert self._plan is not None
+        while self._plan is not None:
             try:
                 return self._plan.run(self._responder.model, self._responder.forward)
             except torch.OutOfMemoryError:
                 if not self._responder.budget.shrink(self._plan.budget):
                     raise
             self._plan = self._responder.likelihood_plan(self._requests)
-
-    def _answer_generations(self, instances: Sequence[Instance]) -> None:
-        if self._prompts is None:
-            self._responder.generate_slowly(instances)
-            return
-        texts = self._responder.decode(self._prompts)
-        for instance, text in zip(instances, texts, strict=True):
-            instance.resps = [text] * (instance.repeats or 1)
-
-
-def _pair(lm: HFLM, context: str, continuation: str) -> Request:
-    """Tokens of a context and its continuation, split where lm-eval splits them."""
-    if context:
-        left, right = lm._encode_pair(context, continuation)
-        return Request(tuple(left), tuple(right))
-    right = lm.tok_encode(continuation, add_special_tokens=False)
-    if lm.prefix_token_id != right[0]:
-        return Request((lm.prefix_token_id,), tuple(right))
-    return Request((right[0],), tuple(right[1:]))
+        return self._responder.likelihoods(self._requests) if self._requests else ([], [])

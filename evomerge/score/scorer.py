@@ -1,5 +1,6 @@
 """A live model to raw marks: one number per item and metric, as lm-eval's own metric code gives them."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +12,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from evomerge.checkpoint import Checkpoint, read_tokenizer
 from evomerge.errors import SpecError
 from evomerge.fitness import Fitness
-from evomerge.items import ItemTable
+from evomerge.items import ItemTable, TaskItems
 from evomerge.score.bank import TaskBank, build_requests, open_bank
-from evomerge.score.cost import with_costs
+from evomerge.score.cost import cost_of, cut_of, with_costs
 from evomerge.score.digests import with_digests
+from evomerge.score.encoding import Encoded
 from evomerge.score.failure import finite, grading
 from evomerge.score.loglikelihood import Forward
 from evomerge.score.responses import Prepared, Responder
@@ -55,21 +57,50 @@ class TaskScorer:
         tokenizer: Path | Checkpoint,
         *,
         forward: Forward | None = None,
+        seed: int = 0,
     ) -> None:
-        """`forward` is how log-likelihoods have the model run, if not by a plain call."""
+        """`forward` is how log-likelihoods have the model run, if not by a plain call; `seed` is for what is sampled.
+
+        Raises:
+            SpecError: a task does not give a metric that is asked for, or cannot be put to this model.
+            ScoreFailure: the model, as it is now, computes no finite numbers.
+        """
         self._banks = banks
         self.table = ItemTable(tasks={name: bank.table for name, bank in self._banks.items()})
         check_metrics(fitness, self.table)
         words = read_tokenizer(tokenizer)
         _check_template(fitness, words)
-        self._responder = Responder(model, words, forward)
+        self._responder = Responder(model, words, forward, seed)
         lm = self._responder.lm
         self._requests = {name: build_requests(bank, lm) for name, bank in self._banks.items()}
-        tables = {name: with_costs(bank.table, self._requests[name], lm) for name, bank in self._banks.items()}
-        digested = {name: with_digests(tables[name], bank, self._requests[name]) for name, bank in self._banks.items()}
+        self._needed = needed_metrics(fitness, self.table)
+        self._encoded: dict[tuple[str, str], list[Encoded]] = {}
+        counted = {name: self._counted(name) for name in self._banks}
+        digested = {name: with_digests(counted[name], bank, self._requests[name]) for name, bank in self._banks.items()}
         self.table = ItemTable(tasks=digested)
         self._prepared: OrderedDict[str, tuple[Prepared, dict[str, list[str]]]] = OrderedDict()
         self._prepare(Draw(pool="search"))  # Now, so that `notes` are there before a search begins.
+
+    def _counted(self, name: str) -> TaskItems:
+        """A task's items with their tokens, all of which are looked at; those of search items are kept."""
+        table = self._banks[name].table
+        costs, cuts, kept = {}, {}, set(table.search.ids)
+        for key, instances in self._requests[name].items():
+            encoded = self._encode(name, key)
+            asked = list(zip(instances, encoded, strict=True))
+            costs[key], cuts[key] = cost_of(asked), cut_of(asked)
+            if key in kept:
+                self._encoded[name, key] = encoded
+        return with_costs(table, costs, cuts)
+
+    def _encode(self, name: str, key: str) -> list[Encoded]:
+        if (name, key) in self._encoded:
+            return self._encoded[name, key]
+        item = self._banks[name].items[key]
+        try:
+            return [self._responder.encoder.encode(instance) for instance in self._requests[name][key]]
+        except SpecError as error:
+            raise SpecError(f"fitness: task {name!r}: document {item.index} of {item.leaf}: {error}") from None
 
     @property
     def notes(self) -> set[str]:
@@ -91,8 +122,10 @@ class TaskScorer:
         key = draw.model_dump_json(include={"pool", "places"})
         if key not in self._prepared:
             ids = self.table.drawn(draw.pool, draw.places)
-            instances = [i for name, wanted in ids.items() for item in wanted for i in self._requests[name][item]]
-            self._prepared[key] = (Prepared(self._responder, instances), ids)
+            keys = [(name, item) for name, wanted in ids.items() for item in wanted]
+            instances = [instance for name, item in keys for instance in self._requests[name][item]]
+            encoded = [one for name, item in keys for one in self._encode(name, item)]
+            self._prepared[key] = (Prepared(self._responder, instances, encoded), ids)
             while len(self._prepared) > DRAWS_KEPT:
                 self._prepared.popitem(last=False)
         self._prepared.move_to_end(key)
@@ -112,11 +145,14 @@ class TaskScorer:
             for item in wanted:
                 with grading(f"task {bank.name!r}: the answer to document {bank.items[item].index} of {leaf}"):
                     rows[item] = _item_marks(bank, item, self._requests[bank.name][item], filters)
+        for item in ids:
+            _check_marks(rows[item], self._needed[bank.name], item, bank.name)
         shared = set.intersection(*(set(row) for row in rows.values()))
         return {metric: tuple(rows[item][metric] for item in ids) for metric in rows[ids[0]] if metric in shared}
 
 
 def _item_marks(bank: TaskBank, key: str, instances: Sequence[Instance], filters: Sequence[str]) -> dict[str, float]:
+    """The marks of an item that are numbers."""
     item = bank.items[key]
     task = bank.leaves[item.leaf]
     ordered = sorted(instances, key=lambda instance: instance.idx)
@@ -124,10 +160,21 @@ def _item_marks(bank: TaskBank, key: str, instances: Sequence[Instance], filters
     for name in filters:
         for metric, value in task.process_results(item.doc, [i.filtered_resps[name] for i in ordered]).items():
             mark = mark_of(metric, value)
-            if mark is None:
-                continue
-            row[metric_name(metric, name, filters)] = finite(mark, metric, key, bank.name)
+            if mark is not None:
+                row[metric_name(metric, name, filters)] = mark
     return row
+
+
+def _check_marks(row: dict[str, float], needed: set[str], item: str, task: str) -> None:
+    """See that the metrics that are asked for are numbers; others that are none are taken out.
+
+    Raises:
+        ScoreFailure: one is not.
+    """
+    for metric in needed:
+        finite(row.get(metric, math.nan), metric, item, task)
+    for metric in [metric for metric, mark in row.items() if not math.isfinite(mark)]:
+        del row[metric]
 
 
 def code_remark(fitness: Fitness) -> str | None:
@@ -153,13 +200,20 @@ def open_banks(fitness: Fitness, say: Callable[[str], None] = lambda _: None) ->
     for name, use in fitness.uses().items():
         loaded = catalogue.load(use)
         with code_of_others(f"fitness: task {name!r}", "used"):
-            banks[name] = open_bank(name, use, loaded, fitness.items, _deciding(fitness, name))
+            banks[name] = open_bank(name, use, loaded, fitness.items, _asked(fitness, name))
     return banks
 
 
-def _deciding(fitness: Fitness, task: str) -> str | None:
-    """The metric whose aggregation weighs a group's items: that of the first objective that uses the group."""
-    return next(o.metric for label, o in fitness.objectives.items() if task in fitness.keys(label))
+def _asked(fitness: Fitness, task: str) -> list[str | None]:
+    """The metrics that objectives want of a task, in their order, None where one names none; then of tie-breaks."""
+    using = [objective for label, objective in fitness.objectives.items() if task in fitness.keys(label)]
+    return [each.metric for each in using] + [each.tie_break.metric for each in using if each.tie_break]
+
+
+def needed_metrics(fitness: Fitness, table: ItemTable) -> dict[str, set[str]]:
+    """The metrics of each task that must be numbers, as the task names them."""
+    found = {name: map(task.metric, _asked(fitness, name)) for name, task in table.tasks.items()}
+    return {name: {metric for metric in metrics if metric is not None} for name, metrics in found.items()}
 
 
 def check_metrics(fitness: Fitness, table: ItemTable) -> None:

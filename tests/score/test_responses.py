@@ -57,7 +57,9 @@ def test_a_class_that_ignores_masks_is_found_out_by_the_first_plan_that_shares(
 ) -> None:
     responder = opened(DEMO_MODELS / "maths", dtype)
     plain = responder.model.forward
-    responder.model.forward = lambda **given: plain(**{k: v for k, v in given.items() if k not in ignored})
+    responder.model.forward = lambda *asked, **given: plain(
+        *asked, **{k: v for k, v in given.items() if k not in ignored}
+    )
     nothing_alike = [Request((3 + i,), (40 + i,)) for i in range(8)]
     assert not responder.likelihood_plan(nothing_alike).together
     assert not responder.notes
