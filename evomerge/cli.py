@@ -33,7 +33,7 @@ from evomerge.arguments import (
 )
 from evomerge.errors import EvomergeError, Interrupted, SpecError
 from evomerge.version import __version__
-from evomerge.watch import conduct, console, elsewhere, say, show_results, stage_keys, watched
+from evomerge.watch import conduct, console, elsewhere, read, say, show_results, stage_keys, watched
 
 app = typer.Typer(
     name="evomerge",
@@ -161,10 +161,9 @@ def show(
 
     It may be running meanwhile.
     """
-    from evomerge.assemble import load
     from evomerge.terminal import csv_lines
 
-    results = load(run, estimator.value if estimator else None)
+    results = read(run, estimator.value if estimator else None)
     if as_json:
         say(json.dumps(results.to_json() | stage_keys(run, results), ensure_ascii=False))
     elif as_csv:
@@ -205,9 +204,8 @@ def export(
     A model card, the run file and checksums lie beside it.
     """
     from evomerge.assemble import export as go
-    from evomerge.assemble import load
 
-    results = load(run)
+    results = read(run)
     formats: Any = [what.value for what in format]
     remarks = watched(lambda listener: go(results, pick, out, formats=formats, force=force, listener=listener))
     say(*remarks, f"wrote {out}")
@@ -216,10 +214,9 @@ def export(
 @app.command()
 def report(run: Run, out: Page = None, force: Force = False) -> None:
     """Write one self-contained HTML page about a run."""
-    from evomerge.assemble import load
     from evomerge.report import write_report
 
-    say(f"wrote {write_report(load(run), out or run / 'report.html', force=force or out is None)}")
+    say(f"wrote {write_report(read(run), out or run / 'report.html', force=force or out is None)}")
 
 
 @app.command()

@@ -12,6 +12,7 @@ from evomerge.visible import visible
 
 if TYPE_CHECKING:
     from evomerge.assemble import Elsewhere, Listener
+    from evomerge.fitness import EstimatorKind
     from evomerge.results import Results
 
 
@@ -59,6 +60,16 @@ def conduct(run: Path, work: "Callable[[Listener], Results]") -> None:
             show_results(load(run), run)
         raise
     say(f"next: evomerge report {run}; evomerge export {run} --pick best --out MODEL")
+
+
+def read(run: Path, estimator: "EstimatorKind | None" = None) -> "Results":
+    """The results in a run folder; what was dropped of them is said, unless it is being written."""
+    from evomerge.assemble import load
+
+    results = load(run, estimator)
+    if results.store.notes and results.status != "running":
+        say(*results.store.notes, err=True)
+    return results
 
 
 def show_results(results: "Results", run: Path) -> None:

@@ -163,3 +163,15 @@ def test_a_moved_run_is_the_same(copy_of_run: Callable[[str], Path], finished: d
     run = copy_of_run("one")
     moved = run.rename(run.with_name("elsewhere"))
     assert json.loads(cli("show", moved, "--json").out) == json.loads(cli("show", finished["one"], "--json").out)
+
+
+def test_a_last_line_cut_short_is_said(copy_of_run: Callable[[str], Path], cli: Cli, tmp_path: Path) -> None:
+    run = copy_of_run("one")
+    (run / JOURNAL).write_bytes((run / JOURNAL).read_bytes()[:-9])
+    before = digests(run)
+    for more in (["show", run], ["show", run, "--json"], ["report", run, "--out", tmp_path / "r.html"]):
+        found = cli(*more)
+        assert found.status == 0
+        assert "the last line was cut short by a crash; it is dropped" in found.err
+    assert digests(run) == before
+    assert json.loads(cli("show", run, "--json").out)["state"] == "stopped"

@@ -4,11 +4,14 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ROOT
 from journals import JOURNAL, MARKS, cut, end_of_marks, events_of, make_older, raw_lines, write_journal
 from simulated import Plan, begin, simulator
 from timed import EIGHT_ITEMS, WORLDS
@@ -21,7 +24,7 @@ from evomerge.results import Results
 from evomerge.session import Session
 from evomerge.space import bind
 from evomerge.spec import Budget
-from evomerge.store import RunStore
+from evomerge.store import RunStore, StageOf, digest
 from evomerge.trial import Candidate, Draw
 
 
@@ -173,6 +176,83 @@ def test_every_place_that_a_kill_may_cut_at_is_read(run: Path, toy: Path) -> Non
     for count in range(len(whole), 0, -1):
         cut(run, count, b'{"line":')
         assert told(run) == whole[:count]
+
+
+def test_a_stage_belongs_to_the_run_that_it_was_begun_in(toy: Path, tmp_path: Path) -> None:
+    whole, stages = RunStore(toy), tmp_path / "whole/stages.yaml"
+    stages.parent.mkdir()
+    stages.write_text("stages: [one]")
+    stage = StageOf(digest=digest(stages.read_bytes()), folder="1-one")
+    RunStore.create(tmp_path / "whole/1-one", whole.file.model_copy(update={"stage": stage}), whole.table).close()
+    shutil.copytree(tmp_path / "whole/1-one", tmp_path / "alone")
+    for folder in ("whole/1-one", "alone"):
+        assert len(RunStore(tmp_path / folder).events()) == 1
+    shutil.copytree(tmp_path / "alone", tmp_path / "whole/2-other")
+    with pytest.raises(SpecError, match="2-other was 1-one when it began; give it back that name"):
+        RunStore(tmp_path / "whole/2-other")
+    stages.write_text("stages: [two]")
+    with pytest.raises(SpecError, match="stages.yaml was changed since .*1-one began; restore it"):
+        RunStore(tmp_path / "whole/1-one")
+
+
+def test_the_copy_of_a_calibration_must_be_what_it_was(toy: Path, tmp_path: Path) -> None:
+    whole = RunStore(toy)
+    source = ROOT / "fitness/demo/calibration.npz"
+    estimator = whole.file.spec.fitness.estimator.model_copy(update={"calibration": str(source)})
+    fitness = whole.file.spec.fitness.model_copy(update={"estimator": estimator})
+    file = whole.file.model_copy(update={"spec": whole.file.spec.model_copy(update={"fitness": fitness})})
+    RunStore.create(tmp_path / "RUN", file, whole.table).close()
+    copy = tmp_path / "RUN/calibration.npz"
+    assert RunStore(tmp_path / "RUN").calibration is not None
+    copy.write_bytes(copy.read_bytes() + b" ")
+    with pytest.raises(SpecError, match="calibration.npz was changed"):
+        RunStore(tmp_path / "RUN")
+    copy.unlink()
+    with pytest.raises(SpecError, match="calibration.npz is missing"):
+        RunStore(tmp_path / "RUN")
+
+
+@pytest.fixture
+def anothers(toy: Path) -> Iterator[Path]:
+    """A run folder of somebody else, which may be read only."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(shutil.copytree(toy, Path(folder) / "RUN"))
+        Path(folder).chmod(0o755)
+        for path in (run, *run.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        yield run
+
+
+@contextmanager
+def powerless() -> Iterator[None]:
+    """Root may read and write everything; be nobody meanwhile."""
+    mine = os.geteuid()
+    os.seteuid(65534 if mine == 0 else mine)
+    try:
+        yield
+    finally:
+        os.seteuid(mine)
+
+
+def test_a_run_that_may_only_be_read_is_read_and_not_gone_on_with(anothers: Path, toy: Path) -> None:
+    whole = told(toy)
+    with powerless():
+        assert told(anothers) == whole
+        with pytest.raises(SpecError, match="cannot be written .* go on with a copy"):
+            RunStore(anothers, write=True)
+        assert not RunStore.in_use(anothers)
+    (anothers / "lock").unlink()
+    with powerless(), pytest.raises(SpecError, match="cannot be written"):
+        RunStore(anothers, write=True)
+    assert not (anothers / "lock").exists()
+
+
+@pytest.mark.parametrize("name", [".", "responses", JOURNAL, MARKS, "spec.yaml", "responses/items.json"])
+def test_what_may_not_be_read_is_named(name: str, anothers: Path) -> None:
+    (anothers / name).chmod(0)
+    with powerless(), pytest.raises(SpecError, match=f"{'' if name == '.' else name}.* cannot be read .Permission"):
+        RunStore(anothers)
+    (anothers / name).chmod(0o755)
 
 
 def mutated(rng: random.Random, run: Path) -> None:
