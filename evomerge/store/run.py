@@ -195,7 +195,7 @@ class RunStore:
     def _check_marks(self, size: int, lines: int | None) -> None:
         """See that there are the marks that the journal refers to, and no more than a crash leaves."""
         path, end = self.folder / MARKS, self._account.end
-        damaged = self._damaged_block(size)
+        damaged = self._damaged_block()
         if damaged is not None:
             raise SpecError(
                 f"{path} is missing, cut or damaged at byte {damaged.offset}, where the marks of line {damaged.line} of"
@@ -208,14 +208,15 @@ class RunStore:
                 f" from a copy, or lose what came after: cut {MARKS} to {end} bytes"
             )
 
-    def _damaged_block(self, size: int) -> Block | None:
+    def _damaged_block(self) -> Block | None:
         """The first marks that are not what they were."""
-        blocks = self._account.blocks.values()
-        if self._account.end > size:
-            return next(block for block in blocks if block.offset + block.size > size)
         self._verified = (read_bytes(self.folder / MARKS) or b"")[: self._account.end]
         content = memoryview(self._verified)
-        return next((b for b in blocks if zlib.crc32(content[b.offset : b.offset + b.size]) != b.crc), None)
+        for block in self._account.blocks.values():
+            marks = content[block.offset : block.offset + block.size]
+            if len(marks) < block.size or zlib.crc32(marks) != block.crc:
+                return block
+        return None
 
     def _read_marks(self, at: MarksAt) -> bytes:
         """Marks that were written since the folder was read.

@@ -139,7 +139,7 @@ REASONS = {
     "export/to_mergekit.py: _slerp_shares": "whatever is no slerp has to be a copy, or is refused",
     "space/blend.py: _slerp_t": "whatever is no slerp has to be a copy, or is refused",
     "results/reading.py: read_into": "marks are in evaluations alone",
-    "store.py: _cut_back": "marks are in evaluations alone",
+    "store/run.py: _first": "a journal begins with one event",
     "results/state.py: _pass": "a process begins with one event",
     "results/stopping.py: was_cut_behind_a_telling": "asks for one event",
     "session.py: collect": "of an executor's news",

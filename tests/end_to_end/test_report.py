@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from conftest import Typed
-from journals import cut, write_journal
+from journals import cut
 
 from evomerge.assemble import load
 from evomerge.events import Evaluated
 from evomerge.results import number
+from evomerge.store import RunStore
 from evomerge.trial import Failure
 
 Cli = Callable[..., Typed]
@@ -100,12 +101,15 @@ def test_a_finalist_that_failed_to_be_confirmed_is_left_out(copy_of_run: Callabl
     results = load(run)
     lost = next(n for n in results.finalists if results.best is not None and n != results.best.number)
     works = {w for w, each in results.state.works.items() if each.number == lost and each.draw.pool == "confirm"}
-    changed = []
-    for event in results.store.events():
-        if isinstance(event, Evaluated) and event.work in works:
-            event = event.model_copy(update={"marks": None, "failure": Failure(stage="score", reason="out of memory")})
-        changed.append(event)
-    write_journal(run, changed)
+    run = run.with_name("failed")
+    store = RunStore.create(run, results.store.file, results.store.table)
+    for event in results.store.events()[1:]:
+        if isinstance(event, Evaluated):
+            marks = None if event.work in works else results.store.marks(event)
+            failure = Failure(stage="score", reason="out of memory") if event.work in works else event.failure
+            event = event.model_copy(update={"marks": marks and store.keep_marks(marks), "failure": failure})
+        store.append(event)
+    store.close()
     assert load(run).rows[lost].confirmed is None
     for command in (["show"], ["show", "--json"], ["show", "--csv"], ["report"]):
         assert cli(command[0], run, *command[1:]).status == 0

@@ -5,8 +5,10 @@ import os
 import random
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from simulated import Plan, begin, simulator
 from timed import EIGHT_ITEMS, WORLDS
 
 from evomerge.errors import EvomergeError, SpecError
-from evomerge.events import Closed, Confirmed, Evaluated, Event, Opened
+from evomerge.events import Assigned, Closed, Confirmed, Evaluated, Event, Opened
 from evomerge.execute import InlineExecutor
 from evomerge.recipe import Recipe
 from evomerge.results import Results
@@ -67,9 +69,9 @@ def told(run: Path) -> list[object]:
     return [(event, store.marks(event) if isinstance(event, Evaluated) else None) for event in store.events()]
 
 
-def grown(run: Path, count: int) -> None:
+def grown(run: Path, more: int) -> None:
     with (run / MARKS).open("ab") as file:
-        file.write(bytes(count))
+        file.write(bytes(more))
 
 
 def test_marks_of_what_was_in_flight_are_no_damage_and_cut_off_by_the_next_event(run: Path) -> None:
@@ -113,6 +115,29 @@ def test_what_a_writer_writes_is_read_meanwhile(run: Path) -> None:
     writer.close()
 
 
+def test_a_run_is_whole_at_every_moment_that_it_is_written(run: Path) -> None:
+    draw, marks = Draw(pool="search", places={"task 0": tuple(range(8))}), {"task 0": {"acc": (1.0,) * 8}}
+    writer, done, lengths = RunStore(run, write=True), threading.Event(), set()
+
+    def write() -> None:
+        for work in count(19):
+            writer.append(Assigned(work=work, number=8, draw=draw, purpose="refresh"))
+            writer.append(Evaluated(work=work, number=8, marks=writer.keep_marks(marks), at=3.0))
+            if done.is_set():
+                return
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(30):
+            lengths.add(len(RunStore(run).events()))
+    finally:
+        done.set()
+        thread.join()
+        writer.close()
+    assert len(lengths) > 3
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_run_of_an_older_format_is_read_and_goes_on_in_its_own_form(number: int, run: Path) -> None:
     whole = told(run)[1:]
@@ -146,6 +171,17 @@ def test_a_line_missing_in_an_older_journal_is_found_by_what_the_others_say(
         RunStore(run)
 
 
+@pytest.mark.parametrize("journal", [None, b"", bytes(5000)])
+def test_marks_without_a_journal_are_refused_in_older_runs_too(journal: bytes | None, run: Path) -> None:
+    make_older(run)
+    (run / JOURNAL).unlink() if journal is None else (run / JOURNAL).write_bytes(journal)
+    size = len((run / MARKS).read_bytes())
+    with pytest.raises(SpecError, match=f"is {'missing' if journal is None else 'empty'}, but .* holds {size} bytes"):
+        RunStore(run, write=True)
+    (run / MARKS).write_bytes(b"")
+    assert RunStore(run).events() == [], "it was begun, and nothing more"
+
+
 def test_items_that_are_not_those_that_marks_are_of_are_found_in_older_runs(run: Path) -> None:
     make_older(run)
     path = run / "responses/items.json"
@@ -173,9 +209,9 @@ def test_a_run_goes_on_from_where_the_message_says_to_cut(run: Path, toy: Path) 
 
 def test_every_place_that_a_kill_may_cut_at_is_read(run: Path, toy: Path) -> None:
     whole = told(toy)
-    for count in range(len(whole), 0, -1):
-        cut(run, count, b'{"line":')
-        assert told(run) == whole[:count]
+    for kept in range(len(whole), 0, -1):
+        cut(run, kept, b'{"line":')
+        assert told(run) == whole[:kept]
 
 
 def test_a_stage_belongs_to_the_run_that_it_was_begun_in(toy: Path, tmp_path: Path) -> None:
