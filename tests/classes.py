@@ -35,19 +35,20 @@ MOST = 20_000_000
 """Weights above which a model is not small."""
 MEMORY = 6 << 30
 SIZES: dict[int, str] = {
-    512: "vocab_size",
+    512: "vocab_size n_words vocab_size_per_layer_input encoder_hash_byte_group_vocab",
     128: "max_position_embeddings n_positions n_ctx max_seq_len seq_length max_sequence_length max_source_positions"
     " max_target_positions context_length",
     64: "intermediate_size ffn_dim n_inner d_ff ffn_hidden_size encoder_ffn_dim decoder_ffn_dim feed_forward_size"
+    " d_inner mamba_d_ssm"
     " block_ff_dim mlp_hidden_size ffn_intermediate_size intermediate_dim",
     32: "hidden_size n_embd d_model dim embedding_size word_embed_proj_dim model_dim attention_hidden_size lru_width"
-    " hidden_dim decoder_hidden_size lm_hidden_size",
+    " hidden_dim decoder_hidden_size lm_hidden_size emb_dim",
     16: "moe_intermediate_size shared_expert_intermediate_size sliding_window attention_window_size moe_ffn_hidden_size"
     " expert_ffn_hidden_size moe_shared_expert_intermediate_size window_size attention_chunk_size chunk_size"
     " local_window_size mamba_chunk_size hidden_size_per_layer_input compress_dim image_size mamba_d_head",
     8: "head_dim v_head_dim kv_lora_rank q_lora_rank qk_head_dim attention_head_dim global_head_dim kv_channels"
     " linear_key_head_dim linear_value_head_dim index_head_dim swa_head_dim swa_v_head_dim patch_size time_step_rank"
-    " mamba_dt_rank o_lora_rank gate_low_rank_dim",
+    " mamba_dt_rank o_lora_rank gate_low_rank_dim d_head laurel_rank mamba_headdim",
     4: "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers num_decoder_layers"
     " num_attention_heads n_head n_heads encoder_attention_heads decoder_attention_heads num_experts num_local_experts"
     " n_routed_experts moe_num_experts qk_rope_head_dim qk_nope_head_dim mamba_d_state state_size"
@@ -56,7 +57,7 @@ SIZES: dict[int, str] = {
     " linear_num_key_heads num_global_key_value_heads index_n_heads moe_k swa_num_key_value_heads",
     1: "n_group topk_group first_k_dense_replace n_shared_experts num_key_value_groups num_expert_group"
     " eos_token_id bos_token_id mamba_n_groups n_groups num_shared_experts moe_num_shared_experts",
-    0: "pad_token_id num_mtp_layers num_nextn_predict_layers",
+    0: "pad_token_id num_mtp_layers num_nextn_predict_layers num_kv_shared_layers",
 }
 SMALL = {key: size for size, keys in SIZES.items() for key in keys.split()}
 DEPTHS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
@@ -81,6 +82,8 @@ VARIANTS: tuple[dict[str, int], ...] = (
     {"hidden_size": 128, "d_model": 128},
     {"head_dim": 4, "num_key_value_heads": 4},
     {"num_hidden_layers": 2, "num_layers": 2},
+    {"num_heads": 8},
+    {"attention_hidden_size": 64, "attention_head_dim": 16, "num_key_value_heads": 4},
 )
 """Other sizes to try where a class cannot be built with those above."""
 

@@ -15,7 +15,7 @@ from evomerge.checkpoint.fit import same_shapes, same_tokenizer
 from evomerge.checkpoint.folder import Checkpoint
 from evomerge.checkpoint.inspect import digest
 from evomerge.checkpoint.read import TIED, read_config, read_model, understood, untied
-from evomerge.checkpoint.side import CODE, CONFIG, FETCHED, NOT_FETCHED
+from evomerge.checkpoint.side import CODE, CONFIG, NOT_FETCHED
 from evomerge.checkpoint.terms import USUAL, Terms
 from evomerge.errors import SpecError
 from evomerge.files import at_home, is_there
@@ -93,6 +93,11 @@ class ParentFiles:
     def size(self) -> int:
         """Bytes of one model in the dtype it is merged to."""
         return self.anatomy.parameters * (4 if self.parents.dtype == "float32" else 2)
+
+
+def _tying(config: PretrainedConfig) -> tuple[object, ...]:
+    """What a config says of ties, at each of its levels."""
+    return tuple(getattr(part, TIED, None) for part in (config, config.get_text_config()))
 
 
 def _some(names: Sequence[str], kind: str) -> str:
@@ -193,6 +198,7 @@ class _Opening:
 
     def _build(self, first: Checkpoint, config: PretrainedConfig) -> None:
         self._model = read_model(first, config)
+        self._ties.setdefault(_tying(config), dict(self._model.all_tied_weights_keys))
         with understood(first.at(CONFIG), first.config):
             self.anatomy = anatomy_of(self._model)
 
@@ -207,10 +213,9 @@ class _Opening:
 
     def _ties_of(self, checkpoint: Checkpoint, config: PretrainedConfig) -> Mapping[str, str]:
         """What stock loading ties in the class of models, if their config says so: the copy, and what it copies."""
-        key = tuple(getattr(part, TIED, None) for part in (config, config.get_text_config()))
-        if key not in self._ties:
-            self._ties[key] = dict(read_model(checkpoint, config).all_tied_weights_keys)
-        return self._ties[key]
+        if _tying(config) not in self._ties:
+            self._ties[_tying(config)] = dict(read_model(checkpoint, config).all_tied_weights_keys)
+        return self._ties[_tying(config)]
 
     def add_recipe(self, name: str, recipe: Recipe, label: str) -> str:
         """Open what a recipe is made of, and take it in under this name."""
@@ -284,12 +289,8 @@ def _locate(source: str, label: str, trusted: bool) -> Folder:
 
     repo, _, revision = source.partition("@")
     try:
-        found = snapshot_download(
-            repo,
-            revision=revision or None,
-            allow_patterns=[*FETCHED, *([f"*{CODE}"] if trusted else [])],
-            ignore_patterns=[pattern for pattern in NOT_FETCHED if not (trusted and pattern == f"*{CODE}")],
-        )
+        ignored = [pattern for pattern in NOT_FETCHED if not (trusted and pattern == f"*{CODE}")]
+        found = snapshot_download(repo, revision=revision or None, ignore_patterns=ignored)
     except Exception as error:  # noqa: BLE001  The hub library's own errors vary from release to release.
         reason = str(error).strip().split("\n")[0]
         raise SpecError(

@@ -43,6 +43,16 @@ ABOUT = (
 )
 """Files that say how the parent came about, in small letters."""
 CODE = ".py"
+NOT_FETCHED = (
+    *(f"*{ending}" for ending in ENDINGS if "safetensors" not in ending),
+    f"*{CODE}",
+    ".*",
+    "consolidated*",  # The same weights again, in another arrangement.
+    # Patterns cannot say "not"; these are all folders but those that begin as TEMPLATES does.
+    "[!a]*/*",
+    "a[!d]*/*",
+)
+"""What is not fetched of a model on the hub: what no merge reads or takes along."""
 LARGE = 100 * 2**20
 """Bytes beyond which a file is none that a tokenizer or a processor needs."""
 
@@ -95,20 +105,3 @@ def _reason(path: Path, trusted: bool) -> str | None:
     if not path.is_file():
         return "no file"
     return "large" if path.stat().st_size > LARGE else None
-
-
-FETCHED = (
-    "*.safetensors",
-    "*.json",
-    "*.jinja",
-    "*.model",
-    "*.txt",
-    "*.tiktoken",
-    "LICENSE*",
-    "NOTICE*",
-    "*.spm",
-    "*.vocab",
-)
-"""What is fetched of a model on the hub."""
-NOT_FETCHED = ("consolidated*", "original/*", "onnx/*", "checkpoint-*/*", "*.bin.index.json", "*.py", ".*")
-"""Of what else matches: weights written once more, folders of training."""

@@ -12,11 +12,13 @@ import torch
 from classes import mean_of as half
 from classes import relatives
 from families import make_family
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from evomerge.assemble import merge
 from evomerge.checkpoint import open_parents
+from evomerge.checkpoint.side import NOT_FETCHED
 from evomerge.errors import SpecError
 from evomerge.materialize import LiveModel
 
@@ -223,6 +225,17 @@ def test_what_lies_beside_the_weights_goes_along_or_is_named(pair: dict[str, Pat
     sums = {line.split("  ")[1] for line in (out / "SHA256SUMS").read_text().splitlines()}
     assert set(along) <= sums
     merge(half(opened(pair)), out, force=True)
+
+
+def test_of_a_model_on_the_hub_all_is_fetched_that_goes_along_and_no_other_weights() -> None:
+    along = (
+        "config.json model.safetensors.index.json model-00001-of-00002.safetensors spiece.model vocab.bpe a.tiktoken"
+    )
+    along += " tokenizer.json merges.txt chat_template.jinja additional_chat_templates/rag.jinja LICENSE"
+    behind = "pytorch_model.bin pytorch_model.bin.index.json model.gguf original/x.safetensors onnx/config.json own.py"
+    behind += " consolidated.00.safetensors .gitattributes assets/a.png tf_model.h5"
+    names = [*along.split(), *behind.split()]
+    assert list(filter_repo_objects(names, ignore_patterns=[*NOT_FETCHED])) == along.split()
 
 
 def test_a_changed_bit_is_seen_whatever_the_time_of_the_file_says(pair: dict[str, Path]) -> None:
