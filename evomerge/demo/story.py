@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evomerge.assemble import Listener, export, search
-from evomerge.files import Target, told, write_file
+from evomerge.files import new_folder
 from evomerge.report import write_report
 from evomerge.results import Results
 from evomerge.signals import works_on
@@ -38,6 +38,13 @@ seed: {seed}
 """
 
 
+SEARCHES = {
+    "skill": (("maths", "japanese"), "demo-maths", "cma"),
+    "front": (("maths", "japanese", "lists"), "demo", "nsga2"),
+}
+"""Experts, fitness and optimiser of the two searches."""
+
+
 def free(path: Path) -> Path:
     """The path, or the first numbered one beside it that does not exist."""
     numbered = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
@@ -51,9 +58,9 @@ def tell(out: Path, *, evaluations: int = 300, seed: int = 7) -> tuple[Results, 
         SpecError: `out` exists and is not empty, or cannot be made.
         RunError: the disk is full.
     """
-    RunStore.target(out)
-    with told(out):
-        out.mkdir(parents=True, exist_ok=True)
+    with new_folder(RunStore.target(out)) as fresh:
+        for name in SEARCHES:
+            (fresh / f"{name}.yaml").write_text(_run_file(out / name, evaluations, seed), encoding="utf-8")
     console = new_console()
     started = time.monotonic()
     _say(
@@ -64,11 +71,11 @@ def tell(out: Path, *, evaluations: int = 300, seed: int = 7) -> tuple[Results, 
         Can a merge, without any training?
         """,
     )
-    one = _search(console, out / "skill", ("maths", "japanese"), "demo-maths", "cma", (evaluations, seed))
+    one = _search(console, out / "skill")
     _say(console, f"\nHeld-out accuracy, {_items(one)} items the search never saw, with 95 % intervals:")
     _tables(console, one)
     _say(console, "\nNow both skills at once, over all three experts: what does more of one cost of the other?")
-    two = _search(console, out / "front", ("maths", "japanese", "lists"), "demo", "nsga2", (evaluations, seed))
+    two = _search(console, out / "front")
     _tables(console, two)
     volumes = two.hypervolumes() or {}
     _say(
@@ -85,24 +92,22 @@ def tell(out: Path, *, evaluations: int = 300, seed: int = 7) -> tuple[Results, 
     return one, two
 
 
-def _search(
-    console: Console, out: Path, experts: Sequence[str], fitness: str, optimizer: str, scale: tuple[int, int]
-) -> Results:
-    """Write a run file that the user can edit, and run it."""
-    evaluations, seed = scale
-    path = out.with_suffix(".yaml")
-    lines = "\n".join(f"    {name}: {MODELS / name}" for name in experts)
-    title = f"Run it again, with another seed, say: evomerge search {path} --out AGAIN"
-    text = RUN_FILE.format(
-        title=title,
+def _run_file(out: Path, evaluations: int, seed: int) -> str:
+    """What the user can edit, to search again."""
+    experts, fitness, optimizer = SEARCHES[out.name]
+    return RUN_FILE.format(
+        title=f"Run it again, with another seed, say: evomerge search {out}.yaml --out AGAIN",
         models=MODELS,
-        experts=lines,
+        experts="\n".join(f"    {name}: {MODELS / name}" for name in experts),
         fitness=fitness,
         optimizer=optimizer,
         evaluations=evaluations,
         seed=seed,
     )
-    write_file(Target.file(path), text.encode())
+
+
+def _search(console: Console, out: Path) -> Results:
+    path = out.with_suffix(".yaml")
     console.print(Text(f"\n$ evomerge search {path} --out {out}"))
     ticker = Ticker(new_console())
     works_on(out)

@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import DEMO_MODELS
 
 from evomerge.checkpoint import open_parents
+from evomerge.checkpoint.inspect import finite
 from evomerge.errors import SpecError
 
 
@@ -46,3 +48,16 @@ def test_what_was_found_wrong_is_remembered(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(SpecError, match=f"{name} holds NaN or infinity"):
             open_parents(None, {"one": str(model)}, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_one_number_that_is_not_finite_is_found_wherever_it_is(dtype: torch.dtype) -> None:
+    assert finite(torch.empty(0, dtype=dtype))
+    for size in (1, 33, 1_003):
+        tensor = torch.full((size,), -torch.finfo(torch.float16).max, dtype=dtype)
+        assert finite(tensor)
+        for place in {0, size // 2, size - 1}:
+            for wrong in (torch.nan, torch.inf, -torch.inf):
+                other = tensor.clone()
+                other[place] = wrong
+                assert not finite(other)
