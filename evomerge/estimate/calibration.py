@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -170,6 +171,13 @@ def write_calibration(out: Path | Target, calibration: Calibration) -> None:
     write_file(target, content.getvalue())
 
 
+NO_CALIBRATION = (
+    ValueError, TypeError, AttributeError, IndexError, ArithmeticError, RuntimeError, MemoryError, EOFError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What numpy and zipfile raise where a file is not what it says, or would not fit in memory."""
+
+
 def read_calibration(path: Path) -> Calibration:
     """The calibration in a file.
 
@@ -188,8 +196,8 @@ def read_calibration(path: Path) -> Calibration:
         raise SpecError(f"{path}: cannot be read ({error.strerror or error}); give another file") from None
     except KeyError as error:
         raise SpecError(f"{path}: is not a calibration, there is no {error}; {AGAIN}") from None
-    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        line = str(error).splitlines()[0]
+    except NO_CALIBRATION as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
         raise SpecError(f"{path}: is not a calibration ({line}); {AGAIN}") from None
 
 

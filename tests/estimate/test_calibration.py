@@ -1,10 +1,13 @@
 """Calibrations: made from panels, kept in files, read by item ids, refused by name."""
 
+import contextlib
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from scipy import special
 
 from evomerge.errors import SpecError
@@ -193,3 +196,13 @@ def test_zero_slopes_leave_one_dimension() -> None:
     flat = ItemParameters(np.zeros((2, 3)), np.ones(2))
     fit = TaskFit(task="", models=9, items=2, dimensions=3, loss=0.5, baseline=0.6, bias=0.02, variance=0.22)
     assert Calibration(("x", "y"), ("", ""), flat, np.ones(2) / 2, (fit,)).parameters_for(["y"]).slopes.shape == (1, 1)
+
+
+def test_a_damaged_calibration_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    raw, rng, path = (ROOT / "fitness/demo/calibration.npz").read_bytes(), random.Random(1), tmp_path / "c.npz"
+    for _ in range(120):
+        start, stop = sorted(rng.randrange(len(raw)) for _ in range(2))
+        flipped = raw[:start] + bytes([rng.randrange(256)]) + raw[start + 1 :]
+        path.write_bytes(rng.choice([flipped, flipped, raw[:start] + raw[stop:], raw[:start]]))
+        with contextlib.suppress(SpecError):
+            read_calibration(path)
