@@ -16,8 +16,9 @@ from evomerge.items import POOLS, Cost, ItemTable, Split
 from evomerge.optimize import RECOMMENDED
 from evomerge.recipe import Recipe
 from evomerge.results import FINALISTS, MOST_FINALISTS
-from evomerge.space import Gene, SearchSpace, unchanged
+from evomerge.space import Gene, SearchSpace, fixed_recipes, unchanged
 from evomerge.spec import Budget, RunSpec
+from evomerge.store import Shape, expected_bytes
 from evomerge.trial import Draw, Evaluation, Failure, Seconds, Work
 from evomerge.values import Genome, Value
 
@@ -115,10 +116,10 @@ def make_plan(
     outside: Sequence[str],
     where: Path,
 ) -> Plan:
-    """Measure one candidate and add up what the run will take.
+    """Measure one candidate and add up what the run will take, of the disk that `where` is on.
 
-    `seeds` are the points of the prior design, by name where they are fixed recipes; `outside` are fixed recipes that
-    the space does not hold; `where` is the folder whose disk the run will fill.
+    `seeds` are the points of the prior design, by name where they are fixed recipes; those that the space does not
+    hold are `outside`.
     """
     files, table = evaluator.live.files, evaluator.table
     sizes = _sizes(run.fitness.estimator, table)
@@ -144,7 +145,7 @@ def make_plan(
         confirm_seconds=costs.confirm,
         search_seconds=costs.search,
         memory=_peak_memory(),
-        run_bytes=costs.evaluations * _bytes_of_a_candidate(run.fitness.estimator, table, len(space.genes)),
+        run_bytes=_run_bytes(run, evaluator, space, costs.evaluations, _fixed(seeds, outside), outside),
         export_bytes=files.size(),
         free_bytes=shutil.disk_usage(where).free,
         notes=(*files.remarks(), *table.caveats(), *evaluator.notes, *_doubts(measured)),
@@ -278,11 +279,15 @@ def _tasks(spec: EstimatorSpec, table: ItemTable) -> tuple[TaskPlan, ...]:
     )
 
 
-def _bytes_of_a_candidate(spec: EstimatorSpec, table: ItemTable, genes: int) -> int:
-    """Its marks as 64-bit floats, its genome in digits, its items with their probabilities, and other events."""
-    marks = sum(len(task.metrics) * spec.drawn_of(task) for task in table.tasks.values())
-    written = 17 * spec.drawn(table) if spec.drawn(table) < table.count("search") else 0
-    return 8 * marks + 40 * genes + written + 1000
+def _run_bytes(
+    run: RunSpec, evaluator: Evaluator, space: SearchSpace, evaluations: int, fixed: int, outside: Sequence[str]
+) -> int:
+    """Bytes of the run; of a front as many points are taken to be confirmed as of one objective."""
+    parents = evaluator.live.files.parents
+    models = fixed + min(FINALISTS + RECOMMENDED, max(0, evaluations - fixed)), fixed + 1
+    beside = [fixed_recipes(parents)[name] for name in outside]
+    inside = evaluations - len(outside)
+    return expected_bytes(Shape(run, evaluator.table, parents, space.genes, inside, beside, *models))
 
 
 def _peak_memory() -> int:

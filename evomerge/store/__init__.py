@@ -3,5 +3,6 @@
 from evomerge.store.files import RunFile, StageOf, digest, hold
 from evomerge.store.journal import encoded
 from evomerge.store.run import RunStore
+from evomerge.store.sizes import Shape, expected_bytes
 
-__all__ = ["RunFile", "RunStore", "StageOf", "digest", "encoded", "hold"]
+__all__ = ["RunFile", "RunStore", "Shape", "StageOf", "digest", "encoded", "expected_bytes", "hold"]

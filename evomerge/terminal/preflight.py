@@ -1,13 +1,15 @@
 """A plan, to read."""
 
 from collections.abc import Sequence
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from evomerge.fitness import Design
-from evomerge.plan import Plan
 from evomerge.results import amount
 from evomerge.space import Gene
 from evomerge.terminal.units import duration, size
+
+if TYPE_CHECKING:
+    from evomerge.plan import Plan
 
 MOST_NAMES = 40
 """Genes of one range that are named."""
@@ -32,7 +34,7 @@ def _how(design: Design) -> str:
             assert_never(design)
 
 
-def plan_text(plan: Plan) -> list[str]:
+def plan_text(plan: "Plan") -> list[str]:
     """A plan as lines to read."""
     lines = [
         f"parents    {parent.name}: {parent.path} ({parent.parameters:,} weights, {parent.dtype})"
@@ -68,7 +70,7 @@ def plan_text(plan: Plan) -> list[str]:
     return lines + [f"note       {note}" for note in plan.notes]
 
 
-def _estimator_lines(plan: Plan) -> list[str]:
+def _estimator_lines(plan: "Plan") -> list[str]:
     """How many items candidates are put to, and which."""
     spec = plan.estimator
     counts = [f"{task.drawn} of {task.items['search']} search items of {task.name}" for task in plan.tasks]
@@ -85,7 +87,7 @@ def _estimator_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def _gene_lines(plan: Plan) -> list[str]:
+def _gene_lines(plan: "Plan") -> list[str]:
     """Gene names with their ranges, those of equal ranges in one line, the first of many."""
     ranges: dict[str, list[str]] = {}
     for gene in plan.genes:
