@@ -147,12 +147,12 @@ class ItemTable(Value):
         return {name: len(task.pool(pool).ids) for name, task in self.tasks.items() if task.pool(pool).ids}
 
     def changes_since(self, then: "ItemTable") -> str | None:
-        """What decides a mark and is not as it was `then`, in words; None if marks of both can be compared.
+        """What decides a mark and is not as it was `then`, in words before `than`; None if marks can be compared.
 
         Tables of older versions have no digests; then only the items count.
         """
         if list(self.tasks) != list(then.tasks):
-            return f"the tasks are {', '.join(self.tasks)}, and were {', '.join(then.tasks)}"
+            return f"the fitness has other tasks ({', '.join(self.tasks)})"
         found = (_changed(task, then.tasks[name]) for name, task in self.tasks.items())
         return next((f"task {name!r} {what}" for name, what in zip(self.tasks, found, strict=True) if what), None)
 
@@ -177,7 +177,11 @@ def _changed(now: TaskItems, then: TaskItems) -> str | None:
         return f"is graded otherwise ({', '.join(keys)})"
     asked = [(name, *each) for name in POOLS for each in _asked(now.pool(name), then.pool(name))]
     others = [f"{pool} item {key}" for pool, key, new, old in asked if new != old]
-    return f"asks {len(others)} of {len(asked)} items otherwise, {others[0]} first" if others else None
+    if not others:
+        return None
+    return (
+        f"has other prompts, options, targets or settings for {len(others)} of {len(asked)} items ({others[0]} first)"
+    )
 
 
 def _items(pool: Pool) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -160,8 +160,8 @@ def set_up_again(store: RunStore, run: RunSpec, scorer: "ScorerFunction | None",
                 )
         if (change := means.table.changes_since(store.table)) is not None:
             raise SpecError(
-                f"{store.folder}: {change} since the run was opened, so that marks could not be compared; restore the"
-                " task's files and data, or begin a new search"
+                f"{store.folder}: {change} than when the run was opened, so that marks could not be compared; restore"
+                " the task's files and data, or begin a new search"
             )
     except SpecError:
         means.executor.close()

@@ -220,11 +220,18 @@ def build_requests(bank: TaskBank, lm: HFLM) -> dict[str, list[Instance]]:
         wanted = {item.index: item for item in bank.items.values() if item.leaf == leaf}
         shots = task.config.num_fewshot or 0
         for index, doc in enumerate(bank.docs[leaf]) if shots else ((i, wanted[i].doc) for i in sorted(wanted)):
-            with code_of_others(f"fitness: task {bank.name!r}: document {index} of {leaf}", "made a prompt"):
+            called = f"fitness: task {bank.name!r}: document {index} of {leaf}"
+            with code_of_others(called, "made a prompt", _way_out(bank.use)):
                 context = _context(task, doc, shots, bank.use, lm)
                 if index in wanted:
                     requests[wanted[index].id] = _instances(task, doc, context, index, bank.use, lm)
     return requests
+
+
+def _way_out(use: TaskUse) -> str:
+    """What to change where a prompt cannot be made."""
+    given = [name for name in ("fewshot", "chat_template", "system") if getattr(use, name)]
+    return "; mend the task file" + (f", or give another {' or '.join(given)}, or none" if given else "")
 
 
 def _context(task: Task, doc: Mapping[str, Any], shots: int, use: TaskUse, lm: HFLM) -> str | list[str]:

@@ -10,11 +10,11 @@ import lm_eval.tasks
 import yaml
 from lm_eval.api.registry import metric_registry
 
+from evomerge.limits import FILE_BYTES, NESTING
+
 FUNCTION = "!function"
-DEEPEST = 100
-"""Brackets within brackets of a task file; at some 100,000 the library that reads it ends the process."""
-LARGEST = 16 << 20
-"""Bytes of one."""
+MOST = 1_000_000
+"""Values of one file, with aliases written out."""
 STOCK = Path(lm_eval.tasks.__file__).parent
 
 
@@ -91,27 +91,64 @@ def _members(plain: Mapping[str, Any]) -> list[str]:
 
 def _nodes(path: Path) -> yaml.Node | None:
     """A YAML file as it is written, without making anything of it."""
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
+    if path.stat().st_size > FILE_BYTES:
+        raise ValueError(f"it is larger than {FILE_BYTES >> 20} MiB")
     text = path.read_bytes()
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise ValueError(f"it is nested deeper than {DEEPEST}")
+    _check_size(text)
     return yaml.compose(text, Loader=yaml.CSafeLoader)
+
+
+def _check_size(text: bytes) -> None:
+    """See that a text is flat, and small with its aliases written out: lm-eval reads both without any bound.
+
+    Brackets within brackets within brackets, some 100,000 times, end the process.
+    """
+    sizes, anchors, known = [0], [], {}
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            sizes.append(1)
+            anchors.append(event.anchor)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            known[anchors.pop()] = size = sizes.pop()
+            sizes[-1] += size
+        elif isinstance(event, yaml.NodeEvent):
+            sizes[-1] += known.get(event.anchor, 1) if isinstance(event, yaml.AliasEvent) else 1
+        if len(sizes) > NESTING or sizes[-1] > MOST:
+            raise ValueError(
+                f"it is nested deeper than {NESTING}"
+                if len(sizes) > NESTING
+                else f"it holds more than {MOST:,} values once its aliases are written out"
+            )
+
+
+def check_keys(path: Path) -> None:
+    """See that no key of a task file stands there twice, of which lm-eval would take the last.
+
+    Raises:
+        ValueError: one does.
+    """
+    for node in _all(_nodes(path)):
+        lines: dict[str, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            line = key.start_mark.line + 1
+            if lines.setdefault(str(key.value), line) != line:
+                raise ValueError(f"{key.value} is written twice, in lines {lines[str(key.value)]} and {line}")
 
 
 def _functions(root: yaml.Node | None) -> Iterator[str]:
     """What stands behind `!function`, wherever that is."""
+    return (str(node.value) for node in _all(root) if node.tag == FUNCTION)
+
+
+def _all(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Every node of a file, each once."""
     todo, seen = [root], set()
     while todo:
         node = todo.pop()
         if node is None or id(node) in seen:  # An alias is the node itself again.
             continue
         seen.add(id(node))
-        if node.tag == FUNCTION:
-            yield str(node.value)
+        yield node
         if isinstance(node, yaml.SequenceNode):
             todo += node.value
         elif isinstance(node, yaml.MappingNode):

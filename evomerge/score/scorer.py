@@ -14,6 +14,7 @@ from evomerge.errors import SpecError
 from evomerge.fitness import Fitness
 from evomerge.items import ItemTable, TaskItems
 from evomerge.score.bank import TaskBank, build_requests, open_bank
+from evomerge.score.chat import unheard
 from evomerge.score.cost import cost_of, cut_of, with_costs
 from evomerge.score.digests import with_digests
 from evomerge.score.encoding import Encoded
@@ -73,6 +74,7 @@ class TaskScorer:
         self._responder = Responder(model, words, forward, seed)
         lm = self._responder.lm
         self._requests = {name: build_requests(bank, lm) for name, bank in self._banks.items()}
+        self._responder.notes |= {note for bank in self._banks.values() if (note := unheard(bank, lm)) is not None}
         self._needed = needed_metrics(fitness, self.table)
         self._encoded: dict[tuple[str, str], list[Encoded]] = {}
         counted = {name: self._counted(name) for name in self._banks}

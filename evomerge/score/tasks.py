@@ -20,7 +20,7 @@ from yaml import YAMLError
 from evomerge.checkpoint import quiet
 from evomerge.errors import EvomergeError, SpecError
 from evomerge.fitness import Fitness, TaskUse
-from evomerge.score.code import TaskFile, reached, read_task_file, shown
+from evomerge.score.code import TaskFile, check_keys, reached, read_task_file, shown
 
 FEWSHOT_SEED = 1234
 """lm-eval's own default, so that few-shot examples are those of its published numbers."""
@@ -155,6 +155,7 @@ def _read_folder(folder: Path) -> dict[Path, TaskFile]:
     for path in sorted(folder.glob("**/*.yaml")):
         try:
             found[path] = read_task_file(path)
+            check_keys(path)
         except (OSError, ValueError, YAMLError) as error:
             raise SpecError(
                 f"fitness.include: {path} cannot be read as a task file ({_line(error)}); mend it, or take it away"
@@ -163,7 +164,7 @@ def _read_folder(folder: Path) -> dict[Path, TaskFile]:
 
 
 @contextlib.contextmanager
-def code_of_others(called: str, what: str) -> Iterator[None]:
+def code_of_others(called: str, what: str, way_out: str = "") -> Iterator[None]:
     """Run what a task file or a data set brings along, which may raise anything, and may want to end the process.
 
     Raises:
@@ -174,7 +175,7 @@ def code_of_others(called: str, what: str) -> Iterator[None]:
     except (KeyboardInterrupt, EvomergeError):
         raise
     except BaseException as error:  # noqa: BLE001  Anything a task's code, a data set or a template can raise.
-        raise SpecError(f"{called} cannot be {what} ({_line(error)})") from None
+        raise SpecError(f"{called} cannot be {what} ({_line(error)}){way_out}") from None
 
 
 def _line(error: BaseException) -> str:

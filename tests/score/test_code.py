@@ -114,7 +114,9 @@ def test_a_task_that_cannot_be_loaded_is_named_with_its_file(
     [
         ("task: [", ["lists.yaml cannot be read as a task file", "line 2"]),
         ("task: lists\ninclude: nowhere.yaml\n", ["lists.yaml cannot be read", "nowhere.yaml"]),
-        ("task: " + "[" * 200_000, ["lists.yaml", "nested deeper than 100"]),
+        ("task: " + "[" * 200_000, ["lists.yaml", "nested deeper than 64"]),
+        ("a: &a [1, 2]\nb: &b [*a, *a]\n" + "".join(f"c{i}: &b [*b, *b, *b, *b]\n" for i in range(12)), ["1,000,000"]),
+        ("task: lists\noutput_type: a\ntask: other\n", ["lists.yaml", "task is written twice, in lines 1 and 3"]),
         ("task: \xff\n", ["lists.yaml cannot be read"]),
     ],
 )

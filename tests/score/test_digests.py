@@ -58,15 +58,15 @@ def table(tasks: Path, model: PreTrainedModel, objective: dict[str, Any], **keys
     [
         ({}, {}, GRADED, None),
         ({}, {"metadata": {"version": 2}, "task_alias": "mine"}, GRADED, None),
-        ({}, {"doc_to_text": "{{prompt}} "}, GRADED, "asks 8 of 8 items otherwise, search item"),
-        ({}, {"doc_to_text": "{{prompt}}{% if '7' in answer %}!{% endif %}"}, GRADED, "items otherwise, "),
-        ({}, {"doc_to_target": "{{answer}}."}, GRADED, "asks 8 of 8 items otherwise"),
-        ({}, {"description": "Sort."}, GRADED, "asks 8 of 8 items otherwise"),
-        ({}, {"gen_prefix": "So:"}, GRADED, "asks 8 of 8 items otherwise"),
-        ({}, {"repeats": 2}, GRADED, "asks 8 of 8 items otherwise"),
-        ({"fewshot": 1}, {}, GRADED, "asks 8 of 8 items otherwise"),
-        ({"system": "You sort."}, {}, GRADED, "asks 8 of 8 items otherwise"),
-        ({"generation": {"max_gen_toks": 5}}, {}, GRADED, "asks 8 of 8 items otherwise"),
+        ({}, {"doc_to_text": "{{prompt}} "}, GRADED, "settings for 8 of 8 items (search item "),
+        ({}, {"doc_to_text": "{{prompt}}{% if '7' in answer %}!{% endif %}"}, GRADED, "has other prompts"),
+        ({}, {"doc_to_target": "{{answer}}."}, GRADED, "for 8 of 8 items"),
+        ({}, {"description": "Sort."}, GRADED, "for 8 of 8 items"),
+        ({}, {"gen_prefix": "So:"}, GRADED, "for 8 of 8 items"),
+        ({}, {"repeats": 2}, GRADED, "for 8 of 8 items"),
+        ({"fewshot": 1}, {}, GRADED, "for 8 of 8 items"),
+        ({"system": "You sort."}, {}, GRADED, "for 8 of 8 items"),
+        ({"generation": {"max_gen_toks": 5}}, {}, GRADED, "for 8 of 8 items"),
         ({}, {"filter_list": [{"name": "none", "filter": [{"function": "lowercase"}, {"function": "take_first"}]}]},
          GRADED, "is graded otherwise (filter_list)"),
         ({}, {}, GRADED.replace("1.0", "0.5"), "runs other code (TASKS/own.py)"),
@@ -108,7 +108,12 @@ def test_a_run_whose_prompts_were_edited_is_refused_and_one_without_digests_goes
     before = (tmp_path / "R/journal.jsonl").read_bytes()
     for command in (("resume", "--budget", 6), ("confirm", "--top", 9)):
         found = cli(command[0], tmp_path / "R", *command[1:])
-        refused(found, "R: task 'lists' asks 16 of 16 items otherwise, search item ", "restore", "begin a new search")
+        refused(
+            found,
+            "R: task 'lists' has other prompts, options, targets or settings for 16 of 16 items (search",
+            "restore",
+            "begin a new search",
+        )
     assert (tmp_path / "R/journal.jsonl").read_bytes() == before
     old = ItemTable.model_validate_json((tmp_path / "R/responses/items.json").read_text())
     plain = old.to_plain()
