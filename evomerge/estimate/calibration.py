@@ -189,7 +189,7 @@ def read_calibration(path: Path) -> Calibration:
         if path.suffix == ".json":
             arrays = {name: np.asarray(value) for name, value in read_json(path, CALIBRATION_BYTES, AGAIN).items()}
         else:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
         return _from_arrays(arrays)
     except OSError as error:
