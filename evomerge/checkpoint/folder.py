@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from evomerge.checkpoint.side import ADAPTER, CODE, CONFIG, DISTRIBUTED, GENERATION, INDEX, SINGLE, TOKENIZER_FILES
 from evomerge.errors import SpecError
 
+READABLE = "make it readable, or copy it anew"
+
 
 class Checkpoint:
     """A Hugging Face folder: its config, its tensors by name on disk, its tokenizer files.
@@ -95,20 +97,29 @@ class Checkpoint:
             if _stamp(file) != stamp:
                 raise SpecError(f"{self.at(file.name)} was changed, cut short or removed during the run; restore it")
 
+    def read(self, name: str) -> bytes:
+        """A small file of the folder.
+
+        Raises:
+            SpecError: it is not there, or cannot be read.
+        """
+        try:
+            if not self.path.is_dir():
+                raise SpecError(f"{self.at()} is not a folder; give a Hugging Face model folder")
+            return (self.path / name).read_bytes()
+        except FileNotFoundError:
+            raise SpecError(f"{self.at()} has no {name}; give a Hugging Face model folder") from None
+        except OSError as error:
+            raise SpecError(f"{self.at(name)} cannot be read ({error.strerror}); {READABLE}") from None
+
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the folder.
 
         Raises:
             SpecError: it is not there, cannot be read, or holds no JSON object.
         """
-        if not self.path.is_dir():
-            raise SpecError(f"{self.at()} is not a folder; give a Hugging Face model folder")
         try:
-            content = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise SpecError(f"{self.at()} has no {name}; give a Hugging Face model folder") from None
-        except OSError as error:
-            raise SpecError(f"{self.at(name)} cannot be read ({error.strerror}); copy it anew") from None
+            content = json.loads(self.read(name))
         except (ValueError, RecursionError) as error:
             raise SpecError(f"{self.at(name)} is not valid JSON ({error}); copy it anew") from None
         if not isinstance(content, dict):
@@ -169,9 +180,13 @@ class Checkpoint:
         if (self.path / name).resolve().parent != self.path.resolve() and "/" in name:
             raise SpecError(f"{self.at(INDEX)} points at {name!r}, outside the folder")
         try:
-            return safe_open(self.path / name, framework="pt")
+            (self.path / name).open("rb").close()
         except FileNotFoundError:
             raise SpecError(f"{self.at(name)} is missing, though {INDEX} names it; copy the folder anew") from None
+        except OSError as error:
+            raise SpecError(f"{self.at(name)} cannot be read ({error.strerror}); {READABLE}") from None
+        try:
+            return safe_open(self.path / name, framework="pt")
         except (SafetensorError, OSError) as error:
             raise SpecError(f"{self.at(name)} is damaged or cut short ({error}); copy it anew") from None
 

@@ -86,11 +86,15 @@ def copy_side_files(folder: Path, out: Path, *, trusted: bool = False) -> None:
 
 def _judged(folder: Path, trusted: bool) -> list[tuple[Path, str | None]]:
     """Every file but the config, and why it stays behind, if it does; folders as a whole, hidden ones left out."""
-    inside = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != CONFIG)
     templates = folder / TEMPLATES
-    listed = [path for path in inside if path != templates or not templates.is_dir()]
-    listed += sorted(templates.glob("*.jinja")) if templates.is_dir() else []
-    return [(path.relative_to(folder), _reason(path, trusted)) for path in listed]
+    try:
+        listed = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name != CONFIG]
+        if templates.is_dir():
+            listed.remove(templates)
+            listed += [path for path in templates.iterdir() if path.suffix == ".jinja"]
+    except OSError as error:
+        raise SpecError(f"{error.filename} cannot be listed ({error.strerror}); make it readable") from None
+    return [(path.relative_to(folder), _reason(path, trusted)) for path in sorted(listed)]
 
 
 def _reason(path: Path, trusted: bool) -> str | None:

@@ -1,13 +1,18 @@
 """A folder that a library cannot make a model of is refused in one line: file, entry, value, way out."""
 
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import DEMO_MODELS, Typed, refused
+
+from evomerge.checkpoint import open_parents
+from evomerge.errors import SpecError
 
 
 def said(file: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
@@ -41,6 +46,7 @@ def config(**changes: object) -> Callable[[Path], None]:
     return said("config.json", lambda plain: plain.update(changes))
 
 
+NOBODY = 65534
 INDEX = "model.safetensors.index.json"
 CASES: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     "config null": ("maths", written("config.json", "null"), ("config.json", "null")),
@@ -48,6 +54,7 @@ CASES: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     "config nested deep": ("maths", written("config.json", "[" * 9999), ("config.json", "JSON")),
     "config a folder": ("maths", replaced("config.json", Path.mkdir), ("config.json", "cannot be read")),
     "config binary": ("maths", lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00") and None, ("config.json",)),
+    "config a loop": ("maths", replaced("config.json", lambda p: p.symlink_to(p.name)), ("cannot be read",)),
     "config a dangling link": (
         "maths",
         replaced("config.json", lambda p: p.symlink_to("nowhere")),
@@ -90,3 +97,18 @@ def test_what_cannot_be_a_model_is_refused_in_one_line(
     damage(models[where])
     run = run_file(models={"base": str(models["base"]), "experts": {"maths": str(models["maths"])}})
     refused(cli("plan", run), *words, str(models[where]))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "."])
+def test_what_may_not_be_read_is_refused_in_one_line(name: str) -> None:
+    with tempfile.TemporaryDirectory() as top:
+        folder = Path(shutil.copytree(DEMO_MODELS / "maths", Path(top, "maths")))
+        Path(top).chmod(0o755)
+        (folder / name).chmod(0o311 if name == "." else 0)
+        user = os.geteuid()
+        os.seteuid(user or NOBODY)  # Root may read everything.
+        try:
+            with pytest.raises(SpecError, match=r"cannot be (read|listed).*\(Permission denied\)"):
+                open_parents(None, {"base of all": str(DEMO_MODELS / "base"), "maths": str(folder)}, 0)
+        finally:
+            os.seteuid(user)
