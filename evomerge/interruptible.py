@@ -1,13 +1,12 @@
 """Ctrl-C and SIGTERM during a search: what had begun is finished, and nothing is lost."""
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
 from types import FrameType
 
 from evomerge import signals
-from evomerge.errors import SpecError
+from evomerge.environment import seconds_from
 from evomerge.session import Session
 
 GRACE = 20.0
@@ -22,14 +21,7 @@ def grace() -> float:
     Raises:
         SpecError: the environment says something that is no number of seconds.
     """
-    text = os.environ.get(GRACE_NAME, str(GRACE))
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise SpecError(f"{GRACE_NAME}: {text!r} is no number of seconds; give one above 0, or leave it out")
-    return seconds
+    return seconds_from(GRACE_NAME, GRACE)
 
 
 class Interruptible:

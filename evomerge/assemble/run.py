@@ -238,6 +238,8 @@ def _guarded(session: Session, work: Callable[[], None], state: str) -> Results:
         raise Interrupted(f"stopped; go on with: evomerge resume {session.store.folder}") from None
     except EvomergeError as error:
         _close(session, "failed", str(error))
+        if isinstance(error, RunError) and "evomerge resume" not in str(error):
+            raise type(error)(f"{error}; go on with: evomerge resume {session.store.folder}") from None
         raise
     except Exception as error:
         _close(session, "failed", f"{type(error).__name__}: {error}")

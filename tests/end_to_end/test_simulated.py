@@ -46,13 +46,12 @@ def test_a_search_with_fresh_items_cut_at_any_line_goes_on_the_same(name: str, t
     whole = story(tmp_path / "whole")
     purposes = {event["purpose"] for event in whole if event["kind"] == "assigned"}
     assert purposes >= {"search", "refresh", "confirm"}
-    lines = (tmp_path / "whole/journal.jsonl").read_bytes().splitlines(keepends=True)
-    for cut in range(1, len(lines), 17):
+    for cut in journals.places(tmp_path / "whole", 31, name):
         run = tmp_path / f"cut-{cut}"
         shutil.copytree(tmp_path / "whole", run)
         journals.cut(run, cut)
         go_on(here, RunStore(run, write=True))
-        assert story(run) == whole, f"cut after {cut} of {len(lines)} lines"
+        assert story(run) == whole, f"cut after {cut} lines"
         shutil.rmtree(run)
 
 
@@ -79,13 +78,12 @@ def test_a_generation_in_the_order_of_its_layers_cut_at_any_line_goes_on_the_sam
     if budget.evaluations and knows:  # The others know no generations, as items know none that are left over.
         keys = [[hop_order(found.recipe(number)) for number in numbers] for numbers in scored]
         assert all(each == sorted(each) for each in keys)
-    lines = (tmp_path / "whole/journal.jsonl").read_bytes().splitlines(keepends=True)
-    for cut in range(1, len(lines), 13):
+    for cut in journals.places(tmp_path / "whole", 37, f"{name} {budget}"):
         run = tmp_path / f"cut-{cut}"
         shutil.copytree(tmp_path / "whole", run)
         journals.cut(run, cut)
         go_on(here, RunStore(run, write=True), order=hop_order)
-        assert story(run) == whole, f"cut after {cut} of {len(lines)} lines"
+        assert story(run) == whole, f"cut after {cut} lines"
         shutil.rmtree(run)
 
 

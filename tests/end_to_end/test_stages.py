@@ -112,7 +112,7 @@ def cut_anywhere(whole: Path, tmp_path: Path) -> Iterator[Path]:
     stages = ["1-whole", "2-halves"]
     for place, stage in enumerate(stages):
         lines = (whole / stage / "journal.jsonl").read_bytes().splitlines(keepends=True)
-        for cut in (None, 1, *range(5, len(lines) - 1, 23), len(lines) - 1):
+        for cut in (None, 1, *range(5 + 17 * place, len(lines) - 1, 41), len(lines) - 1):
             run = tmp_path / f"cut-{place}-{cut}"
             shutil.copytree(whole, run)
             for later in stages[place + 1 :]:

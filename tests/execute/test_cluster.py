@@ -15,6 +15,7 @@ from network import Host, two_hosts
 from processes import (
     AUTH,
     PATIENCE,
+    Driver,
     Nodes,
     driving,
     evaluated,
@@ -126,24 +127,37 @@ def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
     assert "its node was lost" in driver.said
 
 
-@pytest.mark.parametrize("whose", ["ours", "at an address"])
+def is_lost(driver: Driver) -> bool:
+    """Whether the cluster is lost; if not, Ray's own agents on its node are killed, so that it ends itself."""
+    if "the cluster is lost" not in driver.said:
+        for pid in driver.processes("ray::DashboardAgent"):
+            kill(pid)
+        return False
+    return True
+
+
+@pytest.mark.parametrize("whose", ["ours", "ours, its node", "at an address"])
 def test_a_lost_head_is_waited_for(whose: str, tmp_path: Path) -> None:
-    """One that the search started is started anew; one at an address is found again where it was, though it was away
-    while nobody looked.
+    """One that the search started is started anew, also when its node ended because one of Ray's own agents did; one at
+    an address is found again where it was, though it was away while nobody looked.
     """
     run = tmp_path / "RUN"
-    options = {"kind": "ray", "workers": 2} | ({"address": "local"} if whose == "ours" else {})
-    spec = write_run(tmp_path, executor=options, budget={"evaluations": 40})
+    ours, budget = whose != "at an address", {"evaluations": 120 if whose == "ours, its node" else 40}
+    options = {"kind": "ray", "workers": 2} | ({"address": "local"} if ours else {})
+    spec = write_run(tmp_path, executor=options, budget=budget)
     with Nodes() as nodes:
         around = {"RAY_ADDRESS": nodes.address}  # Where nobody is, if we start our own.
-        head = None if whose == "ours" else nodes.start(2)
-        around |= {} if whose == "ours" else AUTH
+        head = None if ours else nodes.start(2)
+        around |= {} if ours else AUTH
         with driving(tmp_path, "search", spec, run, seconds=0.4, **around) as driver:
             until(lambda: evaluated(run) > 3, PATIENCE, lambda: driver.said)
             if head is not None:
                 driver.process.send_signal(signal.SIGSTOP)
-            servers = (driver if head is None else head).processes("gcs_server")
-            assert sum(kill(pid) for pid in servers) == 1
+            if whose == "ours, its node":
+                until(lambda: is_lost(driver), PATIENCE, lambda: driver.said)
+            else:
+                servers = (driver if head is None else head).processes("gcs_server")
+                assert sum(kill(pid) for pid in servers) == 1
             if head is not None:
                 head.lose()
                 nodes.start(2)
@@ -152,5 +166,5 @@ def test_a_lost_head_is_waited_for(whose: str, tmp_path: Path) -> None:
     assert "the cluster is there again" in driver.said
     *before, last = [event["what"] for event in events(run) if event["kind"] == "incident"]
     assert last == "the cluster was lost"
-    assert not before or head is not None, "workers that were lost with it are none of their own"
-    assert content(run) == undisturbed(tmp_path, budget={"evaluations": 40})
+    assert not before or whose != "ours", "workers that were lost with it are none of their own"
+    assert content(run) == undisturbed(tmp_path, budget=budget)

@@ -17,6 +17,8 @@ from evomerge.errors import SpecError
 
 PATIENCE = 0.5
 """Seconds between two looks at the head: what asks one that is away for anything waits for a minute, then ends us."""
+COUNT = 5.0
+"""Seconds between two looks whether there is any node."""
 KNOCKS, KNOCK = 2, 3.0
 """How often a head may not answer before it counts as away, and for how many seconds."""
 
@@ -35,6 +37,7 @@ class Cluster:
         self._say = say
         self._mine = not ray.is_initialized()
         self._looked, self._is_lost = 0.0, False
+        self._counted, self._has_nodes = 0.0, True
         self._connect()
         self._head: str = ray.get_runtime_context().gcs_address
 
@@ -52,8 +55,23 @@ class Cluster:
         """Whether the head is away, and was not found again since; asked for now and then, or at once."""
         if not self._is_lost and (at_once or time.monotonic() - self._looked >= PATIENCE):
             self._looked = time.monotonic()
-            self._is_lost = not _answers(self._head)
+            self._is_lost = not _answers(self._head) or (self.is_ours and not self.has_nodes())
         return self._is_lost
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was started here, and is nobody else's."""
+        return self._mine and self._address is None
+
+    def has_nodes(self) -> bool:
+        """Whether any node is alive, as the head that answers knew a moment ago.
+
+        A node ends itself when one of Ray's agents on it does; the head of a cluster of one machine stays behind then.
+        """
+        if time.monotonic() - self._counted >= COUNT and _answers(self._head):
+            self._counted = time.monotonic()
+            self._has_nodes = any(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+        return self._has_nodes
 
     def give_up(self) -> None:
         """Treat it as lost: it answers, and not as the cluster that we knew."""
@@ -69,6 +87,7 @@ class Cluster:
         except SpecError:
             return False
         self._head, self._is_lost = ray.get_runtime_context().gcs_address, False
+        self._counted, self._has_nodes = time.monotonic(), True
         return True
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from evomerge.execute.ray.jobs import Jobs, Piece
 from evomerge.execute.ray.member import Member
 from evomerge.execute.ray.messages import packed, unpacked
 from evomerge.execute.ray.pace import Pace
+from evomerge.execute.ray.patience import Patience
 from evomerge.execute.ray.pool import Pool
 from evomerge.execute.ray.reasons import NODE_LOST, reason_of, verdict_of
 from evomerge.execute.ray.shards import shards_of
@@ -33,8 +34,6 @@ REPORT = 10.0
 """Seconds between two lines in the journal on how the workers stand, if none came or went."""
 AT_REST = 1.0
 """The same where nothing is left to do: at the end of a search, say."""
-MOST_LOSSES = 10
-"""Times that the cluster may be lost in a row before anything comes back from it."""
 REMIND = 30.0
 """Seconds between two remarks that nobody is there to work."""
 
@@ -61,10 +60,11 @@ class RayExecutor:
         self._verdict: EvomergeError | None = None
         """Why the run cannot go on; it is raised once all news is told."""
         self._reminded = self._reported = self._looked = time.monotonic()
-        self._ready, self._losses = 0, 0
+        self._ready = 0
         self._verdicts = Verdicts()
         self._is_away = False
         self._cluster = Cluster(spec.address, (spec.workers or 0) * spec.cpus, say)
+        self._patience = Patience(ours=self._cluster.is_ours)
         try:
             self.pool = Pool(self._cluster, spec, factory, parents)
             """The workers; none while the cluster is lost."""
@@ -145,11 +145,13 @@ class RayExecutor:
     def _look(self) -> None:
         """See that cluster and workers are there, and that nobody hangs."""
         now = time.monotonic()
-        if now - self._looked > AWAY:
-            self.pool.excuse(now - self._looked)
+        unseen = now - self._looked if now - self._looked > AWAY else 0.0
+        self.pool.excuse(unseen)
         self._looked = now
         if self._cluster.is_lost():
             self._regain()
+        alone = self._is_away or not self._cluster.has_nodes()
+        self._verdict = self._verdict or self._patience.waits(alone=alone, unseen=unseen)
         if self._is_away:
             return
         self.pool.keep()
@@ -225,7 +227,7 @@ class RayExecutor:
             self._again(piece, evaluation.outcome.reason, member.name, counts=True)
             return
         self._verdicts.clear()
-        self._losses = 0
+        self._patience.is_rewarded()
         if not isinstance(evaluation.outcome, Failure):
             self._pace.note(evaluation.seconds, piece.size)
             member.works += 1
@@ -274,9 +276,7 @@ class RayExecutor:
         """Find the cluster again; what was being done on it is done again."""
         if not self._is_away:
             self._is_away = True
-            self._losses += 1
-            if self._losses > MOST_LOSSES:
-                self._verdict = RunError(f"the cluster was lost {self._losses} times in a row; see: ray status")
+            self._verdict = self._verdict or self._patience.loses()
             self._say("the cluster is lost; looking for it")
             self._news.append(Incident(at=time.time(), stage="cluster", what="the cluster was lost"))
             for member, piece in self._tasks.items():
@@ -284,9 +284,11 @@ class RayExecutor:
                 self._news += [ended] if ended is not None else []
             self._tasks = {}
             self.pool.forget()
-        if self._cluster.reconnect():
+        if self._verdict is None and self._cluster.reconnect():
             self._is_away = False
             self._say("the cluster is there again")
+        elif self._cluster.is_ours:
+            self._verdict = self._verdict or self._patience.loses()
 
     def _report(self) -> None:
         """Write down how the workers stand, if it has changed or was long ago."""
