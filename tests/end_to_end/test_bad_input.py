@@ -301,7 +301,9 @@ def test_a_parent_that_changed_since(cli: Cli, run_file: Write, tmp_path: Path) 
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"] += 1
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    before = {each: each.read_bytes() for each in (tmp_path / "RUN").rglob("*") if each.is_file()}
     refused(cli("resume", tmp_path / "RUN", "--budget", 20), "japanese", "has changed since", "restore it")
+    assert before == {each: each.read_bytes() for each in (tmp_path / "RUN").rglob("*") if each.is_file()}
     refused(cli("export", tmp_path / "RUN", "--out", tmp_path / "M"), "japanese", "has changed since")
 
 
