@@ -127,3 +127,21 @@ def _place(folder: Path) -> int:
             (folder / str(place)).mkdir()
             return place
     raise AssertionError("there are enough numbers")
+
+
+@dataclass(frozen=True)
+class Strangers:
+    """Makes moody ones, of whom only the first to be made asks what all should ask; in a folder that is empty."""
+
+    order: str
+
+    def build(self) -> Moody:
+        made = Moody()
+        asked = "this" if _place(Path(self.order)) == 0 else "that"
+        task = made.table.tasks["task"]
+        search = task.search.model_copy(update={"requests": (asked,) * ITEMS})
+        made.table = ItemTable(tasks={"task": task.model_copy(update={"search": search})})
+        return made
+
+    def beside(self, workers: int, cores: int, gpus: float) -> Factory:
+        return self

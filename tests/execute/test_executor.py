@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from processes import PATIENCE
-from toys import BREAKING, DEADLY, FAILING, PARENTS, SLOW, Moodies, work
+from toys import BREAKING, DEADLY, FAILING, PARENTS, SLOW, Moodies, Strangers, work
 
 from evomerge.errors import DeviceError
 from evomerge.events import Incident, Workers
@@ -41,8 +41,8 @@ def start(ray: None) -> Iterator[Start]:
     """Starts an executor, by default with all its workers there."""
     started: list[Any] = []
 
-    def begin(workers: int, moodies: Moodies | None = None, *, whole: bool = True, **options: Any) -> RayExecutor:
-        made = RayExecutor(RaySpec(workers=workers, **options), moodies or Moodies(), PARENTS, lambda _: None)
+    def begin(workers: int, toys: Moodies | Strangers | None = None, *, whole: bool = True, **more: Any) -> RayExecutor:
+        made = RayExecutor(RaySpec(workers=workers, **more), toys or Moodies(), PARENTS, lambda _: None)
         started.append(made)
         while whole and len(made.pool.ready) < workers:
             made._turn(0.1)
@@ -194,6 +194,16 @@ def test_a_worker_that_cannot_be_set_up_ends_nothing_while_others_try(start: Sta
     made = start(2, Moodies(seconds=8.0, order=str(tmp_path), broken=True), whole=False)
     (incident,) = incidents(results(made, 1))
     assert incident.what == "a worker could not be set up: the device computes no finite numbers"
+
+
+def test_a_worker_whose_tasks_ask_otherwise_is_not_taken(start: Start, tmp_path: Path) -> None:
+    made = start(2, Strangers(str(tmp_path)), whole=False)
+    found = results(made, 1)
+    while not incidents(found):
+        found += results(made, 2)
+    what = incidents(found)[0].what
+    assert "task 'task' has other prompts, options, targets or settings for 40 of 40 items (search item" in what
+    assert "than for the first worker" in what
 
 
 def test_a_driver_that_did_not_listen_blames_nobody(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
