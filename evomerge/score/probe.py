@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from lm_eval.models.huggingface import HFLM
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from evomerge.score.failure import ScoreFailure
@@ -52,8 +53,8 @@ def why_not_likelihoods(requests: Sequence[Request], plan: LikelihoodPlan, model
 def why_not_decoding(prompts: Sequence[Prompt], decoder: GreedyDecoder, model: PreTrainedModel) -> str:
     """Why our decoding of these prompts cannot stand in for transformers' own; nothing if it can.
 
-    Compared are the logits of the tokens chosen, up to the first choice that differs: where two tokens are equally
-    likely either may be chosen.
+    Compared are the logits of the tokens that we chose, with those and with the largest that transformers finds, up to
+    the first choice that differs: where two tokens are equally likely either may be chosen.
 
     Raises:
         ScoreFailure: the model computes no finite numbers.
@@ -69,12 +70,15 @@ def why_not_decoding(prompts: Sequence[Prompt], decoder: GreedyDecoder, model: P
         tokens, logits = _generated(prompt, steps, model)
         same = [mine == other for mine, other in zip(answer.tokens, tokens, strict=False)]
         compared = same.index(False) + 1 if False in same else len(same)
-        if not agree(answer.logits[:compared], logits[:compared], model):
+        chosen = zip(answer.tokens, logits[:compared], strict=False)
+        theirs = [value for token, row in chosen for value in (float(row[token]), float(row.max()))]
+        if not agree([value for value in answer.logits[:compared] for _ in range(2)], theirs, model):
             return "it gives other logits"
     return ""
 
 
-def _generated(prompt: Prompt, steps: int, model: PreTrainedModel) -> tuple[list[int], list[float]]:
+def _generated(prompt: Prompt, steps: int, model: PreTrainedModel) -> tuple[list[int], list[Tensor]]:
+    """Tokens that transformers generates, and the logits, (vocabulary,), that it chose each by."""
     inputs = torch.tensor([prompt.tokens], device=model.device)
     made = model.generate(
         input_ids=inputs,
@@ -85,7 +89,7 @@ def _generated(prompt: Prompt, steps: int, model: PreTrainedModel) -> tuple[list
         return_dict_in_generate=True,
         pad_token_id=0,
     )
-    return made.sequences[0, inputs.shape[1] :].tolist(), [float(logits.max()) for logits in made.logits]
+    return made.sequences[0, inputs.shape[1] :].tolist(), [logits[0] for logits in made.logits]
 
 
 def _first_line(error: Exception) -> str:

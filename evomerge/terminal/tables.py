@@ -98,10 +98,11 @@ def _pool_lines(results: Results) -> list[str]:
 
 
 def _remarks(results: Results) -> list[str]:
-    """What the estimator found odd about finalists, each with how many estimates it is true of."""
+    """What must be said of the items, and what the estimator found odd about finalists, with how many estimates."""
     estimates = [each for n in results.finalists for each in (results.appraiser.values(n) or {}).values()]
     found = Counter(note for estimate in estimates for note in estimate.notes)
-    return [f"{count} of {len(estimates)} estimates of finalists: {note}" for note, count in found.items()]
+    odd = [f"{count} of {len(estimates)} estimates of finalists: {note}" for note, count in found.items()]
+    return [*map(visible, results.store.table.caveats()), *odd]
 
 
 def _table(results: Results, cells: Sequence[Mapping[str, Mapping[str, str]]], heads: Sequence[str]) -> Table:
