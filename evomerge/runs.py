@@ -12,5 +12,5 @@ def is_run(folder: Path) -> bool:
     """Whether a folder is that of a run, or of a run in stages, and may be looked into."""
     try:
         return any((folder / name).is_file() for name in (SPEC, STAGES))
-    except PermissionError:
+    except (OSError, ValueError):  # Among them names that no file can have.
         return False
