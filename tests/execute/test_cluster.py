@@ -21,6 +21,7 @@ from processes import (
     evaluated,
     kill,
     lines,
+    processes,
     surroundings,
     undisturbed,
     until,
@@ -127,11 +128,21 @@ def test_the_pool_grows_and_shrinks_with_the_cluster(tmp_path: Path) -> None:
     assert "its node was lost" in driver.said
 
 
+def parent(pid: int) -> int:
+    """Of a process the one that started it; 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+    return 0
+
+
 def is_lost(driver: Driver) -> bool:
     """Whether the cluster is lost; if not, Ray's own agents on its node are killed, so that it ends itself."""
     if "the cluster is lost" not in driver.said:
-        for pid in driver.processes("ray::DashboardAgent"):
-            kill(pid)
+        # Their title may lie where their environment was; their parent is the node's own process.
+        nodes = driver.processes("raylet/raylet")
+        for pid in processes("", "ray::DashboardAgent"):
+            if parent(pid) in nodes:
+                kill(pid)
         return False
     return True
 
