@@ -450,11 +450,8 @@ def random_model(family: str, case: Case | None = None) -> PreTrainedModel:
     """A model with random weights that answers differently to different prompts, special tokens among the answers."""
     own: dict[str, Any] = dict((FAMILIES | MORE)[family])
     sizes = own if "n_layer" in own else LIKE_LLAMA | own
-    changes = {
-        k: v
-        for k, v in dict(case.config if case else {}).items()
-        if k in sizes or k not in ("sliding_window", "n_positions")
-    }
+    known = AutoConfig.for_model(family)
+    changes = {key: value for key, value in (case.config if case else {}).items() if hasattr(known, key)}
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": VOCABULARY + 8}
     torch.manual_seed(3)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **(sizes | special | changes))).eval()
