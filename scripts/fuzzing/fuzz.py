@@ -45,10 +45,12 @@ def main() -> int:
 
 def judge(folder: Path, wanted: argparse.Namespace) -> int:
     """Prepare a tree, damage copies of it, say what went wrong."""
-    tree = folder / "tree"
-    tree.mkdir()
-    prepare(tree)
-    whole = expected(tree, folder)
+    # Runs know where their models and tasks lie: every copy of the tree takes its place.
+    place, tree = folder / "tree", folder / "whole"
+    place.mkdir()
+    prepare(place)
+    place.rename(tree)
+    whole = expected(tree, place)
     started = time.monotonic()
     ends: Counter[str] = Counter()
     faults = 0
@@ -56,14 +58,14 @@ def judge(folder: Path, wanted: argparse.Namespace) -> int:
     for number in numbers:
         if time.monotonic() - started > wanted.seconds:
             break
-        place = wanted.keep or folder / "trial"
         said, end = trial(number, wanted, copied(tree, place), whole)
         ends[end.partition(" (")[0]] += 1
         if end.startswith("WRONG") or wanted.only is not None:
             faults += end.startswith("WRONG")
             print(f"{number}: {said}: {end}", flush=True)
-        if wanted.keep is None:
-            shutil.rmtree(place)
+        if wanted.keep is not None:
+            shutil.copytree(place, wanted.keep)
+        shutil.rmtree(place)
     print(f"{ends.total()} trials, {faults} wrong, {time.monotonic() - started:.0f} s")
     for end, count in sorted(ends.items()):
         print(f"  {count:5} {end}")

@@ -140,15 +140,15 @@ def copied(tree: Path, to: Path) -> Path:
     return to
 
 
-def expected(tree: Path, scratch: Path) -> dict[str, Any]:
-    """The results of the scenes on a whole tree, by name.
+def expected(tree: Path, place: Path) -> dict[str, Any]:
+    """The results of the scenes on a whole tree, put in a place, by name.
 
     Raises:
         AssertionError: a scene fails on it.
     """
     found = {}
     for scene in SCENES:
-        folder = copied(tree, scratch / scene.name)
+        folder = copied(tree, place)
         outcome = run(scene.command, folder)
         assert outcome.status == 0 and not outcome.fault, f"{scene.name}, whole: {outcome}"
         found[scene.name] = scene.result(folder) if scene.result else None
