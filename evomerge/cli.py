@@ -1,11 +1,8 @@
 """Turns a command line into one call."""
 
-import contextlib
 import json
-import os
-import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -31,7 +28,8 @@ from evomerge.arguments import (
     What,
     Workers,
 )
-from evomerge.errors import EvomergeError, Interrupted, SpecError
+from evomerge.ending import end
+from evomerge.errors import SpecError
 from evomerge.version import __version__
 from evomerge.watch import conduct, console, elsewhere, read, say, show_results, stage_keys, watched
 
@@ -286,48 +284,4 @@ def calibrate(
 
 def main() -> None:
     """The command line; ends with the exit status that `docs/cli.md` lists."""
-    try:
-        _typed()
-    except EvomergeError as error:
-        if signals.interrupted() and not isinstance(error, Interrupted):
-            _end(signals.farewell(), signals.STATUS)
-        _told(error)
-    except KeyboardInterrupt:
-        _end(signals.farewell(), signals.STATUS)
-    except BrokenPipeError:
-        _hush()
-        sys.exit(0)
-    except OSError as error:
-        from evomerge.files import fault
-
-        _hush()
-        _told(fault(error))
-
-
-def _typed() -> None:
-    """What was typed, done; what Typer makes of an interrupt and of a reader that left is undone."""
-    try:
-        app()
-    except SystemExit as end:
-        if signals.interrupted() or end.code == signals.STATUS:
-            raise KeyboardInterrupt from None
-        if end.code == 1:  # Typer's own ends are 0 and 2.
-            raise BrokenPipeError from None
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        raise
-
-
-def _told(error: EvomergeError) -> NoReturn:
-    _end(f"evomerge: {error}", error.exit_status)
-
-
-def _end(line: str, status: int) -> NoReturn:
-    say(line, err=True)
-    sys.exit(status)
-
-
-def _hush() -> None:
-    """Standard output takes nothing any more, nor shall it at the interpreter's end."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    end(app)

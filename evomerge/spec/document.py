@@ -284,9 +284,8 @@ class _Builder:
         line = event.start_mark.line + 1
         if key in here.lines:
             place = ".".join(part for part in (self._place(), shown_path([key])) if part)
-            raise SpecError(
-                f"{self.path}: {place} is written twice, in lines {here.lines[key]} and {line}; leave one out"
-            )
+            twice = f"in lines {here.lines[key]} and {line}"
+            raise SpecError(f"{self.path}: {place} is written twice, {twice}; leave one out")
         here.key = key
         here.lines[key] = line
 
@@ -295,9 +294,7 @@ class _Builder:
         if here.merging:
             sources = value if isinstance(value, list) else [value]
             if not all(isinstance(source, dict) for source in sources):
-                self._refuse(
-                    event, "<< takes in keys and values, and here is something else; give an alias of a mapping"
-                )
+                self._refuse(event, "<< takes in something else than keys and values; give an alias of a mapping")
             here.merged += sources
         else:
             values[here.key or ""] = value
