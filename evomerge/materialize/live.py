@@ -54,14 +54,7 @@ class LiveModel:
         self.device = device
         self._compute = torch.float32 if device.type == "cpu" else getattr(torch, files.parents.dtype)
         self.placement = placement_for(files, device, others)
-        with understood(files.template.at(), files.template.config):
-            model = AutoModelForCausalLM.from_pretrained(
-                files.template.path,
-                config=files.config,
-                dtype=self._compute,
-                trust_remote_code=files.template.trusted,
-            )
-        self.model: PreTrainedModel = model.to(device).eval().requires_grad_(False)
+        self.model: PreTrainedModel = self._stock().to(device).eval().requires_grad_(False)
         self.notes: set[str] = set()
         self._has_scales = False
         held = HeldParents(files, self.placement, device)
@@ -78,6 +71,15 @@ class LiveModel:
         self._before_hops = tuple(files.anatomy.outer)
         self.load(unchanged(files.parents, files.parents.template))
         self._can_reuse()
+
+    def _stock(self) -> PreTrainedModel:
+        """The template as stock transformers loads it."""
+        template = self.files.template
+        with understood(template.at(), template.config):
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                template.path, config=self.files.config, dtype=self._compute, trust_remote_code=template.trusted
+            )
+        return model
 
     def _can_compile(self) -> bool:
         if self.files.anatomy.parameters < WORTH_COMPILING:

@@ -66,8 +66,7 @@ def open_bank(name: str, use: TaskUse, loaded: Loaded, items: Items, asked: Sequ
     leaves = loaded.leaves
     splits = {leaf: use_split(leaf, task, use.split) for leaf, task in leaves.items()}
     docs = {leaf: documents(leaf, task, splits[leaf][0]) for leaf, task in leaves.items()}
-    each = [metrics_of(task, docs[leaf][0]) for leaf, task in leaves.items()]
-    metrics = {known: better for known, better in each[0].items() if all(known in other for other in each)}
+    metrics = _shared([metrics_of(task, docs[leaf][0]) for leaf, task in leaves.items()])
     needed = [
         known for known in map(TaskItems(search=NOTHING, confirm=NOTHING, metrics=metrics).metric, asked) if known
     ]
@@ -94,6 +93,11 @@ def open_bank(name: str, use: TaskUse, loaded: Loaded, items: Items, asked: Sequ
         undefined=len(every) - len(defined),
     )
     return TaskBank(name, use, leaves, docs, {item.id: item for side in sides for item in side}, table)
+
+
+def _shared(each: Sequence[Mapping[str, bool]]) -> dict[str, bool]:
+    """The metrics that all leaves give."""
+    return {known: better for known, better in each[0].items() if all(known in other for other in each)}
 
 
 def _defined(

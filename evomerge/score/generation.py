@@ -88,13 +88,8 @@ class GreedyDecoder:
             cache = out.past_key_values
             largest, fresh = out.logits[:, -1].max(-1)
             refuse_nonfinite(largest, "logits")
-            going = []
-            for row, (token, logit) in enumerate(zip(fresh.tolist(), largest.tolist(), strict=True)):
-                answer = answers[alive[row]]
-                answer.tokens.append(token)
-                answer.logits.append(logit)
-                if not self._done(answer.tokens, prompts[0].stops):
-                    going.append(row)
+            taken = list(zip(fresh.tolist(), largest.tolist(), strict=True))
+            going = self._going_on([answers[place] for place in alive], taken, prompts[0].stops)
             if not going:
                 break
             if len(going) < len(alive):
@@ -106,6 +101,15 @@ class GreedyDecoder:
             mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
             positions = positions[:, -1:] + 1
         return answers
+
+    def _going_on(
+        self, answers: Sequence[Answer], taken: Sequence[tuple[int, float]], stops: tuple[str, ...]
+    ) -> list[int]:
+        """Add to each answer the token and logit that it took; places of those that have not come to an end."""
+        for answer, (token, logit) in zip(answers, taken, strict=True):
+            answer.tokens.append(token)
+            answer.logits.append(logit)
+        return [place for place, answer in enumerate(answers) if not self._done(answer.tokens, stops)]
 
     def _left_padded(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         length = max(len(prompt.tokens) for prompt in prompts)

@@ -230,18 +230,27 @@ def metrics_of(task: Task, doc: Mapping[str, Any]) -> dict[str, bool]:
 def _given_metrics(task: Task, doc: Mapping[str, Any]) -> set[str]:
     """The metrics that a document gets marks of, seen by grading it on answers that are made up."""
     try:
-        made = task.construct_requests(doc=doc, ctx="", metadata=(task.config.task, 0, 1))
-        task._instances = made if isinstance(made, list) else [made]
-        for instance in task._instances:
-            instance.resps = [MADE_UP[instance.request_type]]
-        task.apply_filters()
-        name = task._filters[0].name
-        rows = task.process_results(doc, [instance.filtered_resps[name] for instance in task._instances])
+        rows = graded(task, doc, MADE_UP)[task._filters[0].name]
     except ImportError as error:
         raise SpecError(f"fitness: task {task.config.task!r} needs a package that is missing ({error})") from None
     except Exception:  # noqa: BLE001  A task's own code may take nothing but real answers; then all are tried.
         return set(task.aggregation())
     return {metric for metric, value in rows.items() if mark_of(metric, value) is not None}
+
+
+def graded(task: Task, doc: Mapping[str, Any], answers: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Values of a document's metrics by filter, where each request got the answer that is made up for its type."""
+    made = task.construct_requests(doc=doc, ctx="", metadata=(task.config.task, 0, 1))
+    task._instances = made if isinstance(made, list) else [made]
+    for place, instance in enumerate(task._instances):
+        answer = answers[instance.request_type]
+        # Options get likelihoods of their own: of equal ones the first would always be chosen.
+        instance.resps = [(answer[0] * (place + 1), answer[1])] if isinstance(answer, tuple) else [answer]
+    task.apply_filters()
+    return {
+        name: task.process_results(doc, [instance.filtered_resps[name] for instance in task._instances])
+        for name in (ensemble.name for ensemble in task._filters)
+    }
 
 
 def metric_name(metric: str, filter_name: str, filters: Sequence[str]) -> str:

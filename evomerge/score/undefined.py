@@ -7,10 +7,10 @@ from typing import Any
 
 from lm_eval.api.task import Task
 
-from evomerge.score.tasks import mark_of, metric_name
+from evomerge.score.tasks import MADE_UP, graded, mark_of, metric_name
 
 ANSWERS: tuple[dict[str, Any], ...] = (
-    {"loglikelihood": (-1.0, False), "loglikelihood_rolling": -1.0, "generate_until": "0"},
+    MADE_UP,
     {"loglikelihood": (-2.0, True), "loglikelihood_rolling": -2.0, "generate_until": "Yes, because."},
 )
 """Made-up answers to each type of request: what is undefined after all of them is undefined whatever is answered."""
@@ -44,19 +44,11 @@ def _undefined(task: Task, doc: Mapping[str, Any], name: str) -> bool:
 
 
 def _made_up(task: Task, doc: Mapping[str, Any], answers: Mapping[str, Any]) -> dict[str, float]:
-    made = task.construct_requests(doc=doc, ctx="", metadata=(task.config.task, 0, 1))
-    task._instances = made if isinstance(made, list) else [made]
-    for place, instance in enumerate(task._instances):
-        answer = answers[instance.request_type]
-        # Options get likelihoods of their own: of equal ones the first would always be chosen.
-        instance.resps = [(answer[0] * (place + 1), answer[1])] if isinstance(answer, tuple) else [answer]
-    task.apply_filters()
     filters = [ensemble.name for ensemble in task._filters]
     found = {}
-    for filter_name in filters:
-        rows = task.process_results(doc, [instance.filtered_resps[filter_name] for instance in task._instances])
+    for name, rows in graded(task, doc, answers).items():
         for metric, value in rows.items():
             mark = mark_of(metric, value)
             if mark is not None:
-                found[metric_name(metric, filter_name, filters)] = mark
+                found[metric_name(metric, name, filters)] = mark
     return found
