@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from evomerge.export.markdown import markdown, table_row
+from evomerge.export.markdown import markdown, row_of, table_row
 from evomerge.export.recipe_table import recipe_table
 from evomerge.items import PoolName
 from evomerge.recipe import Folder, Parent, Recipe
@@ -103,11 +103,11 @@ def _finalist(results: Results, row: Row) -> list[str]:
     lines = [table_row(head), "|---" * len(head) + "|"]
     paired = results.paired(row)
     for label in results.objectives:
-        cells = [number(row, which, label) for which in ("search", "shrunken", "confirmed")]
+        cells = [markdown(label), *(number(row, which, label) for which in ("search", "shrunken", "confirmed"))]
         for key in RIVALS:
             rival, pair = paired[key].get(label, ("", None))
-            cells.append(f"{difference(row, label, pair)} ({rival})" if pair is not None else "")
-        lines.append(table_row([label, *cells]))
+            cells.append(f"{difference(row, label, pair)} ({markdown(rival)})" if pair is not None else "")
+        lines.append(row_of(cells))
     return lines
 
 
@@ -120,5 +120,6 @@ def _models(results: Results, which: Which, rows: Sequence[Row]) -> list[str]:
     lines = [table_row(["model", *results.objectives]), "|---" * (len(results.objectives) + 1) + "|"]
     for row in rows:
         if row.values(which):
-            lines.append(table_row([row.name, *(number(row, which, label) for label in results.objectives)]))
+            cells = [markdown(row.name), *(number(row, which, label) for label in results.objectives)]
+            lines.append(row_of(cells))
     return lines

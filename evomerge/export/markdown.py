@@ -14,6 +14,11 @@ def markdown(text: object) -> str:
     return _MARKS.sub(r"\\\g<0>", visible(text))
 
 
-def table_row(cells: Sequence[object]) -> str:
-    """A row of a table."""
-    return f"| {' | '.join(map(markdown, cells))} |"
+def table_row(texts: Sequence[object]) -> str:
+    """A row of a table, of texts of others."""
+    return row_of([markdown(text) for text in texts])
+
+
+def row_of(cells: Sequence[str]) -> str:
+    """A row of a table, of cells in Markdown."""
+    return f"| {' | '.join(cells)} |"

@@ -12,15 +12,15 @@ def numbered(rows: Mapping[int, Row], what: str, run: object) -> Row | None:
     Raises:
         SpecError: there is none of that number, or it failed and the words do not say so.
     """
-    kind, _, number = what.rpartition(":")
-    if kind not in ("number", "failed") and not what.isdecimal():
+    word, _, number = what.rpartition(":")
+    if word not in ("number", "failed") and not what.isdecimal():
         return None
     if not number.isdecimal() or int(number) not in rows:
         raise SpecError(f"{what}: the run has no candidate of that number; `evomerge show {run} --csv` lists them")
     row = rows[int(number)]
-    if row.failure is not None and kind != "failed":
+    if row.failure is not None and word != "failed":
         why = f"{row.failure.stage}: {row.failure.reason}"
         raise SpecError(f"{what}: candidate {row.number} failed ({why}); failed:{row.number} takes it all the same")
-    if row.failure is None and kind == "failed":
+    if row.failure is None and word == "failed":
         raise SpecError(f"{what}: candidate {row.number} did not fail; give number:{row.number}")
     return row

@@ -10,7 +10,7 @@ from unions import kinds_of
 
 from evomerge.checkpoint import ParentFiles, open_parents
 from evomerge.errors import SpecError
-from evomerge.export import from_mergekit, to_mergekit
+from evomerge.export import from_mergekit, read_mergekit, to_mergekit
 from evomerge.materialize import Job, Merger
 from evomerge.recipe import Blend, DareTies, Layer, Linear, Operator, Recipe, Slerp, Source, TaskArithmetic, Ties
 from evomerge.space import BlendSpec, bind, fixed_recipes
@@ -39,7 +39,10 @@ def blend(
     densities: Sequence[float] = (1.0, 1.0),
     layer: int | None = None,
 ) -> Blend:
+    """Of both models, with what the operator reads of weights and densities."""
     names = ("maths", "lists")
+    weights = (1.0, 1.0) if operator.pair else weights
+    densities = densities if operator.takes_density else (1.0, 1.0)
     sources = tuple(
         Source(parent=name, weight=weight, density=density, layer=layer)
         for name, weight, density in zip(names, weights, densities, strict=True)
@@ -141,10 +144,14 @@ def test_another_seed_is_another_recipe_only_where_chance_has_a_part(kind: str, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_density_changes_a_merge_only_where_it_has_a_meaning(kind: str) -> None:
-    of = tensors()
-    same = torch.equal(merged(blend(CASES[kind]), of), merged(blend(CASES[kind], densities=DENSITIES), of))
-    assert same == (not CASES[kind].takes_density)
+def test_a_density_changes_a_merge_or_is_refused(kind: str) -> None:
+    of, whole = tensors(), blend(CASES[kind])
+    sparse = tuple(source.model_copy(update={"density": 0.5}) for source in whole.sources)
+    if CASES[kind].takes_density:
+        assert not torch.equal(merged(whole, of), merged(whole.model_copy(update={"sources": sparse}), of))
+    else:
+        with pytest.raises(ValueError, match=f"{kind} reads no density"):
+            Blend(operator=whole.operator, base=whole.base, sources=sparse)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -167,7 +174,7 @@ def test_mergekit_gets_it_in_its_own_words_or_is_refused(kind: str, files: Paren
         return
     assert plain["merge_method"] == kind
     if not CASES[kind].pair:  # Of which mergekit calls the first the base.
-        same_model(from_mergekit(plain, ROOT, files), whole)
+        same_model(from_mergekit(read_mergekit(plain, "it"), ROOT, files), whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -55,7 +55,7 @@ LITERALS = {
     "PoolName": "items.py",
     "Cost": "items.py",
     "ExecutorKind": "spec/run.py",
-    "Method": "export/from_mergekit.py",
+    "Method": "export/mergekit.py",
     "Format": "export/folder.py",
 }
 """Unions of words, and where each is."""
@@ -193,7 +193,10 @@ SITES = {
     "PoolName": {"items.py: pool"},
     "Cost": {"checkpoint/size.py: _cost"},
     "ExecutorKind": {"assemble/means.py: of", "results/process.py: held"},
-    "Method": {"export/from_mergekit.py: _operator", "export/from_mergekit.py: _shared"},
+    "Method": {
+        "export/from_mergekit.py: _operator", "export/from_mergekit.py: _shared", "export/mergekit.py: based",
+        "export/mergekit.py: read_by",
+    },
     "Format": {"export/folder.py: _parts"},
 }  # fmt: skip
 

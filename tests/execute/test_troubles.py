@@ -76,7 +76,7 @@ def test_whatever_befalls_workers_is_named_and_survived(tmp_path: Path, can_limi
     failures = [event["failure"] for event in events(run) if event["kind"] == "evaluated" and event.get("failure")]
     tries = [{"stage": "worker", "reason": f"2 tries came to nothing, the last: {why}"} for why in lasting.values()]
     assert failures[:2] == tries
-    assert [failure["stage"] for failure in failures[2:]] == ["score"], "numbers that are none are not asked for again"
+    assert [failure["stage"] for failure in failures[2:]] == ["grade"], "numbers that are none are not asked for again"
     assert len(content(run)["evaluated"]) == len(content(run)["assigned"])
     assert "250 of 250 evaluations" in said
 

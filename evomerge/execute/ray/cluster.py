@@ -19,6 +19,11 @@ PATIENCE = 0.5
 """Seconds between two looks at the head: what asks one that is away for anything waits for a minute, then ends us."""
 COUNT = 5.0
 """Seconds between two looks whether there is any node."""
+SILENCE = 60.0
+"""Seconds without a worker after which the head of others is asked for its nodes.
+
+One that is another than it was, at the same address, ends who asks it for them. Workers notice that before.
+"""
 KNOCKS, KNOCK = 2, 3.0
 """How often a head may not answer before it counts as away, and for how many seconds."""
 
@@ -63,13 +68,16 @@ class Cluster:
         """Whether it was started here, and is nobody else's."""
         return self._mine and self._address is None
 
-    def has_nodes(self) -> bool:
-        """Whether any node is alive, as the head that answers knew a moment ago.
+    def has_nodes(self, *, workers: bool = False) -> bool:
+        """Whether any node is alive, as the head that answers knew a moment ago; with `workers` of others' there is.
 
         A node ends itself when one of Ray's agents on it does; the head of a cluster of one machine stays behind then.
         """
-        if time.monotonic() - self._counted >= COUNT and _answers(self._head):
-            self._counted = time.monotonic()
+        now = time.monotonic()
+        if workers and not self.is_ours:
+            self._counted, self._has_nodes = now + SILENCE, True
+        elif now - self._counted >= COUNT and _answers(self._head):
+            self._counted = now
             self._has_nodes = any(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
         return self._has_nodes
 

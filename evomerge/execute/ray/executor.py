@@ -150,7 +150,7 @@ class RayExecutor:
         self._looked = now
         if self._cluster.is_lost():
             self._regain()
-        alone = self._is_away or not self._cluster.has_nodes()
+        alone = self._is_away or not self._cluster.has_nodes(workers=bool(self.pool.ready))
         self._verdict = self._verdict or self._patience.waits(alone=alone, unseen=unseen)
         if self._is_away:
             return
