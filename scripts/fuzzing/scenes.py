@@ -14,6 +14,8 @@ from child import OUT, run
 ROOT = Path(__file__).resolve().parent.parent.parent
 EVALUATIONS = 24
 """Candidates of the finished run; the stopped one has half."""
+PASSING = ("seconds", "accelerator_hours", "workers", "incidents")
+"""What `show --json` prints that no two searches have alike."""
 MERGEKIT = {
     "merge_method": "ties",
     "base_model": "models/base",
@@ -59,8 +61,8 @@ def recipe(folder: Path) -> Any:
 
 
 def _numbers(plain: Any) -> Any:
-    """What a run found, without times."""
-    return {key: value for key, value in plain.items() if key not in ("seconds", "workers", "incidents")}
+    """Everything but times, and who worked when."""
+    return {key: value for key, value in plain.items() if key not in PASSING}
 
 
 def _run(name: str) -> tuple[str, ...]:
