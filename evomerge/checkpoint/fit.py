@@ -62,22 +62,16 @@ def same_tokenizer(first: Checkpoint, other: Checkpoint) -> None:
 
 def _difference(first: Checkpoint, other: Checkpoint) -> str | None:
     """What differs between two tokenizer.json files in what they make of a text; None if nothing does."""
-    words = [_vocabulary(_plain(checkpoint)) for checkpoint in (first, other)]
+    left, right = _tokenizer(first), _tokenizer(other)
+    words = [_vocabulary(each) for each in (left, right)]
     odd = sorted(words[0].items() ^ words[1].items(), key=lambda entry: (entry[1], entry[0]))
     if odd:
         word, place = odd[0]
         return f"its vocabulary ({len(words[1])} entries, not {len(words[0])}; first difference: {word!r}, id {place})"
-    left, right = _tokenizer(first), _tokenizer(other)
     for key in ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder"):
         if _effective(key, left) != _effective(key, right):
             return f"its {key}"
     return None
-
-
-def _plain(checkpoint: Checkpoint) -> dict[str, Any]:
-    """A tokenizer.json as it is written."""
-    with understood(checkpoint.at(TOKENIZER)):
-        return checkpoint.read_json(TOKENIZER)
 
 
 def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -53,6 +53,10 @@ class Encoder:
         """
         if self.lm.prefix_token_id is None:
             raise SpecError("the tokenizer has neither a beginning nor an end token, and lm-eval needs one of them")
+        texts = instance.args[:2] if instance.request_type == "loglikelihood" else instance.args[:1]
+        odd = [text for text in texts if not isinstance(text, str)]
+        if odd:
+            raise SpecError(f"a prompt or target is {_shown(str(odd[0]))}, which is no text; mend the task's templates")
         match instance.request_type:
             case "loglikelihood":
                 found = self._pair(*instance.args[:2])

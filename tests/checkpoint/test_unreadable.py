@@ -70,6 +70,16 @@ CASES: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
     "tokenizer cut": ("maths", cut("tokenizer.json", 9000), ("maths/tokenizer.json",)),
     "tokenizer a folder": ("maths", replaced("tokenizer.json", Path.mkdir), ("tokenizer.json",)),
     "tokenizer without model": ("maths", said("tokenizer.json", lambda p: p.pop("model")), ("maths/tokenizer.json",)),
+    "tokenizer with a token that has no id": (
+        "maths",
+        said("tokenizer.json", lambda p: p["added_tokens"][0].pop("id")),
+        ("maths/tokenizer.json",),
+    ),
+    "tokenizer with a list for an id": (
+        "maths",
+        said("tokenizer.json", lambda p: p["model"]["vocab"].update({"a": [[]]})),
+        ("maths/tokenizer.json",),
+    ),
     "tokenizer config cut": ("base", written("tokenizer_config.json", "{"), ("base/tokenizer_config.json",)),
     "heads do not divide": ("base", config(num_attention_heads=3), ("base/config.json", "num_attention_heads: 3")),
     "dtype unknown": ("base", config(dtype="float1"), ("base/config.json", "dtype: 'float1'")),

@@ -58,6 +58,7 @@ def put(tmp_path: Path, model: PreTrainedModel) -> Put:
         ({"task": "fewshot", "fewshot": 5000}, None, {}, ["arger", "give another fewshot, or none"]),
         ({"task": "exact"}, None, {"doc_to_text": "{{prompt if '12+29' in answer else gone}}"}, ["'gone'", "mend"]),
         ({"task": "exact"}, None, {"doc_to_target": ""}, ["continuation"]),
+        ({"task": "exact"}, None, {"doc_to_target": [0, 10**9]}, ["'[0, 1000000000]', which is no text"]),
         ({"task": "exact"}, None, {"doc_to_target": "{{answer * 600}}"}, ["more than the model's window"]),
         ({"task": "written", "generation": {"max_gen_toks": 99_999}}, None, {}, ["max_gen_toks is 99999"]),
     ],
