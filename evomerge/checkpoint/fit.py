@@ -62,12 +62,12 @@ def same_tokenizer(first: Checkpoint, other: Checkpoint) -> None:
 
 def _difference(first: Checkpoint, other: Checkpoint) -> str | None:
     """What differs between two tokenizer.json files in what they make of a text; None if nothing does."""
-    left, right = _tokenizer(first), _tokenizer(other)
-    words = [_vocabulary(each) for each in (left, right)]
+    words = [_vocabulary(checkpoint) for checkpoint in (first, other)]
     odd = sorted(words[0].items() ^ words[1].items(), key=lambda entry: (entry[1], entry[0]))
     if odd:
         word, place = odd[0]
         return f"its vocabulary ({len(words[1])} entries, not {len(words[0])}; first difference: {word!r}, id {place})"
+    left, right = _tokenizer(first), _tokenizer(other)
     for key in ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder"):
         if _effective(key, left) != _effective(key, right):
             return f"its {key}"
@@ -81,10 +81,14 @@ def _tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
         return plain
 
 
-def _vocabulary(plain: Mapping[str, Any]) -> dict[str, int]:
-    vocabulary = plain.get("model", {}).get("vocab", {})
-    listed = vocabulary if isinstance(vocabulary, dict) else {entry[0]: i for i, entry in enumerate(vocabulary)}
-    return {**listed, **{token["content"]: token["id"] for token in plain.get("added_tokens", [])}}
+def _vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
+    """The words of a tokenizer.json with their ids, as it is written: the library takes memory for the largest id."""
+    with understood(checkpoint.at(TOKENIZER)):
+        plain = checkpoint.read_json(TOKENIZER)
+        vocabulary = plain.get("model", {}).get("vocab", {})
+        listed = vocabulary if isinstance(vocabulary, dict) else {entry[0]: i for i, entry in enumerate(vocabulary)}
+        added = {token["content"]: token["id"] for token in plain.get("added_tokens", [])}
+        return {str(word): int(place) for word, place in (listed | added).items()}
 
 
 def _effective(key: str, plain: Mapping[str, Any]) -> Any:
