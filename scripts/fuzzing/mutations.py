@@ -59,9 +59,11 @@ def change_lines(path: Path, rng: random.Random) -> str:
         case "exchange":
             lines[one], lines[other] = lines[other], lines[one]
             said = f"lines {one + 1} and {other + 1} exchanged"
-        case _:
+        case "move":
             lines.insert(other, lines.pop(one))
             said = f"line {one + 1} moved to {other + 1}"
+        case how:
+            raise AssertionError(how)
     return _write(path, b"".join(lines), said)
 
 
@@ -122,9 +124,11 @@ def _changed(plain: Any, rng: random.Random) -> tuple[Any, str]:
                 deep = rng.choice([[deep], {"a": deep}])
             holder[key] = deep
             said = "lies deeper"
-        case _:
+        case "drop" | "rename":  # An entry of a list has no name.
             del holder[key]
             said = "left out"
+        case how:
+            raise AssertionError(how)
     return fresh, f"{key!r} {said}"
 
 
