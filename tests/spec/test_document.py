@@ -52,7 +52,7 @@ def test_presets_are_read_as_the_library_reads_them() -> None:
         ("models:\n  experts:\n    maths: x\n    maths: y", "models.experts.maths is written twice, in lines 3 and 4"),
         ("&a b: 1\n*a : 2", "b is written twice"),
         ("<<: {a: 1}\n<<: {b: 1}", "<< is written twice"),
-        ("a: {<<: 3}", "a.<<: << takes in keys and values"),
+        ("a: {<<: 3}", "a.<<: << takes in something else than keys and values"),
         ("a: &a [*a]", "line 1: a.0: *a contains itself"),
         ("a: *b", "*b stands for nothing that came before"),
         (bomb(), "with its aliases written out it takes more than 32 MiB"),
