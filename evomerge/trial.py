@@ -1,17 +1,25 @@
 """One candidate's life: proposed, evaluated, observed."""
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias, assert_never
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict
 
 from evomerge.errors import EvomergeError, RunError, SpecError
 from evomerge.items import PoolName
-from evomerge.recipe import Recipe
+from evomerge.recipe import Coefficients, Grain, Recipe
 from evomerge.values import Genome, Value
 
 Origin: TypeAlias = Literal["baseline", "prior", "search", "recommended"]
-Purpose: TypeAlias = Literal["search", "refresh", "confirm", "baseline"]
+Purpose: TypeAlias = Literal["search", "refresh", "confirm", "baseline", "gradient"]
 Marks: TypeAlias = Mapping[str, Mapping[str, tuple[float, ...]]]
 """Task, then metric, then one mark per drawn item in the draw's order."""
+Scores: TypeAlias = Mapping[str, tuple[tuple[float, ...], ...]]
+"""Task, then for each drawn item its scores, which are learned from: float32 log-likelihoods in nats, of all options of
+a multiple choice, or of each token of the reference answer."""
 
 
 def of_optimizer(origin: Origin) -> bool:
@@ -66,14 +74,47 @@ class Draw(Value):
         return self.model_copy(update={**parts, "of": of})
 
 
+class Lesson(Value):
+    """What is to be learned from a work's items: the loss of each and, with a `grain`, the slopes of their sum.
+
+    The sum weighs each item of a task by `weights`. The loss of an item is minus the log-probability of the right
+    option or answer (`nll`), or the smooth error: one minus that probability, at a `temperature` (`error`). `targets`
+    are probabilities of the options to be imitated instead of the right one, by task and drawn item.
+    """
+
+    grain: Grain | None = None
+    weights: dict[str, float]
+    loss: Literal["nll", "error"] = "nll"
+    temperature: float = 1.0
+    targets: dict[str, tuple[tuple[float, ...], ...]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Learnt:
+    """What a lesson gave: each drawn item's loss by task; slopes by tensor, float32 (sources, n) as `Coefficients` are.
+
+    Slopes are those of the weighted sum of losses over the drawn items, not of a mean: sums of parts of a draw add up.
+    """
+
+    losses: dict[str, tuple[float, ...]]
+    slopes: dict[str, NDArray[np.float32]]
+
+
 class Work(Value):
-    """One errand of a worker: merge a recipe, score it on a draw."""
+    """One errand of a worker: merge a recipe, score it on a draw, or give the lesson that its items hold.
+
+    `coefficients` are what the recipe's side file holds, for a worker that cannot read it.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
 
     id: int
     number: int
     recipe: Recipe
     draw: Draw
     purpose: Purpose
+    coefficients: Coefficients | None = None
+    lesson: Lesson | None = None
 
 
 class Failure(Value):
@@ -107,11 +148,18 @@ class LayerEvaluations(Value):
 
 
 class Evaluation(Value):
-    """What came back for one `Work`. `layer_evaluations` are those of log-likelihoods; None where there were none."""
+    """What came back for one `Work`. `layer_evaluations` are those of log-likelihoods; None where there were none.
+
+    Of a lesson there are no marks, but what was `learnt`; `scores` are there where they were asked for.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
 
     work: int
     number: int
     outcome: dict[str, dict[str, tuple[float, ...]]] | Failure
+    scores: dict[str, tuple[tuple[float, ...], ...]] | None = None
+    learnt: Learnt | None = None
     seconds: Seconds = Seconds()
     layer_evaluations: LayerEvaluations | None = None
     worker: str = ""

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Unio
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from evomerge.arrays import SUFFIX
 from evomerge.errors import SpecError
-from evomerge.limits import HOPS, RECIPES_NESTED, Seed
+from evomerge.limits import HOPS, RECIPES_NESTED, Seed, Weight
 from evomerge.recipe.blend import COMPONENTS, Blend, Layer
+from evomerge.recipe.coefficients import Arrays, Coefficients
 from evomerge.values import Value, digest_of
 
 if TYPE_CHECKING:
@@ -71,7 +73,9 @@ class Recipe(Value):
     """A merged model, complete: which parents, how each layer and each outer tensor group is blended.
 
     `outer` holds the groups outside the stack (embeddings, norm, head, as the model class has them).
-    `template` names the parent that lends config, tokenizer and tensor names.
+    `template` names the parent that lends config, tokenizer and tensor names. Where `tensors` names a tensor of the
+    merged model, its sources have these weights instead of their blend's, in its order; where the side file `arrays`
+    does, each of its columns or rows has its own.
     """
 
     format: Literal[1] = 1
@@ -81,6 +85,8 @@ class Recipe(Value):
     seed: Seed = 0
     layers: tuple[Layer, ...] = Field(min_length=1, max_length=HOPS)
     outer: dict[str, Blend]
+    tensors: dict[str, tuple[Weight, ...]] = Field(default_factory=dict)
+    arrays: Arrays | None = None
 
     @model_validator(mode="after")
     def _knows_its_parents(self) -> Self:
@@ -109,6 +115,18 @@ class Recipe(Value):
     def used(self) -> set[str]:
         """Names of the parents whose weights it reads."""
         return set().union(*(blend.parents() for blend in self.blends()))
+
+    def refined(self, coefficients: Coefficients) -> "Recipe":
+        """This recipe with coefficients by tensor: written out, or, finer ones, in a side file that is to be kept.
+
+        `arrays.path` is then the file's name by its content, in whatever folder it is kept.
+        """
+        grain, digest = coefficients.grain, coefficients.digest()
+        if grain == "tensor":
+            weights = {name: tuple(map(float, array[:, 0])) for name, array in coefficients.arrays.items()}
+            return self.model_copy(update={"tensors": weights, "arrays": None})
+        arrays = Arrays(path=f"{digest.removeprefix('sha256:')}{SUFFIX}", digest=digest, grain=grain)
+        return self.model_copy(update={"tensors": {}, "arrays": arrays})
 
     def gains(self) -> tuple[float, ...]:
         """What each layer's contribution to the residual stream is multiplied by (layers,), instead of scaling inputs.
@@ -153,6 +171,8 @@ class Recipe(Value):
         names = {name: self.parents[name].content() or f"name:{name}" for name in used}
         plain["parents"] = sorted(names.values())
         plain["template"] = names[self.template]
+        if self.arrays is not None:
+            plain["arrays"].pop("path")
         if not any(blend.operator.random for blend in self.blends()):
             plain.pop("seed", None)
         return digest_of(_renamed(plain, names))

@@ -23,6 +23,8 @@ def phase_of(purpose: Purpose) -> str:
             return "search"
         case "confirm":
             return "confirm"
+        case "gradient":
+            return "learn"
         case _:
             assert_never(purpose)
 

@@ -1,0 +1,46 @@
+"""Named arrays as bytes of a safetensors file, named by their content."""
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.errors import SpecError
+
+SUFFIX = ".safetensors"
+
+
+def packed(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> bytes:
+    """A safetensors file's bytes: the same for the same arrays and facts, in whatever order they come."""
+    from safetensors.numpy import save
+
+    ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    return save(ordered, metadata=dict(sorted(facts.items())))
+
+
+def unpacked(content: bytes, where: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """The arrays and the facts in a file's bytes.
+
+    Raises:
+        SpecError: they are no safetensors file; `where` says whose they are.
+    """
+    import json
+
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(content)
+        (size,) = struct.unpack("<Q", content[:8])
+        facts = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+    except (SafetensorError, ValueError, struct.error) as error:
+        raise SpecError(f"{where} is no safetensors file ({error}); restore it from a copy") from None
+    return arrays, facts
+
+
+def digest_of_bytes(content: bytes) -> str:
+    """The digest by which a file is known."""
+    return "sha256:" + hashlib.sha256(content).hexdigest()
