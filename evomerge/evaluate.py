@@ -15,7 +15,7 @@ from evomerge.errors import DeviceError, EvomergeError, RunError, SpecError
 from evomerge.fitness import Fitness
 from evomerge.items import COST
 from evomerge.materialize import GainError, LiveModel, check_gains
-from evomerge.recipe import Folder, Parents, Recipe
+from evomerge.recipe import Coefficients, Folder, Parents, Recipe
 from evomerge.score import (
     FunctionScorer,
     GradeFailure,
@@ -77,7 +77,7 @@ class Evaluator:
         """
         self.live.files.check_unchanged()
         run, reused = self.live.prefix.run, self.live.prefix.reused
-        outcome, seconds = self._tried(work.recipe, work.draw)
+        outcome, seconds = self._tried(work.recipe, work.draw, work.coefficients)
         plain = outcome if isinstance(outcome, Failure) else {task: dict(rows) for task, rows in outcome.items()}
         layers = LayerEvaluations(run=self.live.prefix.run - run, reused=self.live.prefix.reused - reused)
         return Evaluation(
@@ -105,13 +105,15 @@ class Evaluator:
             raise outcome.error(called)
         return outcome
 
-    def _tried(self, recipe: Recipe, draw: Draw) -> tuple[Marks | Failure, Seconds]:
+    def _tried(
+        self, recipe: Recipe, draw: Draw, coefficients: Coefficients | None = None
+    ) -> tuple[Marks | Failure, Seconds]:
         """Merge and score; what came of it, and how long it took."""
         started = time.perf_counter()
         merged = None
         outcome: Marks | Failure
         try:
-            self.live.load(recipe)
+            self.live.load(recipe, coefficients)
             merged = time.perf_counter()
             outcome = self._marks(recipe, draw)
         except EvomergeError:

@@ -30,6 +30,7 @@ Copies: TypeAlias = Annotated[int, Field(ge=1, le=10_000)]
 Amount: TypeAlias = Annotated[float, Field(gt=0, le=1e9)]
 """Seconds (of 30 years), hours, GiB."""
 Seed: TypeAlias = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Weight: TypeAlias = Annotated[float, Field(ge=-1e6, le=1e6)]
+MOST_WEIGHT = 1e6
+Weight: TypeAlias = Annotated[float, Field(ge=-MOST_WEIGHT, le=MOST_WEIGHT)]
 """What a model or a task vector is multiplied by; 32-bit sums of so many are still finite."""
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=200)]

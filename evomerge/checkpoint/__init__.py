@@ -6,6 +6,7 @@ from evomerge.checkpoint.depth import moved_config, renumbered, text_part
 from evomerge.checkpoint.folder import Checkpoint
 from evomerge.checkpoint.parents import ParentFiles, open_parents
 from evomerge.checkpoint.read import as_tied, blank_model, quiet, read_config, read_tokenizer, understood
+from evomerge.checkpoint.shares import Fine, Mix, Shares
 from evomerge.checkpoint.size import costs_of
 from evomerge.checkpoint.terms import Terms, in_run_file
 from evomerge.checkpoint.write import write_config, write_model
@@ -14,8 +15,11 @@ __all__ = [
     "Account",
     "Anatomy",
     "Checkpoint",
+    "Fine",
+    "Mix",
     "ParentFiles",
     "Place",
+    "Shares",
     "Terms",
     "as_tied",
     "blank_model",

@@ -2,8 +2,9 @@
 
 All take flat tensors of one length in the dtype they are stored in: `xs` are the experts, behind the base where
 the operator has one. Scalars arrive in `tables` as small tensors, so that a compiled kernel serves every
-candidate. Eager and compiled arithmetic agree bit for bit on a CPU: the same operations in the same order, without
-contraction.
+candidate. Weights come first, (experts,); where they differ by column or row, tensors are (rows, columns) and weights
+(experts, 1, columns) or (experts, rows, 1). Eager and compiled arithmetic agree bit for bit on a CPU: the same
+operations in the same order, without contraction.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,32 +39,31 @@ def task_arithmetic(out: Tensor, dtype: torch.dtype, xs: Sequence[Tensor], table
 def ties(out: Tensor, dtype: torch.dtype, xs: Sequence[Tensor], tables: Tables, normalize: bool) -> None:
     """TIES with weighted mass (Yadav et al. 2023; mergekit's meaning).
 
-    Two tables: rows (weights, thresholds), shape (2, experts); scales, see `_elect`.
+    Three tables: weights and thresholds (experts,); scales, see `_elect`.
     """
-    scalars, scales = tables
+    weights, thresholds, scales = tables
     base = xs[0].float()
     contributions = []
     for i, x in enumerate(xs[1:]):
         delta = x.float() - base
-        contributions.append(torch.where(delta.abs() >= scalars[1, i], delta, 0.0) * scalars[0, i])
-    _round(out, dtype, base + _elect(contributions, scalars[0], scales, normalize))
+        contributions.append(torch.where(delta.abs() >= thresholds[i], delta, 0.0) * weights[i])
+    _round(out, dtype, base + _elect(contributions, weights, scales, normalize))
 
 
 def dare_ties(out: Tensor, dtype: torch.dtype, xs: Sequence[Tensor], tables: Tables, normalize: bool) -> None:
     """DARE's drop and rescale (Yu et al. 2023), then TIES' election.
 
-    Three tables: rows (weights, rescaling), fp32, shape (2, experts); scales, see `_elect`; rows (key, threshold,
-    offset), int32, shape (3, experts). An element is kept where the hash of its place, counted from the offset, is
-    below the threshold.
+    Four tables: weights and rescaling, fp32 (experts,); scales, see `_elect`; rows (key, threshold, offset), int32
+    (3, experts). An element is kept where the hash of its place, counted from the offset, is below the threshold.
     """
-    scalars, scales, hashing = tables
+    weights, rescaling, scales, hashing = tables
     base = xs[0].float()
-    places = torch.arange(out.numel(), device=out.device, dtype=torch.int32)
+    places = torch.arange(out.numel(), device=out.device, dtype=torch.int32).view(out.shape)
     contributions = []
     for i, x in enumerate(xs[1:]):
         kept = hash24(places + hashing[2, i], hashing[0, i]) < hashing[1, i]
-        contributions.append(torch.where(kept, x.float() - base, 0.0) * scalars[1, i] * scalars[0, i])
-    _round(out, dtype, base + _elect(contributions, scalars[0], scales, normalize))
+        contributions.append(torch.where(kept, x.float() - base, 0.0) * rescaling[i] * weights[i])
+    _round(out, dtype, base + _elect(contributions, weights, scales, normalize))
 
 
 CHOSEN = 4
@@ -73,8 +73,9 @@ CHOSEN = 4
 def _elect(contributions: Sequence[Tensor], weights: Tensor, scales: Tensor, normalize: bool) -> Tensor:
     """Lambda times the sum, or weighted mean, of the values that have the sign of the mass; zero counts as positive.
 
-    `scales` is lambda alone; or, if `normalize` and there are `CHOSEN` experts or less, lambda over the sum of the
-    weights of each subset of experts (bit i: expert i agrees), since a division costs as much as all the rest.
+    `scales` is lambda alone; or, if `normalize` and there are `CHOSEN` experts or less of one weight each, lambda over
+    the sum of the weights of each subset of experts (bit i: expert i agrees), since a division costs as much as all the
+    rest.
     """
     mass = contributions[0]
     for one in contributions[1:]:
@@ -87,7 +88,7 @@ def _elect(contributions: Sequence[Tensor], weights: Tensor, scales: Tensor, nor
     agrees = [one > 0 for one in towards]
     if not normalize:
         return total * sign * scales[0]
-    if len(contributions) <= CHOSEN:
+    if len(contributions) <= CHOSEN and weights.ndim == 1:
         return total * sign * _choose(agrees, scales)
     divisor = torch.zeros_like(mass)
     for i, agreed in enumerate(agrees):

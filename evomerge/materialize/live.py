@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from evomerge.checkpoint import ParentFiles, understood
+from evomerge.checkpoint import Mix, ParentFiles, Shares, understood
 from evomerge.device import free_memory
 from evomerge.materialize.compiled import WORTH_COMPILING, why_not
 from evomerge.materialize.fold import check_gains
@@ -17,7 +17,7 @@ from evomerge.materialize.probe import check_scales
 from evomerge.materialize.stack import Hop, Stack
 from evomerge.materialize.states import chain_of
 from evomerge.materialize.tensors import Key, LayerTensors, Wanted
-from evomerge.recipe import COMPONENTS, Blend, Recipe
+from evomerge.recipe import COMPONENTS, Coefficients, Recipe
 from evomerge.space import unchanged
 
 KEPT = 0.25
@@ -62,7 +62,7 @@ class LiveModel:
         self.merger = Merger(held.read, held.mask_key, device, compiled=compiled)
         state = self.model.state_dict(keep_vars=True)
         self._outer = {name: state[name].data for name in files.anatomy.outside}
-        self._loaded: dict[str, tuple[Blend, str, int]] = {}
+        self._loaded: dict[str, tuple[str, str, int]] = {}
         self.stack = Stack(self.model, files.anatomy)
         room = int(KEPT * sum(free_memory(device, others)[: 1 if device.type == "cuda" else 2]))
         stays = self.placement.where != "streamed"
@@ -114,11 +114,13 @@ class LiveModel:
         """
         return self.prefix(batch, inputs)
 
-    def load(self, recipe: Recipe) -> int:
+    def load(self, recipe: Recipe, coefficients: Coefficients | None = None) -> int:
         """Make the model that `recipe` names; returns how many tensors had to be merged anew.
 
+        `coefficients` are what its side file holds; left out, that is read.
+
         Raises:
-            SpecError: a layer has a scale, and this model class cannot have scales.
+            SpecError: a layer has a scale, and this model class cannot have scales; or see `Shares`.
             GainError: the scales multiply to a number that no weights bear.
         """
         self.prefix.begin(())  # A model half made is none that anything is known of.
@@ -126,39 +128,38 @@ class LiveModel:
         if not self._has_scales and any(gain != 1.0 for gain in recipe.gains()):
             check_scales(self.files.template, self.files.anatomy)
             self._has_scales = True
-        return self._load_outer(recipe) + self._load_layers(recipe)
+        shares = Shares(recipe, self.files.anatomy, coefficients)
+        return self._load_outer(recipe, shares) + self._load_layers(recipe, shares)
 
-    def _load_outer(self, recipe: Recipe) -> int:
+    def _load_outer(self, recipe: Recipe, shares: Shares) -> int:
         fresh = 0
         for name, weight in self._outer.items():
             dtype = getattr(torch, self.files.anatomy.dtype(name, recipe.dtype))
-            job = Job.of(recipe, self.files.anatomy.places[name], name, weight, dtype)
-            key = (job.blend, recipe.dtype, recipe.seed)
+            mix = shares.mix(self.files.anatomy.places[name])
+            key = (mix.text, recipe.dtype, recipe.seed)
             if self._loaded.get(name) != key:
                 # Forgotten first: a merge that fails half-way must not pass for the old tensor or the new.
                 self._loaded.pop(name, None)
-                self.merger.write(job)
+                self.merger.write(Job(mix.blend, name, weight.view(-1), dtype, recipe.seed, mix.fine))
                 self._loaded[name] = key
                 fresh += 1
         return fresh
 
-    def _load_layers(self, recipe: Recipe) -> int:
+    def _load_layers(self, recipe: Recipe, shares: Shares) -> int:
         anatomy, origins, gains = self.files.anatomy, recipe.origins(), recipe.gains()
         keys: list[dict[str, Key]] = []
         hops: list[str] = []
         wanted: dict[Key, Wanted] = {}
-        for layer, origin, gain in zip(recipe.layers, origins, gains, strict=True):
-            blends: dict[str, Blend] = {part: layer.part(part) for part in COMPONENTS}
-            texts = {part: blend.model_dump_json() for part, blend in blends.items()}
-            hops.append("\n".join((str(origin), repr(gain), *texts.values())))
+        for index, (layer, origin, gain) in enumerate(zip(recipe.layers, origins, gains, strict=True)):
+            mixes: dict[str, Mix] = {part: Mix(layer.part(part)) for part in COMPONENTS}
+            own = shares.own(index)
+            hops.append("\n".join((str(origin), repr(gain), *(mix.text for mix in mixes.values()), *_texts(own))))
             keys.append({})
             for name, place in anatomy.inside[origin].items():
-                key = keys[-1][place.name] = Key(
-                    texts[place.part], name, anatomy.dtype(name, recipe.dtype), recipe.seed
-                )
+                mix = own.get(place.name) or mixes[place.part]
+                key = keys[-1][place.name] = Key(mix.text, name, anatomy.dtype(name, recipe.dtype), recipe.seed)
                 kept = anatomy.dtype(name, self.files.parents.dtype) == "float32"
-                compute = torch.float32 if kept else self._compute
-                wanted[key] = Wanted(blends[place.part], anatomy.shapes[name], compute)
+                wanted[key] = Wanted(mix, anatomy.shapes[name], torch.float32 if kept else self._compute)
         fresh = self._tensors.ready(wanted)
         self.stack.arrange(
             [
@@ -167,8 +168,14 @@ class LiveModel:
             ]
         )
         outer = [recipe.outer[part].model_dump_json() for part in self._before_hops]
-        self.prefix.begin(chain_of("\n".join((recipe.dtype, str(recipe.seed), *outer)), hops))
+        before = {name: mix for name, mix in shares.own(None).items() if anatomy.places[name].part in self._before_hops}
+        self.prefix.begin(chain_of("\n".join((recipe.dtype, str(recipe.seed), *outer, *_texts(before))), hops))
         return fresh
+
+
+def _texts(own: Mapping[str, Mix]) -> list[str]:
+    """What tensors with weights of their own are."""
+    return [f"{name} {mix.text}" for name, mix in own.items()]
 
 
 def placement_for(files: ParentFiles, device: torch.device, others: int = 0) -> Placement:

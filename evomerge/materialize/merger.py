@@ -1,18 +1,19 @@
 """From a recipe to weights, tensor by tensor: what the live model and the exported folder both call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias, assert_never
+from typing import TypeAlias, assert_never
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from evomerge.checkpoint import Place
+from evomerge.checkpoint import Fine, Mix
 from evomerge.materialize import kernels
 from evomerge.materialize.compiled import run_compiled
 from evomerge.materialize.statistics import Read, Statistics
-from evomerge.recipe import Blend, DareTies, Linear, Recipe, Slerp, Source, TaskArithmetic, Ties
+from evomerge.recipe import NO_SUM, Blend, DareTies, Linear, Slerp, Source, TaskArithmetic, Ties
 
 CHUNK = {"cpu": 1 << 15, "cuda": 1 << 24}
 """Elements that eager kernels take at once, so that their intermediates stay in the cache, or in little memory."""
@@ -23,20 +24,17 @@ MaskKey: TypeAlias = Callable[[Source, str, int], int]
 
 @dataclass(frozen=True)
 class Job:
-    """One tensor to be merged: how, its name, where to (flat), rounded to what, with which seed for masks."""
+    """One tensor to be merged: how, its name, where to (flat), rounded to what, with which seed for masks.
+
+    Weights that differ within it are `fine`; then those of the blend are not read.
+    """
 
     blend: Blend
     name: str
     out: Tensor
     dtype: torch.dtype
     seed: int
-
-    @classmethod
-    def of(cls, recipe: Recipe, place: Place, name: str, out: Tensor, dtype: torch.dtype) -> "Job":
-        """The tensor at `place` in a recipe, which is called `name` where it comes from, into `out` of any dtype."""
-        component: Any = place.part
-        blend = recipe.outer[place.part] if place.layer is None else recipe.layers[place.layer].part(component)
-        return cls(blend, name, out.view(-1), dtype, recipe.seed)
+    fine: Fine | None = None
 
     @property
     def base(self) -> Source:
@@ -59,9 +57,9 @@ class Merger:
         self._mask_key = mask_key
         self._statistics = Statistics(read)
 
-    def stored(self, blend: Blend, name: str, dtype: torch.dtype, compute: torch.dtype) -> Tensor | None:
-        """The parent's own tensor (flat), where a blend copies one that is in these dtypes already; to be read only."""
-        single = unchanged_source(blend)
+    def stored(self, mix: Mix, name: str, dtype: torch.dtype, compute: torch.dtype) -> Tensor | None:
+        """The parent's own tensor (flat), where a mix copies one that is in these dtypes already; to be read only."""
+        single = single_source(mix)
         if single is None or dtype != compute:
             return None
         tensor = self._read(single.parent, single.layer, name)
@@ -71,19 +69,19 @@ class Merger:
     def write(self, job: Job) -> None:
         """Make the tensor, rounded to the recipe's dtype."""
         blend = job.blend
-        single = unchanged_source(blend)
+        single = single_source(Mix(blend, job.fine))
         if single is not None:
             job.out.copy_(self._read(single.parent, single.layer, job.name).to(job.dtype))
             return
         match blend.operator:
             case Linear():
-                weights = [source.weight for source in blend.sources]
-                self._linear(job, _normalized(weights) if blend.operator.normalize else weights)
+                self._run(kernels.linear, job, (self._weights(job),))
             case Slerp():
                 first, second = blend.sources
-                self._linear(job, self._statistics.slerp(first, second, job.name, blend.operator.t))
+                shares = self._statistics.slerp(first, second, job.name, blend.operator.t)
+                self._run(kernels.linear, job, (self._tensor(list(shares)),))
             case TaskArithmetic():
-                self._task_arithmetic(job, blend.operator)
+                self._run(kernels.task_arithmetic, job, (self._weights(job),))
             case Ties():
                 self._ties(job, blend.operator)
             case DareTies():
@@ -91,24 +89,35 @@ class Merger:
             case _:
                 assert_never(blend.operator)
 
-    def _linear(self, job: Job, weights: Sequence[float]) -> None:
-        self._run(kernels.linear, job, (self._tensor(list(weights)),))
-
-    def _task_arithmetic(self, job: Job, operator: TaskArithmetic) -> None:
-        weights = [source.weight for source in job.blend.sources]
+    def _weights(self, job: Job) -> Tensor:
+        """What the sources of a sum are multiplied by, fp32: (sources,), or (sources, columns or rows)."""
+        operator = job.blend.operator
+        if job.fine is not None:
+            return self._fine(job.fine, normalize=operator.normalize, scale=operator.scale)
+        weights = list(job.blend.coefficients())
         if operator.normalize:
             weights = _normalized(weights)
-        self._run(kernels.task_arithmetic, job, (self._tensor([operator.scale * weight for weight in weights]),))
+        return self._tensor([operator.scale * weight for weight in weights])
+
+    def _fine(self, fine: Fine, *, normalize: bool = False, scale: float = 1.0) -> Tensor:
+        """Weights that differ within a tensor, (sources, columns or rows), rounded once."""
+        values = fine.values.astype(np.float64)
+        if normalize:
+            total = values.sum(axis=0)
+            values /= np.where(np.abs(total) >= NO_SUM, total, 1.0)
+        return torch.from_numpy((scale * values).astype(np.float32)).to(self.device)
 
     def _ties(self, job: Job, operator: Ties) -> None:
-        sources = job.blend.sources
-        thresholds = [self._trim(job.base, source, job.name) for source in sources]
-        weights = [source.weight for source in sources]
-        tables = (self._tensor([weights, thresholds]), self._scales(weights, operator))
-        self._run(kernels.ties, job, tables, normalize=operator.normalize)
+        thresholds = [self._trim(job.base, source, job.name) for source in job.blend.sources]
+        self._run(kernels.ties, job, self._voted(job, thresholds, operator), normalize=operator.normalize)
 
-    def _scales(self, weights: list[float], operator: Ties | DareTies) -> Tensor:
-        return self._tensor(kernels.subset_scales(weights, operator.scale, normalize=operator.normalize))
+    def _voted(self, job: Job, facts: list[float], operator: Ties | DareTies) -> kernels.Tables:
+        """Tables of an election: weights, another number for each source, and scales."""
+        if job.fine is not None:
+            return self._fine(job.fine), self._tensor(facts), self._tensor([operator.scale])
+        weights = list(job.blend.coefficients())
+        scales = kernels.subset_scales(weights, operator.scale, normalize=operator.normalize)
+        return (*self._tensor([weights, facts]), self._tensor(scales))
 
     def _trim(self, base: Source, source: Source, name: str) -> float:
         if source.density >= 1.0:
@@ -124,9 +133,8 @@ class Merger:
             self._rescaling(operator, job, source, key, limit)
             for source, key, limit in zip(sources, keys, limits, strict=True)
         ]
-        weights = [source.weight for source in sources]
         hashing = torch.tensor([keys, limits, [0] * len(keys)], dtype=torch.int32, device=self.device)
-        tables = (self._tensor([weights, factors]), self._scales(weights, operator), hashing)
+        tables = (*self._voted(job, factors, operator), hashing)
         self._run(kernels.dare_ties, job, tables, normalize=operator.normalize)
 
     def _rescaling(self, operator: DareTies, job: Job, source: Source, key: int, limit: int) -> float:
@@ -144,11 +152,35 @@ class Merger:
         sources = (*((blend.base,) if blend.base is not None else ()), *blend.sources)
         xs = [self._read(source.parent, source.layer, job.name) for source in sources]
         run, chunk = (partial(run_compiled, kernel), WHOLE) if self.compiled else (kernel, CHUNK[self.device.type])
+        if job.fine is not None:
+            chunk = max(1, chunk // job.fine.columns) * job.fine.columns
         for start in range(0, job.out.numel(), chunk):
             part = slice(start, start + chunk)
             if kernel is kernels.dare_ties:
-                tables[2][2] = start
-            run(job.out[part], job.dtype, [x[part] for x in xs], tables, normalize)
+                tables[-1][2] = start
+            out, pieces = job.out[part], [x[part] for x in xs]
+            if job.fine is None:
+                run(out, job.dtype, pieces, tables, normalize)
+            else:
+                grid = (-1, job.fine.columns)
+                weights = _spread(tables[0], job.fine, part)
+                run(out.view(grid), job.dtype, [x.view(grid) for x in pieces], (weights, *tables[1:]), normalize)
+
+
+def _spread(weights: Tensor, fine: Fine, part: slice) -> Tensor:
+    """Weights for some whole rows of a tensor, as they are multiplied with (rows, columns)."""
+    match fine.grain:
+        case "column":
+            return weights[:, None, :]
+        case "row":
+            return weights[:, part.start // fine.columns : part.stop // fine.columns, None]
+        case _:
+            assert_never(fine.grain)
+
+
+def single_source(mix: Mix) -> Source | None:
+    """The one source that a mix copies, if that is all it does."""
+    return None if mix.fine is not None else unchanged_source(mix.blend)
 
 
 def unchanged_source(blend: Blend) -> Source | None:

@@ -8,23 +8,23 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import nn
 
-from evomerge.materialize.merger import Job, Merger, unchanged_source
-from evomerge.recipe import Blend
+from evomerge.checkpoint import Mix
+from evomerge.materialize.merger import Job, Merger, single_source
 
 
 class Key(NamedTuple):
-    """What a tensor is: how it is blended (as JSON), what stands in its place by name, its dtype, the masks' seed."""
+    """What a tensor is: how it is made (`Mix.text`), what stands in its place by name, its dtype, the masks' seed."""
 
-    blend: str
+    mix: str
     name: str
     dtype: str
     seed: int
 
 
 class Wanted(NamedTuple):
-    """How to make a tensor: its blend, its shape, the dtype that it is held in."""
+    """How to make a tensor: its blend and weights, its shape, the dtype that it is held in."""
 
-    blend: Blend
+    mix: Mix
     shape: tuple[int, ...]
     held: torch.dtype
 
@@ -68,7 +68,7 @@ class LayerTensors:
 
     def ready(self, wanted: Mapping[Key, Wanted]) -> int:
         """Make what is missing of these; returns how many that were."""
-        takes_copies = any(unchanged_source(each.blend) is not None for each in wanted.values())
+        takes_copies = any(single_source(each.mix) is not None for each in wanted.values())
         for key in [key for key in self._made if key not in wanted]:
             if not self._made[key].copies:
                 self._release(key)
@@ -83,15 +83,15 @@ class LayerTensors:
         return len(missing)
 
     def _new(self, key: Key, wanted: Mapping[Key, Wanted]) -> _Made:
-        blend, shape, held = wanted[key]
-        copies = unchanged_source(blend) is not None
+        mix, shape, held = wanted[key]
+        copies = single_source(mix) is not None
         dtype: torch.dtype = getattr(torch, key.dtype)
-        stored = self._merger.stored(blend, key.name, dtype, held) if self._borrow else None
+        stored = self._merger.stored(mix, key.name, dtype, held) if self._borrow else None
         if stored is not None:
             return _Made(nn.Parameter(stored.view(shape), requires_grad=False), copies, own=False)
         # Until it is whole nobody knows of it: a merge that fails half-way must not pass for the tensor.
         buffer = self._buffer((shape, held), wanted)
-        self._merger.write(Job(blend, key.name, buffer.data.view(-1), dtype, key.seed))
+        self._merger.write(Job(mix.blend, key.name, buffer.data.view(-1), dtype, key.seed, mix.fine))
         return _Made(buffer, copies, own=True)
 
     def _buffer(self, memory: _Memory, wanted: Mapping[Key, Wanted]) -> nn.Parameter:

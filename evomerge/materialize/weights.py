@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from evomerge.checkpoint import ParentFiles, Place, blank_model, read_config
+from evomerge.checkpoint import ParentFiles, Place, Shares, blank_model, read_config
 from evomerge.materialize.fold import Last, last_of
 from evomerge.materialize.merger import Job, Merger
 from evomerge.recipe import Recipe
@@ -15,12 +15,16 @@ class Weights:
     """One recipe's tensors by their places in its model, each made when it is asked for.
 
     Which layers can have a gain was checked by `check_scales`.
+
+    Raises:
+        SpecError: see `Shares`.
     """
 
     def __init__(self, recipe: Recipe, files: ParentFiles, merger: Merger) -> None:
         self._recipe = recipe
         self._anatomy = files.anatomy
         self._merger = merger
+        self._shares = Shares(recipe, files.anatomy)
         self._origins = recipe.origins()
         self._gains = recipe.gains()
         self._lasts = lasts_of(files) if self.folded else ()
@@ -52,7 +56,8 @@ class Weights:
         last = None if place.layer is None else self._last(place.layer, place.name)
         exact = dtype if last is None else torch.float32
         merged = torch.empty(self.shape(place), dtype=exact, device=self._merger.device)
-        self._merger.write(Job.of(self._recipe, place, source, merged, exact))
+        mix = self._shares.mix(place)
+        self._merger.write(Job(mix.blend, source, merged.view(-1), exact, self._recipe.seed, mix.fine))
         if last is None or place.layer is None:
             return merged
         return last.scaled(merged, self._gains[place.layer]).to(dtype)

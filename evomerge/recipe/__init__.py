@@ -1,7 +1,7 @@
 """What to merge, in one normal form."""
 
 from evomerge.recipe.blend import COMPONENTS, DENSITY_LEVELS, NO_SUM, Blend, Component, Layer, Source
-from evomerge.recipe.coefficients import Arrays, Coefficients, FineGrain, Grain
+from evomerge.recipe.coefficients import Arrays, Coefficients, FineGrain, Grain, count_of
 from evomerge.recipe.operators import DareTies, Linear, Operator, Slerp, TaskArithmetic, Ties, Weighted
 from evomerge.recipe.parents import BASE, RESERVED, Parents, expert_names
 from evomerge.recipe.recipe import Dtype, Folder, Parent, Recipe
@@ -9,5 +9,5 @@ from evomerge.recipe.recipe import Dtype, Folder, Parent, Recipe
 __all__ = [
     "BASE", "COMPONENTS", "DENSITY_LEVELS", "NO_SUM", "RESERVED", "Arrays", "Blend", "Coefficients", "Component",
     "DareTies", "Dtype", "FineGrain", "Folder", "Grain", "Layer", "Linear", "Operator", "Parent", "Parents", "Recipe",
-    "Slerp", "Source", "TaskArithmetic", "Ties", "Weighted", "expert_names",
+    "Slerp", "Source", "TaskArithmetic", "Ties", "Weighted", "count_of", "expert_names",
 ]  # fmt: skip

@@ -1,11 +1,11 @@
 """The one thing that is merged anywhere, a blend of parents, and a layer made of blends."""
 
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias, assert_never
 
 from pydantic import Field, model_validator
 
 from evomerge.limits import HOPS, Weight
-from evomerge.recipe.operators import Linear, Operator
+from evomerge.recipe.operators import Linear, Operator, Slerp, Weighted
 from evomerge.values import Value
 
 Component: TypeAlias = Literal["attention", "mlp", "norm"]
@@ -65,6 +65,29 @@ class Blend(Value):
     def weights(self) -> tuple[float, ...]:
         """The share that each source has in the blend (sources,), by which tables and figures show it."""
         return self.operator.shares([source.weight for source in self.sources])
+
+    def coefficients(self) -> tuple[float, ...]:
+        """What a tensor may have of its own: the weights of the sources, in their order, or slerp's t."""
+        match operator := self.operator:
+            case Slerp():
+                return (operator.t,)
+            case Weighted():
+                return tuple(source.weight for source in self.sources)
+            case _:
+                assert_never(operator)
+
+    def with_coefficients(self, values: tuple[float, ...]) -> "Blend":
+        """The same with others of these."""
+        match operator := self.operator:
+            case Slerp():
+                (t,) = values
+                return self.model_copy(update={"operator": operator.model_copy(update={"t": t})})
+            case Weighted():
+                pairs = zip(self.sources, values, strict=True)
+                sources = tuple(source.model_copy(update={"weight": weight}) for source, weight in pairs)
+                return self.model_copy(update={"sources": sources})
+            case _:
+                assert_never(operator)
 
     def parents(self) -> set[str]:
         """Names of the parents this blend reads."""

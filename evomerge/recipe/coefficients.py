@@ -1,10 +1,11 @@
 """Merge coefficients finer than a layer: a number a tensor, a column of its input, or a row of its output."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self, TypeAlias, get_args
+from typing import Literal, Self, TypeAlias, assert_never, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,19 @@ Grain: TypeAlias = Literal["tensor", "column", "row"]
 FineGrain: TypeAlias = Literal["column", "row"]
 FILE = "coefficients.safetensors"
 """What the side file is called beside a recipe."""
+
+
+def count_of(grain: Grain, shape: tuple[int, ...]) -> int:
+    """How many coefficients each source of a tensor of this shape has."""
+    match grain:
+        case "tensor":
+            return 1
+        case "column":
+            return shape[-1] if len(shape) > 1 else 1
+        case "row":
+            return math.prod(shape[:-1])
+        case _:
+            assert_never(grain)
 
 
 class Arrays(Value):

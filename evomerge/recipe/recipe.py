@@ -216,7 +216,8 @@ def _check_groups(mine: Any, known: Sequence[str]) -> None:
 
 def _renamed(plain: Any, names: dict[str, str]) -> Any:
     if isinstance(plain, dict):
-        return {k: names[v] if k == "parent" else _renamed(v, names) for k, v in plain.items()}
+        # A tensor or a group may be called that too.
+        return {k: names[v] if k == "parent" and isinstance(v, str) else _renamed(v, names) for k, v in plain.items()}
     if isinstance(plain, list):
         return [_renamed(item, names) for item in plain]
     return plain
