@@ -249,7 +249,7 @@ class EvaluatorFactory:
             self.progress(what)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # No inference mode: what is made in it, gradients cannot go back to.
 def canary(live: LiveModel) -> None:
     """See that two parents give different logits, and that going back gives the first ones again, bit for bit.
 

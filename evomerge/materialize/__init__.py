@@ -5,6 +5,7 @@ from evomerge.materialize.live import LiveModel, placement_for
 from evomerge.materialize.merger import Job, Merger, unchanged_source
 from evomerge.materialize.placement import MAPPED, HeldParents, Needs, Placement, place_parents
 from evomerge.materialize.probe import check_scales
+from evomerge.materialize.slopes import Slopes
 from evomerge.materialize.stack import signature
 from evomerge.materialize.weights import Weights, lasts_of
 
@@ -18,6 +19,7 @@ __all__ = [
     "Merger",
     "Needs",
     "Placement",
+    "Slopes",
     "Weights",
     "check_gains",
     "check_scales",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias, assert_never
+from typing import NamedTuple, TypeAlias, assert_never
 
 import numpy as np
 import torch
@@ -41,6 +41,14 @@ class Job:
         """The base's source, which the blend was checked to have."""
         assert self.blend.base is not None
         return self.blend.base
+
+
+class Mask(NamedTuple):
+    """What DARE keeps of a task vector: where the hash of a place, keyed, is below a limit; and times what."""
+
+    key: int
+    limit: int
+    factor: float
 
 
 class Merger:
@@ -107,9 +115,31 @@ class Merger:
             values /= np.where(np.abs(total) >= NO_SUM, total, 1.0)
         return torch.from_numpy((scale * values).astype(np.float32)).to(self.device)
 
+    def sources(self, job: Job) -> list[Tensor]:
+        """The stored tensors (flat) that a tensor is made of, the base first where there is one; to be read only."""
+        blend = job.blend
+        sources = (*((blend.base,) if blend.base is not None else ()), *blend.sources)
+        return [self._read(source.parent, source.layer, job.name) for source in sources]
+
+    def trims(self, job: Job) -> list[float]:
+        """For each source the least magnitude that TIES keeps of its task vector."""
+        return [self._trim(job.base, source, job.name) for source in job.blend.sources]
+
+    def masks(self, job: Job, operator: DareTies) -> list[Mask]:
+        """What DARE keeps of each source's task vector."""
+        found = []
+        for source in job.blend.sources:
+            key, limit = self._mask_key(source, job.name, job.seed), round(source.density * 2**24)
+            found.append(Mask(key, limit, self._rescaling(operator, job, source, key, limit)))
+        return found
+
+    def turn(self, job: Job, t: float) -> tuple[float, float]:
+        """Derivatives of the coefficients that slerp gives its two sources, by t."""
+        first, second = job.blend.sources
+        return self._statistics.slerp_slopes(first, second, job.name, t)
+
     def _ties(self, job: Job, operator: Ties) -> None:
-        thresholds = [self._trim(job.base, source, job.name) for source in job.blend.sources]
-        self._run(kernels.ties, job, self._voted(job, thresholds, operator), normalize=operator.normalize)
+        self._run(kernels.ties, job, self._voted(job, self.trims(job), operator), normalize=operator.normalize)
 
     def _voted(self, job: Job, facts: list[float], operator: Ties | DareTies) -> kernels.Tables:
         """Tables of an election: weights, another number for each source, and scales."""
@@ -126,13 +156,7 @@ class Merger:
         return self._statistics.threshold(base, source, name) if source.density > 0 else torch.finfo(torch.float32).max
 
     def _dare_ties(self, job: Job, operator: DareTies) -> None:
-        sources = job.blend.sources
-        keys = [self._mask_key(source, job.name, job.seed) for source in sources]
-        limits = [round(source.density * 2**24) for source in sources]
-        factors = [
-            self._rescaling(operator, job, source, key, limit)
-            for source, key, limit in zip(sources, keys, limits, strict=True)
-        ]
+        keys, limits, factors = map(list, zip(*self.masks(job, operator), strict=True))
         hashing = torch.tensor([keys, limits, [0] * len(keys)], dtype=torch.int32, device=self.device)
         tables = (*self._voted(job, factors, operator), hashing)
         self._run(kernels.dare_ties, job, tables, normalize=operator.normalize)
@@ -148,9 +172,7 @@ class Merger:
         return torch.tensor(rows, dtype=torch.float32, device=self.device)
 
     def _run(self, kernel: kernels.Kernel, job: Job, tables: kernels.Tables, *, normalize: bool = False) -> None:
-        blend = job.blend
-        sources = (*((blend.base,) if blend.base is not None else ()), *blend.sources)
-        xs = [self._read(source.parent, source.layer, job.name) for source in sources]
+        xs = self.sources(job)
         run, chunk = (partial(run_compiled, kernel), WHOLE) if self.compiled else (kernel, CHUNK[self.device.type])
         if job.fine is not None:
             chunk = max(1, chunk // job.fine.columns) * job.fine.columns

@@ -58,6 +58,21 @@ class Statistics:
 
     def slerp(self, first: Source, second: Source, name: str, t: float) -> tuple[float, float]:
         """Coefficients of the two sources; linear where they point the same way (|cos| > 0.9995)."""
+        angle = self._angle(first, second, name)
+        if angle is None:
+            return 1.0 - t, t
+        return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+
+    def slerp_slopes(self, first: Source, second: Source, name: str, t: float) -> tuple[float, float]:
+        """Derivatives of these coefficients by `t`."""
+        angle = self._angle(first, second, name)
+        if angle is None:
+            return -1.0, 1.0
+        turned = angle / math.sin(angle)
+        return -math.cos((1 - t) * angle) * turned, math.cos(t * angle) * turned
+
+    def _angle(self, first: Source, second: Source, name: str) -> float | None:
+        """The angle between two tensors; None where they point the same way, or opposite ways."""
         key = (first.parent, first.layer, second.parent, second.layer, name)
         if key not in self._angles:
             a, b = (self._read(source.parent, source.layer, name).double() for source in (first, second))
@@ -65,10 +80,7 @@ class Statistics:
         aa, bb, ab = self._angles[key]
         lengths = [math.sqrt(square) if math.sqrt(square) > 1e-8 else 1.0 for square in (aa, bb)]
         cosine = min(max(ab / (lengths[0] * lengths[1]), -1.0), 1.0)
-        if abs(cosine) > 0.9995:
-            return 1.0 - t, t
-        angle = math.acos(cosine)
-        return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+        return None if abs(cosine) > 0.9995 else math.acos(cosine)
 
     def _delta(self, base: Source, source: Source, name: str) -> Tensor:
         return self._read(source.parent, source.layer, name).float() - self._read(base.parent, base.layer, name).float()

@@ -6,7 +6,7 @@ from toys import ITEMS, Toy, work
 from evomerge.execute.ray import pieces_for
 from evomerge.execute.ray.jobs import MOST_TRIES, Jobs
 from evomerge.execute.ray.shards import shards_of
-from evomerge.trial import Failure
+from evomerge.trial import Failure, Lesson
 
 TOY = Toy()
 
@@ -29,6 +29,12 @@ def test_works_are_cut_so_that_a_population_is_done_soonest(workers: int, popula
         return -(-population * count // workers) / count
 
     assert all(rounds(pieces) <= rounds(count) for count in range(1, 9))
+
+
+def test_a_lesson_is_not_cut() -> None:
+    whole = work(0).model_copy(update={"lesson": Lesson(weights={"task": 1.0})})
+    assert shards_of(whole, TOY.table, 4) == [whole]
+    assert len(shards_of(work(0), TOY.table, 4)) == 4
 
 
 def test_pieces_are_put_together_in_their_order() -> None:

@@ -24,7 +24,12 @@ def pieces_for(workers: int, population: int) -> int:
 
 
 def shards_of(work: Work, table: ItemTable, count: int) -> list[Work]:
-    """The work as up to `count` works with items apart, each task's split evenly; itself if it has too few items."""
+    """The work as up to `count` works with items apart, each task's split evenly; itself if it has too few items.
+
+    A lesson is not cut: who gives it has cut it, and adds up what comes back in an order of its own.
+    """
+    if work.lesson is not None:
+        return [work]
     pool = work.draw.pool
     count = min(count, table.count(pool, work.draw.places) // FEWEST)
     if count < 2:
