@@ -8,7 +8,7 @@ from evomerge.errors import Interrupted
 from evomerge.estimate import Appraiser, Grader, Ledger
 from evomerge.events import Asked, Assigned, Evaluated, Event, Incident, Stamped, Workers
 from evomerge.execute import Executor
-from evomerge.recipe import Recipe
+from evomerge.recipe import Coefficients, Recipe
 from evomerge.results import AS_BEFORE, RunState, read_into
 from evomerge.store import RunStore
 from evomerge.trial import Candidate, Draw, Evaluation, Failure, Purpose, Seconds, Work
@@ -154,8 +154,10 @@ class Session:
         at_once = max(1, int(self.workers / price.workers))
         return at_once * int(seconds / price.seconds) - self.in_flight
 
-    def propose(self, candidate: Candidate) -> None:
-        """Write a new candidate down."""
+    def propose(self, candidate: Candidate, coefficients: Coefficients | None = None) -> None:
+        """Write a new candidate down; `coefficients` are those that its recipe names as a side file."""
+        if coefficients is not None:
+            self.store.side_files.keep(coefficients)
         self.record(
             Asked(
                 number=candidate.number,
@@ -182,7 +184,14 @@ class Session:
             spent = {"seconds": Seconds(), "layer_evaluations": None, "at": time.time()}
             self.record(twin.model_copy(update={**known, **spent}))
             return
-        work = Work(id=assigned.work, number=number, recipe=recipe, draw=assigned.draw, purpose=assigned.purpose)
+        work = Work(
+            id=assigned.work,
+            number=number,
+            recipe=recipe,
+            draw=assigned.draw,
+            purpose=assigned.purpose,
+            coefficients=self.store.side_files.read(recipe),
+        )
         self._backlog.append(work)
         self._backlog.sort(key=self._length, reverse=True)
         self._feed()

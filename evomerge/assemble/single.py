@@ -184,7 +184,7 @@ def open_recipe(recipe: Path | Recipe, listener: Listener, *, trusted: bool = Fa
 
 def _matched(recipe: Recipe, listener: Listener, trusted: bool) -> tuple[Recipe, "ParentFiles"]:
     """The recipe over its own models, opened and seen to be those it was written for."""
-    from evomerge.checkpoint import Terms
+    from evomerge.checkpoint import Shares, Terms
 
     base, names = _named(recipe)
     written = {new: f"parents.{old}" for old, new in names.items()}
@@ -199,7 +199,9 @@ def _matched(recipe: Recipe, listener: Listener, trusted: bool) -> tuple[Recipe,
             raise SpecError(
                 f"parents.{name}: {parent.shown()} is not the model this recipe was written for (digests differ)"
             )
-    return recipe.over(files.parents, names), files
+    found = recipe.over(files.parents, names)
+    Shares(found, files.anatomy)  # It refuses weights that do not fit.
+    return found, files
 
 
 def _source(parent: Parent) -> str | Recipe:

@@ -15,6 +15,7 @@ from evomerge.checkpoint.fit import same_shapes, same_tokenizer
 from evomerge.checkpoint.folder import Checkpoint
 from evomerge.checkpoint.inspect import digest
 from evomerge.checkpoint.read import TIED, read_config, read_model, understood, untied
+from evomerge.checkpoint.shares import Shares
 from evomerge.checkpoint.side import CODE, CONFIG, NOT_FETCHED
 from evomerge.checkpoint.terms import USUAL, Terms
 from evomerge.errors import SpecError
@@ -229,6 +230,7 @@ class _Opening:
         )
         try:
             self.recipes[name] = recipe.over(self._parents(tuple(self.models), 0, names[recipe.template]), names)
+            Shares(self.recipes[name], self.anatomy)  # It refuses weights that do not fit.
         except SpecError as error:
             raise SpecError(f"{label}: {error}") from None
         return name

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, assert_never
 
 import yaml
 
+from evomerge.arrays import SUFFIX
 from evomerge.checkpoint import ParentFiles
 from evomerge.errors import SpecError
 from evomerge.export.card import model_card
@@ -15,7 +16,7 @@ from evomerge.export.rounding import rounding_remark
 from evomerge.export.to_mergekit import caveats, to_mergekit
 from evomerge.export.weights import write_weights
 from evomerge.files import Target, among, changed_since, new_folder, write_sums
-from evomerge.recipe import Recipe
+from evomerge.recipe import FILE, Coefficients, Recipe
 from evomerge.results import Results, Row
 from evomerge.values import digest_of
 from evomerge.visible import visible
@@ -97,9 +98,29 @@ def export_recipe(recipe: Recipe, files: ParentFiles, out: Path | Target) -> lis
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
-    """A recipe as YAML, which `evomerge merge` reads."""
-    plain = {"format": recipe.format, **recipe.to_plain()}
+    """A recipe as YAML, which `evomerge merge` reads, and its side file beside it.
+
+    Raises:
+        SpecError: that cannot be read, or was changed.
+    """
+    plain = {"format": recipe.format, **_with_side_files(recipe, path.parent).to_plain()}
     _write(path, yaml.dump(plain, Dumper=_Compact, sort_keys=False, allow_unicode=True, width=120))
+
+
+def _with_side_files(recipe: Recipe, folder: Path, name: str = FILE) -> Recipe:
+    """The recipe with its side file in a folder, under this name, and those of recipes among its parents."""
+    parents = {}
+    for key, parent in recipe.parents.items():
+        inner = parent if isinstance(parent, Recipe) else None
+        digest = "" if inner is None or inner.arrays is None else inner.arrays.digest.removeprefix("sha256:")
+        parents[key] = (
+            parent if inner is None else _with_side_files(inner, folder, f"{Path(FILE).stem}-{digest}{SUFFIX}")
+        )
+    changes: dict[str, object] = {"parents": parents}
+    if recipe.arrays is not None:
+        (folder / name).write_bytes(Coefficients.read(recipe.arrays).content)
+        changes["arrays"] = recipe.arrays.model_copy(update={"path": name})
+    return recipe.model_copy(update=changes)
 
 
 def write_run(path: Path, results: Results) -> None:

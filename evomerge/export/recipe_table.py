@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from evomerge.export.markdown import table_row
 from evomerge.export.passthrough import copied
-from evomerge.recipe import Blend, Recipe, Source
+from evomerge.recipe import Blend, Own, Recipe, Source, own_weights
 
 
 class _Place(NamedTuple):
@@ -15,7 +18,13 @@ class _Place(NamedTuple):
 
 
 def recipe_table(recipe: Recipe) -> str:
-    """Weights by place, parents across (a density below one in brackets); for a path of copies, runs of layers."""
+    """Weights by place, parents across (a density below one in brackets); for a path of copies, runs of layers.
+
+    Of tensors with weights of their own: the mean over each layer, and from where to where they go.
+    """
+    own = own_weights(recipe)
+    if own:
+        return _own(own)
     single = [copied(layer) for layer in recipe.layers]
     moved = any(source is None or source.layer != place for place, source in enumerate(single))
     steps = [source for source in single if source is not None]
@@ -24,6 +33,27 @@ def recipe_table(recipe: Recipe) -> str:
     before = [place for place in _outer(recipe) if place.label == "embeddings"]
     behind = [place for place in _outer(recipe) if place.label != "embeddings"]
     return _blends(recipe, [*before, *_inner(recipe), *behind])
+
+
+def _own(own: Sequence[Own]) -> str:
+    voices = list(dict.fromkeys(each.voice for each in own))
+    lines = [table_row(["", *voices]), "|---" * (len(voices) + 1) + "|"]
+    parts: dict[str, dict[str, list[NDArray[np.float32]]]] = {}
+    for each in own:
+        label = each.kind if each.layer is None else f"layer {each.layer}"
+        parts.setdefault(label, {}).setdefault(each.voice, []).append(each.weights)
+    for label, spans in parts.items():
+        lines.append(table_row([label, *(_span(spans.get(voice, [])) for voice in voices)]))
+    return "\n".join(lines)
+
+
+def _span(weights: Sequence[NDArray[np.float32]]) -> str:
+    """Mean of some weights, and from where to where they go."""
+    if not weights:
+        return ""
+    whole = np.concatenate(weights)
+    mean, low, high = (float(value) for value in (whole.mean(), whole.min(), whole.max()))
+    return f"{mean:.4g}" if low == high else f"{mean:.3g} ({low:.3g} to {high:.3g})"
 
 
 def _outer(recipe: Recipe) -> list[_Place]:

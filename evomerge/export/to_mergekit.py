@@ -20,6 +20,12 @@ def to_mergekit(recipe: Recipe, files: ParentFiles) -> dict[str, Any]:
     Raises:
         SpecError: mergekit has no words for it.
     """
+    if recipe.tensors or recipe.arrays is not None:
+        grain = "tensor" if recipe.arrays is None else recipe.arrays.grain
+        raise SpecError(
+            f"the recipe has weights by {grain}, and mergekit's are by layer and part of a name; export the model"
+            " itself, which is exact"
+        )
     scaled = any(gain != 1.0 for gain in recipe.gains())
     steps = [copied(layer) for layer in recipe.layers]
     moved = any(step is None or step.layer != place for place, step in enumerate(steps))

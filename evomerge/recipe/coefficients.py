@@ -1,6 +1,7 @@
 """Merge coefficients finer than a layer: a number a tensor, a column of its input, or a row of its output."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ Grain: TypeAlias = Literal["tensor", "column", "row"]
 FineGrain: TypeAlias = Literal["column", "row"]
 FILE = "coefficients.safetensors"
 """What the side file is called beside a recipe."""
+LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 
 
 def count_of(grain: Grain, shape: tuple[int, ...]) -> int:
@@ -33,6 +35,12 @@ def count_of(grain: Grain, shape: tuple[int, ...]) -> int:
             return math.prod(shape[:-1])
         case _:
             assert_never(grain)
+
+
+def part_of(name: str) -> tuple[int | None, str]:
+    """The layer that a tensor is in, the first number in its name, and what it is called there; outside all of it."""
+    found = LAYER.search(name)
+    return (None, name) if found is None else (int(found[1]), name[found.end() :])
 
 
 class Arrays(Value):

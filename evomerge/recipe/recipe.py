@@ -10,6 +10,7 @@ from itertools import accumulate
 from operator import mul
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
 
+import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from evomerge.arrays import SUFFIX
@@ -127,6 +128,20 @@ class Recipe(Value):
             return self.model_copy(update={"tensors": weights, "arrays": None})
         arrays = Arrays(path=f"{digest.removeprefix('sha256:')}{SUFFIX}", digest=digest, grain=grain)
         return self.model_copy(update={"tensors": {}, "arrays": arrays})
+
+    def coefficients(self) -> Coefficients | None:
+        """The coefficients by tensor that it has, those of its side file included.
+
+        Raises:
+            SpecError: that is missing, or not the one.
+        """
+        if not self.tensors and self.arrays is None:
+            return None
+        own = {name: np.array([weights], np.float32).T for name, weights in self.tensors.items()}
+        if self.arrays is None:
+            return Coefficients("tensor", own)
+        found = Coefficients.read(self.arrays)
+        return Coefficients(found.grain, {**own, **found.arrays})
 
     def gains(self) -> tuple[float, ...]:
         """What each layer's contribution to the residual stream is multiplied by (layers,), instead of scaling inputs.

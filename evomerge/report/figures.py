@@ -12,7 +12,8 @@ HEIGHT = 420
 WIDE = 1040
 
 
-def _styled(figure: go.Figure, *, height: int = HEIGHT) -> go.Figure:
+def styled(figure: go.Figure, *, height: int = HEIGHT) -> go.Figure:
+    """A figure in the manner of the page."""
     figure.update_layout(
         template="simple_white",
         height=height,
@@ -50,7 +51,7 @@ def _ladder(results: Results) -> go.Figure:
         )
     figure.update_xaxes(title=_axis(results, label, "bars: 95 %"), showgrid=True)
     figure.update_yaxes(type="category", automargin=True)
-    return _styled(figure, height=120 + 26 * len(rows))
+    return styled(figure, height=120 + 26 * len(rows))
 
 
 def _plane(results: Results) -> go.Figure:
@@ -74,7 +75,7 @@ def _plane(results: Results) -> go.Figure:
     figure.add_trace(_points("best", best, results, x, y, BEST))
     figure.update_xaxes(title=_axis(results, x), showgrid=True)
     figure.update_yaxes(title=_axis(results, y), showgrid=True)
-    return _styled(figure, height=560)
+    return styled(figure, height=560)
 
 
 def _axis(results: Results, label: str, *remarks: str) -> str:
@@ -145,7 +146,7 @@ def beliefs(results: Results, label: str) -> go.Figure:
         )
     figure.update_xaxes(title=_axis(results, label, "bars: 95 %"), showgrid=True)
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=[row.name for row in rows], automargin=True)
-    return _styled(figure, height=120 + 40 * len(rows))
+    return styled(figure, height=120 + 40 * len(rows))
 
 
 def _reaches(rows: Sequence[Row], which: Which, label: str) -> dict[str, list[float]]:
@@ -190,7 +191,7 @@ def convergence(results: Results) -> go.Figure:
         figure.add_trace(go.Scatter(x=[1, len(rows)], y=[value, value], mode="lines", name=label, line=line))
     figure.update_xaxes(title="candidates")
     figure.update_yaxes(title=f"{title}, search items", showgrid=True)
-    return _styled(figure)
+    return styled(figure)
 
 
 def _counts(rows: Sequence[Row]) -> list[int]:
@@ -242,7 +243,7 @@ def coefficients(recipe: Recipe) -> go.Figure:
         )
     )
     figure.update_xaxes(type="category", tickangle=-45)
-    return _styled(figure, height=170 + 42 * len(parents))
+    return styled(figure, height=170 + 42 * len(parents))
 
 
 def _places(recipe: Recipe) -> list[tuple[str, dict[str, float]]]:
@@ -293,4 +294,4 @@ def time_spent(results: Results) -> go.Figure:
     figure.update_layout(barmode="stack")
     figure.update_xaxes(title="seconds")
     figure.update_yaxes(visible=False)
-    return _styled(figure, height=190)
+    return styled(figure, height=190)

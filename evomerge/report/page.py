@@ -10,7 +10,8 @@ from plotly.io import to_html
 from plotly.offline import get_plotlyjs
 
 from evomerge.files import Target, write_file
-from evomerge.report import figures
+from evomerge.recipe import Recipe, own_weights
+from evomerge.report import figures, grains
 from evomerge.results import RIVALS, Results, Row, difference, number
 from evomerge.version import __version__
 from evomerge.visible import visible
@@ -94,15 +95,20 @@ def _sections(results: Results) -> Iterable[str]:
         yield _section("Report items", text, _report_table(results))
     yield _section("Convergence", "On the search items.", _figure(figures.convergence(results)))
     if results.best is not None:
-        recipe = results.recipe(results.best.number)
-        text = f"Weights of candidate {results.best.number}, the best, by layer; outer groups at the ends."
-        yield _section("Coefficients", text, _figure(figures.coefficients(recipe)))
+        yield _coefficients(results.best.number, results.recipe(results.best.number))
         if results.best.confirmed is not None:
             text = "The best candidate and the best parent of each objective on the same held-out items, item by item."
             yield _section("Tasks", text, _task_table(results, results.best))
     yield _section("Failures", "", _failures(results))
     yield _section("Time", "", _figure(figures.time_spent(results)))
     yield _section("Environment", "", _environment(results))
+
+
+def _coefficients(number: int, recipe: Recipe) -> str:
+    whose, own = f"Weights of candidate {number}, the best, by layer", own_weights(recipe)
+    if own:
+        return _section("Coefficients", f"{whose} and tensor, the mean of each.", _figure(grains.coefficients(own)))
+    return _section("Coefficients", f"{whose}; outer groups at the ends.", _figure(figures.coefficients(recipe)))
 
 
 def _head(results: Results) -> str:

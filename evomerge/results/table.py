@@ -175,7 +175,7 @@ class Results:
             raise SpecError(f"{self.store.folder} has no candidate {number}; its numbers end at {len(self.rows) - 1}")
         if asked.recipe is not None or asked.genome is None:
             assert asked.recipe is not None, "a candidate without a genome has its recipe written out"
-            return asked.recipe
+            return self.store.side_files.placed(asked.recipe)
         recipe = bind(self.file.spec.space, self.file.parents).decode(asked.genome)
         if recipe.digest() != asked.digest:
             raise SpecError(

@@ -17,7 +17,7 @@ from evomerge.recipe import (
     Weighted,
 )
 from evomerge.space.genes import TOLERANCE, Gene
-from evomerge.space.span import copy_of, span_of, weights_of
+from evomerge.space.span import copy_of, refuse_own_weights, span_of, weights_of
 from evomerge.space.spec import BlendSpec, Slot, check, ends, pair_of, slots_of
 from evomerge.values import Genome
 
@@ -60,6 +60,7 @@ class BlendSpace:
         Raises:
             SpecError: the recipe is not in the space.
         """
+        refuse_own_weights(recipe)
         genome = []
         for slot, axes in self._axes.items():
             for axis, value in zip(axes, chain(*self._shares_in(recipe, slot)), strict=True):

@@ -10,7 +10,7 @@ from evomerge.errors import SpecError
 from evomerge.limits import GENES, HOPS
 from evomerge.recipe import COMPONENTS, Layer, Parents, Recipe
 from evomerge.space.genes import DECIMALS, TOLERANCE, Gene
-from evomerge.space.span import copy_of, span_of
+from evomerge.space.span import copy_of, refuse_own_weights, span_of
 from evomerge.space.spec import RANGE, ends
 from evomerge.values import Genome, Tagged
 
@@ -181,6 +181,7 @@ def hops_of(recipe: Recipe, anchor: str) -> list[Hop]:
     Raises:
         SpecError: it has layers that are blends, or outer tensors that are not the anchor's.
     """
+    refuse_own_weights(recipe)
     for group, blend in recipe.outer.items():
         if _copied(span_of(blend)) != anchor:
             raise SpecError(f"its {group} is not that of {anchor}, the anchor")

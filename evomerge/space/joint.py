@@ -9,7 +9,7 @@ from evomerge.recipe import Blend, Folder, Layer, Parents, Recipe, Source
 from evomerge.space.blend import BlendSpace
 from evomerge.space.path import PathSpace, PathSpec
 from evomerge.space.repeat import RepeatSpace, RepeatSpec
-from evomerge.space.span import copy_of
+from evomerge.space.span import copy_of, refuse_own_weights
 from evomerge.space.spec import BlendSpec, slots_of
 from evomerge.space.stack import StackSpace, StackSpec
 from evomerge.values import Genome, Tagged
@@ -71,6 +71,7 @@ class JointSpace:
         Raises:
             SpecError: the recipe is not in the space.
         """
+        refuse_own_weights(recipe)
         try:
             return self._encoded(recipe, copies=True)
         except SpecError:

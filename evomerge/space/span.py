@@ -4,8 +4,18 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from evomerge.errors import SpecError
-from evomerge.recipe import NO_SUM, Blend, Linear, Operator, Source
+from evomerge.recipe import NO_SUM, Blend, Linear, Operator, Recipe, Source
 from evomerge.space.genes import TOLERANCE
+
+
+def refuse_own_weights(recipe: Recipe) -> None:
+    """See that no tensor of a recipe is blended otherwise than its layer or group.
+
+    Raises:
+        SpecError: one is.
+    """
+    if recipe.tensors or recipe.arrays is not None:
+        raise SpecError("the recipe has weights for single tensors, the space has none")
 
 
 def copy_of(parent: str, layer: int | None) -> Blend:

@@ -10,7 +10,7 @@ from evomerge.limits import HOPS
 from evomerge.recipe import COMPONENTS, Blend, Layer, Linear, Parents, Recipe, Source
 from evomerge.space.genes import TOLERANCE
 from evomerge.space.hops import category, genes_of, genome_of, integer, values_of, wholes_of
-from evomerge.space.span import copy_of, span_of
+from evomerge.space.span import copy_of, refuse_own_weights, span_of
 from evomerge.values import Genome, Tagged
 
 
@@ -70,6 +70,7 @@ class SwapSpace:
         Raises:
             SpecError: the recipe is not in the space.
         """
+        refuse_own_weights(recipe)
         mixtures = [_mixture(index, layer) for index, layer in enumerate(recipe.layers)]
         outer = {name for blend in recipe.outer.values() for name in _names(span_of(blend))}
         named = outer.union(*mixtures)

@@ -45,8 +45,10 @@ def parent_source(value: str, where: Path) -> str:
 
 
 def anchored_recipe(plain: dict[str, Any], where: Path) -> dict[str, Any]:
-    """A recipe with its parents' paths made absolute, also in the recipes among them."""
-    parents = plain.get("parents")
+    """A recipe with its paths made absolute, those of its parents and of its side file, also in recipes among them."""
+    arrays, parents = plain.get("arrays"), plain.get("parents")
+    if isinstance(arrays, dict) and isinstance(arrays.get("path"), str):
+        plain = {**plain, "arrays": {**arrays, "path": str(absolute(arrays["path"], where))}}
     if not isinstance(parents, dict):
         return plain
     return {**plain, "parents": {name: _anchored_parent(parent, where) for name, parent in parents.items()}}

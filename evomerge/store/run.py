@@ -32,6 +32,7 @@ from evomerge.store.files import (
     wanted,
 )
 from evomerge.store.journal import beginning, decoded, encoded, split
+from evomerge.store.side_files import SideFiles
 from evomerge.trial import Marks
 
 MARKS = "responses/marks.f64"
@@ -50,6 +51,7 @@ class RunStore:
 
     def __init__(self, folder: Path, *, write: bool = False) -> None:
         self.folder = folder
+        self.side_files = SideFiles(folder)
         self._lock: int | None = None
         self._handles: dict[str, int] = {}
         self._read()
@@ -190,6 +192,7 @@ class RunStore:
                     f"{self.folder / JOURNAL} is damaged in line {number} ({error});"
                     f" restore it from a copy, or {self._cut(self._account.end)}"
                 ) from None
+            self.side_files.check(line.event, line.number)
             self._lines.append(line)
 
     def _check_marks(self, size: int, lines: int | None) -> None:
