@@ -28,7 +28,7 @@ from evomerge.score import (
 )
 from evomerge.space import unchanged
 from evomerge.spec import Models
-from evomerge.trial import Draw, Evaluation, Failure, LayerEvaluations, Marks, Seconds, Work
+from evomerge.trial import Draw, Evaluation, Failure, LayerEvaluations, Marks, Scores, Seconds, Work
 
 SMALL = 10_000_000
 """Weights below which a second thread costs more than it computes."""
@@ -77,13 +77,14 @@ class Evaluator:
         """
         self.live.files.check_unchanged()
         run, reused = self.live.prefix.run, self.live.prefix.reused
-        outcome, seconds = self._tried(work.recipe, work.draw, work.coefficients)
+        outcome, scores, seconds = self._tried(work.recipe, work.draw, work.coefficients, scored=work.scored)
         plain = outcome if isinstance(outcome, Failure) else {task: dict(rows) for task, rows in outcome.items()}
         layers = LayerEvaluations(run=self.live.prefix.run - run, reused=self.live.prefix.reused - reused)
         return Evaluation(
             work=work.id,
             number=work.number,
             outcome=plain,
+            scores=None if scores is None else dict(scores),
             seconds=seconds,
             layer_evaluations=None if layers == LayerEvaluations() else layers,
             worker=self.name,
@@ -100,22 +101,24 @@ class Evaluator:
             check_gains(recipe)
         except GainError as error:
             raise SpecError(str(error)) from None
-        outcome, _ = self._tried(recipe, draw)
+        outcome, _, _ = self._tried(recipe, draw)
         if isinstance(outcome, Failure):
             raise outcome.error(called)
         return outcome
 
     def _tried(
-        self, recipe: Recipe, draw: Draw, coefficients: Coefficients | None = None
-    ) -> tuple[Marks | Failure, Seconds]:
-        """Merge and score; what came of it, and how long it took."""
+        self, recipe: Recipe, draw: Draw, coefficients: Coefficients | None = None, *, scored: bool = False
+    ) -> tuple[Marks | Failure, Scores | None, Seconds]:
+        """Merge and score; what came of it, with scores if they are wanted, and how long it took."""
         started = time.perf_counter()
         merged = None
         outcome: Marks | Failure
+        scores: Scores | None = None
         try:
             self.live.load(recipe, coefficients)
             merged = time.perf_counter()
-            outcome = self._marks(recipe, draw)
+            marks, scores = self.scorer.scored(draw) if scored else (self.scorer.marks(draw), None)
+            outcome = self._with_costs(marks, recipe)
         except EvomergeError:
             raise
         except Exception as error:  # noqa: BLE001  The one place where a candidate's trouble is caught.
@@ -124,11 +127,10 @@ class Evaluator:
             if outcome.passing and self.live.device.type == "cuda":
                 torch.cuda.empty_cache()
         ended = time.perf_counter()
-        return outcome, Seconds(merge=(merged or ended) - started, score=ended - (merged or ended))
+        return outcome, scores, Seconds(merge=(merged or ended) - started, score=ended - (merged or ended))
 
-    def _marks(self, recipe: Recipe, draw: Draw) -> Marks:
-        """Marks of the live model, which is what the recipe makes, and its costs."""
-        marks = self.scorer.marks(draw)
+    def _with_costs(self, marks: Marks, recipe: Recipe) -> Marks:
+        """Marks of what the recipe makes, and its costs."""
         if not self._costs:
             return marks
         costs = costs_of(recipe, self.live.files.anatomy)

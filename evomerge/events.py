@@ -76,14 +76,23 @@ class MarksAt(Value):
     crc: int
 
 
+class ScoresAt(Value):
+    """Where the scores of an evaluation lie in `responses/`: byte offset, how many each drawn item has, checksum."""
+
+    offset: int
+    counts: dict[str, tuple[int, ...]]
+    crc: int
+
+
 class Evaluated(Stamped):
-    """A work item came back, with marks or with the reason why there are none."""
+    """A work item came back, with marks, and scores where they were asked for; or with why there are none."""
 
     kind: Literal["evaluated"] = "evaluated"
     of_process: ClassVar[bool] = False
     work: int
     number: int
     marks: MarksAt | None = None
+    scores: ScoresAt | None = None
     failure: Failure | None = None
     seconds: Seconds = Seconds()
     layer_evaluations: LayerEvaluations | None = None

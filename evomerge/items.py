@@ -24,6 +24,8 @@ class Pool(Value):
     of each item, if there are several. `costs` are the tokens that a model reads and at most writes for each item,
     `requests` digests of what each item asks and what answers are compared with; left out where nobody counted. `cut`
     are the tokens that each item loses because the model's window is too small for them; left out if none loses any.
+    `golds` are the right ones among each item's options, none where its scores are those of a reference answer; left
+    out where the task gives no scores.
     """
 
     ids: tuple[str, ...]
@@ -33,6 +35,7 @@ class Pool(Value):
     costs: tuple[int, ...] = ()
     requests: tuple[str, ...] = ()
     cut: tuple[int, ...] = ()
+    golds: tuple[tuple[int, ...], ...] = ()
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

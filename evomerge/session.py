@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from evomerge.errors import Interrupted
-from evomerge.estimate import Appraiser, Grader, Ledger
+from evomerge.estimate import Appraiser, Grader, Ledger, with_loss
 from evomerge.events import Asked, Assigned, Evaluated, Event, Incident, Stamped, Workers
 from evomerge.execute import Executor
 from evomerge.recipe import Coefficients, Recipe
@@ -41,12 +41,15 @@ class Session:
         self._backlog: list[Work] = []
         self.state = RunState(store.file.spec.budget)
         self._is_stopped = self._nobody_works = False
+        optimizer = store.file.spec.optimizer
+        self._scored = optimizer is not None and (optimizer.wants_scores or optimizer.told == "loss")
         self._watch = watch
         self._in_flight: set[int] = set()
         self._is_over = False
         self._clock, self._started = clock, clock()
-        grader = Grader(store.file.spec.fitness, store.table)
-        self.appraiser = Appraiser(grader, Ledger(store.table), store.calibration)
+        grader, told = Grader(store.file.spec.fitness, store.table), optimizer.told if optimizer is not None else None
+        losses = with_loss(grader.fitness, store.table) if told == "loss" else ()
+        self.appraiser = Appraiser(grader, Ledger(store.table), store.calibration, losses=losses)
         for event in store.events():
             self._apply(event)
         self._seconds_before = self.state.seconds()
@@ -60,7 +63,7 @@ class Session:
 
     def _apply(self, event: Event) -> None:
         self.state.apply(event)
-        read_into(self.appraiser.ledger, event, self.state, self.store)
+        read_into(self.appraiser.ledger, event, self.state, self.store, losses=bool(self.appraiser.losses))
 
     @property
     def next_number(self) -> int:
@@ -184,6 +187,7 @@ class Session:
             spent = {"seconds": Seconds(), "layer_evaluations": None, "at": time.time()}
             self.record(twin.model_copy(update={**known, **spent}))
             return
+        scored = self._scored and assigned.draw.pool == "search"
         work = Work(
             id=assigned.work,
             number=number,
@@ -191,6 +195,7 @@ class Session:
             draw=assigned.draw,
             purpose=assigned.purpose,
             coefficients=self.store.side_files.read(recipe),
+            scored=scored,
         )
         self._backlog.append(work)
         self._backlog.sort(key=self._length, reverse=True)
@@ -229,23 +234,28 @@ class Session:
                 # What workers said before the stop does not count.
                 self._nobody_works = was_stopped and isinstance(result, Workers) and result.busy == 0
                 continue
-            self.record(
-                Evaluated(
-                    work=result.work,
-                    number=result.number,
-                    marks=None if isinstance(result.outcome, Failure) else self.store.keep_marks(result.outcome),
-                    failure=result.outcome if isinstance(result.outcome, Failure) else None,
-                    seconds=result.seconds,
-                    layer_evaluations=result.layer_evaluations,
-                    worker=result.worker,
-                    at=time.time(),
-                )
-            )
+            self.record(self._kept(result))
             self._in_flight.discard(result.work)
             found.append(result)
             self._feed()
             self._watch(self, result)
         return found
+
+    def _kept(self, result: Evaluation) -> Evaluated:
+        """A result as the journal has it, once its scores and marks are written down."""
+        failure = result.outcome if isinstance(result.outcome, Failure) else None
+        scores = result.scores if self._scored and failure is None else None
+        return Evaluated(
+            work=result.work,
+            number=result.number,
+            scores=None if not scores else self.store.keep_scores(scores),
+            marks=None if isinstance(result.outcome, Failure) else self.store.keep_marks(result.outcome),
+            failure=failure,
+            seconds=result.seconds,
+            layer_evaluations=result.layer_evaluations,
+            worker=result.worker,
+            at=time.time(),
+        )
 
     def _with_backlog(self, news: Incident | Workers) -> Incident | Workers:
         """What the executor says, and of the workers what else is waiting for them here."""

@@ -1,12 +1,13 @@
 """The loop of a search: ask, record, evaluate, record, tell. Resuming is replaying the journal into it."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from evomerge.errors import ReplayMismatch
 from evomerge.estimate import Observer
-from evomerge.events import Asked, Assigned, Ended, Told
+from evomerge.events import Asked, Assigned, Ended, Evaluated, Told
 from evomerge.optimize import RECOMMENDED, Optimizer
 from evomerge.recipe import Recipe
 from evomerge.results import (
@@ -14,6 +15,7 @@ from evomerge.results import (
     refuse_failed_parents,
     refuse_nothing_but_failures,
     was_cut_behind_a_telling,
+    with_scores,
 )
 from evomerge.schedule import More, Schedule
 from evomerge.session import Session
@@ -33,7 +35,8 @@ class Parts:
     `optimizer` makes one, from observations to start from (none: from the prior design). `seeds` are the
     genomes of that design with the names of the fixed recipes they are; `outside` are fixed recipes that the
     space does not hold. `block` candidates share their items where the optimiser knows no generations. With `order` a
-    generation is proposed as a whole, and scored in this order of its recipes.
+    generation is proposed as a whole, and scored in this order of its recipes. With `scores` the optimiser is told
+    those of items, too.
     """
 
     space: SearchSpace
@@ -44,6 +47,7 @@ class Parts:
     outside: Mapping[str, Recipe]
     block: int
     order: Callable[[Recipe], tuple[str, ...]] | None = None
+    scores: bool = False
 
 
 class Study:
@@ -83,13 +87,15 @@ class Study:
 
     def _replay(self) -> None:
         """Bring the optimiser where the journal left it."""
-        state = self.session.state
+        state, back = self.session.state, Counter[int]()
         try:
             for event in self.session.store.events():
                 if isinstance(event, Asked) and of_optimizer(event.origin):
                     self._ask_again(event)
+                elif isinstance(event, Evaluated) and state.works[event.work].draw.pool == "search":
+                    back[event.number] += 1
                 elif isinstance(event, Told):
-                    self._optimizer.tell([self._completed(o) for o in event.observations])
+                    self._optimizer.tell([self._completed(o, back[o.number or 0]) for o in event.observations])
         except ReplayMismatch as mismatch:
             self.notes.append(f"{mismatch}; going on from the recorded results")
             known = [self._completed(o) for told in state.told for o in told.observations]
@@ -105,8 +111,10 @@ class Study:
         # Equal but for rounding (another BLAS, say): the journal's genome counts, the optimiser is told its own.
         self._asked[event.number] = asked[0]
 
-    def _completed(self, observation: Observation) -> Observation:
-        """An observation with its genome, which the journal keeps only once."""
+    def _completed(self, observation: Observation, works: int | None = None) -> Observation:
+        """An observation with what the journal keeps only once: its genome and, of so many works or of all, scores."""
+        if self.parts.scores:
+            observation = with_scores(observation, self.session.state, self.session.store, works)
         if observation.genome is not None or observation.number is None:
             return observation
         written = self.session.state.candidates[observation.number].genome

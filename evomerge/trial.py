@@ -103,7 +103,8 @@ class Learnt:
 class Work(Value):
     """One errand of a worker: merge a recipe, score it on a draw, or give the lesson that its items hold.
 
-    `coefficients` are what the recipe's side file holds, for a worker that cannot read it.
+    `coefficients` are what the recipe's side file holds, for a worker that cannot read it. With `scored` the items'
+    scores are wanted beside their marks, of tasks that give any.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
@@ -115,6 +116,7 @@ class Work(Value):
     purpose: Purpose
     coefficients: Coefficients | None = None
     lesson: Lesson | None = None
+    scored: bool = False
 
 
 class Failure(Value):
@@ -169,10 +171,14 @@ class Observation(Value):
     """What an optimiser is told of a point: utilities, higher is better, with standard errors.
 
     `utilities` is None for a failed candidate; `number` is None for a point that nobody asked for, and a number
-    told before is a revision. `genome` may be left out where the number says it.
+    told before is a revision. `genome` may be left out where the number says it. `scores` are those of the search items
+    that it was put to, by task, and `rows` their places in the task's pool, each once; told where they are asked for.
+    The journal keeps neither: it says where they lie.
     """
 
     number: int | None
     genome: Genome | None = None
     utilities: tuple[float, ...] | None
     errors: tuple[float, ...] = ()
+    rows: dict[str, tuple[int, ...]] | None = None
+    scores: dict[str, tuple[tuple[float, ...], ...]] | None = None

@@ -96,13 +96,14 @@ def left(run: Path, seconds: float) -> dict[int, str]:
 
 
 def story(run: Path) -> tuple[list[Any], bytes]:
-    """What a journal says of the search, and the marks."""
+    """What a journal says of the search, and marks and scores."""
     found = []
     for line in (run / "journal.jsonl").read_text().splitlines():
         event = json.loads(line)["event"]
         if not EVENT.validate_python(event, strict=False).of_process:
             found.append({key: value for key, value in event.items() if key not in VOLATILE})
-    return found, (run / "responses/marks.f64").read_bytes()
+    scores = run / "responses/scores.f32"
+    return found, (run / "responses/marks.f64").read_bytes() + (scores.read_bytes() if scores.exists() else b"")
 
 
 def content(run: Path) -> tuple[list[Any], bytes]:
@@ -110,9 +111,9 @@ def content(run: Path) -> tuple[list[Any], bytes]:
     store = RunStore(run)
     found, marks = [], []
     for event in store.events():
-        plain = {key: value for key, value in event.to_plain().items() if key not in (*VOLATILE, "marks")}
+        plain = {key: value for key, value in event.to_plain().items() if key not in (*VOLATILE, "marks", "scores")}
         if isinstance(event, Evaluated):
-            marks.append((event.work, store.marks(event)))
+            marks.append((event.work, store.marks(event), store.scores(event)))
         if not event.of_process:
             found.append(plain)
     store.close()

@@ -122,7 +122,7 @@ def content(run: Path) -> dict[str, Any]:
         plain = event.to_plain()
         if event.kind == "evaluated":
             assert event.work not in found["evaluated"], f"work {event.work} came back twice"
-            found["evaluated"][event.work] = (store.marks(event), event.failure)
+            found["evaluated"][event.work] = (store.marks(event), store.scores(event), event.failure)
         elif event.kind in ("asked", "assigned"):
             key = event.number if event.kind == "asked" else event.work
             assert key not in found[event.kind], f"{event.kind} {key} twice"
@@ -145,7 +145,7 @@ def small_fitness(*tasks: str, search: int = 16, confirm: int = 24) -> dict[str,
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """Two finished runs to read from, never to write to: `one` objective (cma) and `two` (nsga2)."""
+    """Two finished runs to read from, never to write to: `one` objective (cma, with scores) and `two` (nsga2)."""
     from evomerge.assemble import search
     from evomerge.spec import load_run
 
@@ -159,6 +159,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pat
             "fitness": small_fitness(*tasks, search=24, confirm=48),
             "budget": {"evaluations": 40},
             "seed": 5,
+        }
+        plain |= {
+            "optimizer": {"kind": "cma", "told": "loss"} if name == "one" else {"kind": "nsga2", "told": "metric"}
         }
         path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(plain, sort_keys=False))

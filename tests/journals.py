@@ -14,7 +14,7 @@ from evomerge.store import encoded
 from evomerge.store.journal import beginning
 
 JOURNAL = "journal.jsonl"
-MARKS = "responses/marks.f64"
+MARKS, SCORES = "responses/marks.f64", "responses/scores.f32"
 
 
 def raw_lines(run: Path) -> list[bytes]:
@@ -33,16 +33,24 @@ def end_of_marks(line: bytes) -> int:
     return 0 if at is None else at["offset"] + 8 * sum(n for rows in at["counts"].values() for n in rows.values())
 
 
+def end_of_scores(line: bytes) -> int:
+    """The same of scores."""
+    at: dict[str, Any] | None = json.loads(line)["event"].get("scores")
+    return 0 if at is None else at["offset"] + 4 * sum(map(sum, at["counts"].values()))
+
+
 def places(run: Path, step: int, case: str) -> range:
     """Where to cut a journal: every so many lines, from another one on in each case, so that all cases meet all."""
     return range(1 + zlib.crc32(case.encode()) % step, len(raw_lines(run)), step)
 
 
 def cut(run: Path, count: int, torn: bytes = b"") -> None:
-    """Leave of a run what kill -9 leaves behind so many lines: with marks that no line refers to, if they came next."""
+    """Leave of a run what kill -9 leaves behind so many lines: with what no line refers to, if it came next."""
     lines = raw_lines(run)
     (run / JOURNAL).write_bytes(b"".join(lines[:count]) + torn)
     os.truncate(run / MARKS, max(map(end_of_marks, lines[: count + 1])))
+    if (run / SCORES).exists():
+        os.truncate(run / SCORES, max(map(end_of_scores, lines[: count + 1])))
 
 
 def write_journal(run: Path, events: Iterable[Event], *, chained: bool = True) -> None:

@@ -58,10 +58,12 @@ class Toy:
     def __call__(self, work: Work) -> Evaluation:
         if work.number == FAILING:
             outcome: dict[str, dict[str, tuple[float, ...]]] | Failure = Failure(stage="score", reason="it is a toy")
+            scores = None
         else:
             places = range(ITEMS) if work.draw.places is None else work.draw.places["task"]
             outcome = {"task": {"acc": tuple(float(work.number + place) for place in places)}}
-        return Evaluation(work=work.id, number=work.number, outcome=outcome, worker=self.name)
+            scores = {"task": tuple((float(work.number), float(place)) for place in places)} if work.scored else None
+        return Evaluation(work=work.id, number=work.number, outcome=outcome, scores=scores, worker=self.name)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from evomerge.assemble.means import (
 from evomerge.assemble.start import Start, starting_points, wanted_genomes
 from evomerge.confirm import confirm
 from evomerge.errors import EvomergeError, Interrupted, RunError, SpecError
+from evomerge.estimate import with_loss
 from evomerge.estimate.calibration import read_calibration
 from evomerge.events import Closed, Extended, Opened
 from evomerge.interruptible import Interruptible
@@ -67,7 +68,7 @@ def prepare(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
         means = set_up(run, scorer, listener)
         unless_prepared.callback(means.close)
         parents = means.files.parents
-        resolved = with_defaults(run, parents, means.workers)
+        resolved = with_told(with_defaults(run, parents, means.workers), means.table)
         check_calibration(run, means.table)
         space = bind(run.space, parents)
         check_exportable(space.decode(probe(space)), means.files)
@@ -173,6 +174,24 @@ def with_defaults(run: RunSpec, parents: Parents, workers: int = 1) -> RunSpec:
     return run.model_copy(update={"optimizer": resolve(run.optimizer, genes, len(run.fitness.objectives), workers)})
 
 
+def with_told(run: RunSpec, table: ItemTable) -> RunSpec:
+    """The run with what its optimiser is told written out.
+
+    Raises:
+        SpecError: losses are asked for, and no objective has any.
+    """
+    optimizer, losses = run.optimizer, with_loss(run.fitness, table)
+    assert optimizer is not None, "resolved before"
+    if "told" not in type(optimizer).model_fields:
+        return run
+    if optimizer.told == "loss" and not losses:
+        raise SpecError(
+            "optimizer.told: no objective is acc or exact_match of a task that gives scores, without a tie break;"
+            " leave told out"
+        )
+    return run.model_copy(update={"optimizer": optimizer.model_copy(update={"told": optimizer.told or "metric"})})
+
+
 def versions() -> dict[str, str]:
     """What this process runs on."""
     found = {"evomerge": __version__, "python": platform.python_version(), "machine": platform.machine()}
@@ -211,7 +230,8 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
     # Where all genes are real numbers all layers change, and nothing is shared that an order could bring together.
     order = hop_order if any(gene.discrete for gene in space.genes) else None
     shared = block(run.optimizer, space.genes)
-    study = Study(session, Parts(space, build, appraiser, schedule, start.seeds, start.outside, shared, order))
+    told = run.optimizer.wants_scores
+    study = Study(session, Parts(space, build, appraiser, schedule, start.seeds, start.outside, shared, order, told))
     for note in study.notes:
         listener.say(note)
     return study

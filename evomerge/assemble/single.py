@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.assemble.experts import read_recipe
 from evomerge.assemble.means import QUIET, Listener, factory
-from evomerge.assemble.run import check_calibration, with_defaults
+from evomerge.assemble.run import check_calibration, with_defaults, with_told
 from evomerge.assemble.start import starting_points, wanted_genomes
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader
@@ -39,7 +39,7 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
 
     evaluator = factory(run, None, listener).build()
     parents = evaluator.live.files.parents
-    run = with_defaults(run, parents)
+    run = with_told(with_defaults(run, parents), evaluator.table)
     check_calibration(run, evaluator.table)
     space = bind(run.space, parents)
     check_exportable(space.decode(probe(space)), evaluator.live.files)

@@ -8,6 +8,7 @@ from evomerge.estimate.calibration import Calibration
 from evomerge.estimate.evidence import Estimate
 from evomerge.estimate.grade import Grader, Pair
 from evomerge.estimate.ledger import Ledger, Piece
+from evomerge.estimate.loss import with_loss, with_losses
 from evomerge.trial import Observation
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "Observer",
     "Pair",
     "Piece",
+    "with_loss",
+    "with_losses",
 ]
 
 

@@ -1,7 +1,7 @@
 """What candidates are worth, by the estimator of a fitness, from the marks in a ledger."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from evomerge.estimate.grade import Grader, Pair
 from evomerge.estimate.irt import ItemParameters
 from evomerge.estimate.judge import Judge
 from evomerge.estimate.ledger import Ledger, Piece
+from evomerge.estimate.loss import LOSS
 from evomerge.estimate.mixture import parent_abilities
 from evomerge.estimate.smooth import shrunken
 from evomerge.fitness import EstimatorKind, by_choice, plain_kind
@@ -31,10 +32,16 @@ class Appraiser:
     """
 
     def __init__(
-        self, grader: Grader, ledger: Ledger, calibration: Calibration | None = None, kind: EstimatorKind | None = None
+        self,
+        grader: Grader,
+        ledger: Ledger,
+        calibration: Calibration | None = None,
+        kind: EstimatorKind | None = None,
+        losses: Collection[str] = (),
     ) -> None:
-        """`kind` is another estimator than the fitness names."""
+        """`kind` is another estimator than the fitness names; the objectives in `losses` are told by their loss."""
         self.grader = grader
+        self.losses = frozenset(losses)
         self.ledger = ledger
         self.kind: EstimatorKind = kind or grader.fitness.estimator.kind
         self._calibration = calibration
@@ -54,14 +61,22 @@ class Appraiser:
         return self._values(pieces) if pieces else None
 
     def utilities(self, pieces: Sequence[Piece]) -> tuple[float, ...]:
-        """What these pieces of a candidate are worth: values as utilities, higher is better, with tie breaks."""
+        """What these pieces of a candidate are worth: values as utilities, higher is better, with tie breaks.
+
+        An objective that is told by its loss is worth minus that.
+        """
         key = pieces[0].number, len(pieces)
         if key not in self._utilities:
-            self._utilities[key] = tuple(
-                self.grader.utility(label, estimate.value) + self._tie_break(pieces, label)
-                for label, estimate in self._values(pieces).items()
-            )
+            self._utilities[key] = tuple(self._utility(pieces, label) for label in self.grader.fitness.objectives)
         return self._utilities[key]
+
+    def _utility(self, pieces: Sequence[Piece], label: str) -> float:
+        if label in self.losses:
+            return -self._loss(pieces, label).value
+        return self.grader.utility(label, self._values(pieces)[label].value) + self._tie_break(pieces, label)
+
+    def _loss(self, pieces: Sequence[Piece], label: str) -> Estimate:
+        return _mean([judge.estimate(pieces) for judge in self._judges_of(label, LOSS)])
 
     def observe(self, numbers: Sequence[int]) -> list[Observation]:
         """What an optimiser is told of candidates; the errors are those of the pool's estimates.
@@ -169,8 +184,10 @@ class Appraiser:
         found = self.values(number)
         if found is None:
             return Observation(number=number, utilities=None)
-        utilities = self.utilities(marked(self.ledger.of(number)))
-        return Observation(number=number, utilities=utilities, errors=tuple(each.error for each in found.values()))
+        pieces = marked(self.ledger.of(number))
+        told = [self._loss(pieces, label) if label in self.losses else each for label, each in found.items()]
+        utilities = self.utilities(pieces)
+        return Observation(number=number, utilities=utilities, errors=tuple(each.error for each in told))
 
     def _reached(self, observation: Observation) -> tuple[int | None, int]:
         """A candidate's first draw, and how many rungs of it have marks."""
@@ -226,15 +243,16 @@ class Appraiser:
         ]
         return tie_break.weight * sum(signed) / len(signed)
 
-    def _judges_of(self, label: str, tie_break: str | None = None) -> list[Judge]:
-        """Of every task of an objective, its metric or a tie-breaking one, which may have any range."""
-        if (label, tie_break) not in self._judges:
+    def _judges_of(self, label: str, other: str | None = None) -> list[Judge]:
+        """Of every task of an objective, its metric or another one (of a tie break, the loss) of whatever range."""
+        if (label, other) not in self._judges:
             chosen = by_choice(self.grader.fitness.estimator.chosen_design)
-            kind = self.kind if tie_break is None else plain_kind(self.kind, chosen=chosen)
-            metric = tie_break or self.grader.fitness.objectives[label].metric
-            names = [(key, self.grader.metric_name(key, metric)) for key in self.grader.fitness.keys(label)]
-            self._judges[label, tie_break] = [Judge(self.expectation(*name), kind) for name in names]
-        return self._judges[label, tie_break]
+            kind = self.kind if other is None else plain_kind(self.kind, chosen=chosen)
+            metric = other or self.grader.fitness.objectives[label].metric
+            keys = self.grader.fitness.keys(label)
+            names = [(key, LOSS if metric == LOSS else self.grader.metric_name(key, metric)) for key in keys]
+            self._judges[label, other] = [Judge(self.expectation(*name), kind) for name in names]
+        return self._judges[label, other]
 
 
 def _columns(estimates: Sequence[Estimate]) -> tuple[Floats, Floats]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from evomerge.errors import SpecError
@@ -69,6 +69,18 @@ class Encoder:
         for tokens in _all_tokens(found):
             self._check(tokens)
         return found
+
+    def reference(self, instance: Instance, answer: str) -> Request:
+        """The tokens of a right answer to a request that asks for text: up to the first stop string, and that one.
+
+        Raises:
+            SpecError: the model's window is too small for it, or the tokenizer has no tokens for it.
+        """
+        _, stops = self._limits(instance.args[1])
+        found = self._pair(instance.args[0], postprocess_generated_text(answer, list(stops), None) + stops[0])
+        for tokens in _all_tokens(found):
+            self._check(tokens)
+        return found.requests[0]
 
     def _pair(self, context: str, continuation: str) -> Encoded:
         left, right = self._split(context, continuation)

@@ -141,7 +141,6 @@ class LikelihoodPlan:
             for group in _groups([row for kind, row in kinds if kind == branching], budget, most_reads)
         ]
 
-    @torch.inference_mode()
     def run(self, model: PreTrainedModel, forward: Forward | None = None) -> tuple[list[float], list[bool]]:
         """Log-likelihood in nats and greediness of each request, in the order they were given.
 
@@ -150,6 +149,27 @@ class LikelihoodPlan:
         Raises:
             ScoreFailure: a log-likelihood is not finite.
         """
+        picked, missed = self._passes(model, forward)
+        return self._summed(picked), (self._added(missed) == 0).tolist()
+
+    def by_token(
+        self, model: PreTrainedModel, forward: Forward | None = None
+    ) -> tuple[list[float], list[bool], list[tuple[float, ...]]]:
+        """What `run` gives, and of the same passes the log-probability of each token of every continuation.
+
+        Raises:
+            ScoreFailure: a log-likelihood is not finite.
+        """
+        picked, missed = self._passes(model, forward)
+        found: list[list[float]] = [[] for _ in range(self.size)]
+        # Of a request all targets are in one row, in their order.
+        for owner, value in zip(self._owners().tolist(), picked.tolist(), strict=True):
+            found[owner].append(value)
+        return self._summed(picked), (self._added(missed) == 0).tolist(), list(map(tuple, found))
+
+    @torch.inference_mode()
+    def _passes(self, model: PreTrainedModel, forward: Forward | None) -> tuple[Tensor, Tensor]:
+        """Log-probability of every target (targets,), and whether another token was likelier, in host memory."""
         picked, missed = [], []
         forward = forward or plain(model)
         for batch in self._batches:
@@ -161,13 +181,24 @@ class LikelihoodPlan:
             best = logits.argmax(-1)
             picked.append(logits[batch.source, batch.targets] - normaliser[batch.source])
             missed.append((best[batch.source] != batch.targets).float())
-        # Added up in host memory, one by one: on a GPU the order of additions is another each time.
-        owners = torch.cat([batch.owners for batch in self._batches])
-        totals, wrong = (
-            torch.zeros(self.size).index_add_(0, owners, torch.cat(parts).cpu()) for parts in (picked, missed)
-        )
+        return torch.cat(picked).cpu(), torch.cat(missed).cpu()
+
+    def _owners(self) -> Tensor:
+        """The request that each target belongs to (targets,)."""
+        return torch.cat([batch.owners for batch in self._batches])
+
+    def _added(self, values: Tensor) -> Tensor:
+        """Sums over the targets of each request (requests,).
+
+        Added up in host memory, one by one: on a GPU the order of additions is another each time.
+        """
+        return torch.zeros(self.size).index_add_(0, self._owners(), values)
+
+    def _summed(self, picked: Tensor) -> list[float]:
+        totals = self._added(picked)
         refuse_nonfinite(totals, "log-likelihoods")
-        return totals.tolist(), (wrong == 0).tolist()
+        found: list[float] = totals.tolist()
+        return found
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Answers of a live model to lm-eval requests: natively where we can, through lm-eval's own HFLM where not."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
@@ -11,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evomerge.errors import SpecError
 from evomerge.score.budget import TokenBudget
-from evomerge.score.encoding import Encoded, Encoder
+from evomerge.score.encoding import Encoder
 from evomerge.score.failure import ScoreFailure, refuse_nonfinite
 from evomerge.score.generation import GreedyDecoder, Prompt
 from evomerge.score.loglikelihood import Forward, LikelihoodPlan, Request
@@ -166,54 +165,3 @@ class Responder:
             name = type(self.model).__name__
             self.notes.add(f"prompts that begin alike are not shared: {name} does not take our masks")
         return same
-
-
-class Prepared:
-    """Requests planned once, ready to be put to candidate after candidate."""
-
-    def __init__(self, responder: Responder, instances: Sequence[Instance], encoded: Sequence[Encoded]) -> None:
-        self._responder = responder
-        self._scored = [(i, e.requests) for i, e in zip(instances, encoded, strict=True) if e.prompt is None]
-        self._generated = [i for i, e in zip(instances, encoded, strict=True) if e.prompt is not None]
-        self._prompts = [e.prompt for e in encoded if e.prompt is not None]
-        self._requests = [request for _, requests in self._scored for request in requests]
-        self._plan = responder.likelihood_plan(self._requests) if self._requests else None
-        self._native = bool(self._generated) and responder.decodes(self._generated, self._prompts)
-
-    def answer(self) -> None:
-        """Fill every request's `resps` with what the model, as it is now, says.
-
-        Raises:
-            ScoreFailure: it computes no finite numbers.
-        """
-        for instance in (*(instance for instance, _ in self._scored), *self._generated):
-            instance.resps, instance.filtered_resps = [], {}
-        if self._scored:
-            self._answer_likelihoods()
-        if not self._native:
-            self._responder.slow.answer(self._generated)
-            return
-        texts = self._responder.decode(self._prompts)
-        for instance, text in zip(self._generated, texts, strict=True):
-            instance.resps = [text] * (instance.repeats or 1)
-
-    def _answer_likelihoods(self) -> None:
-        totals, greedy = self._likelihoods()
-        start = 0
-        for instance, requests in self._scored:
-            here = slice(start, start + len(requests))
-            rolling = instance.request_type == "loglikelihood_rolling"
-            answer: Any = sum(totals[here]) if rolling else (totals[start], greedy[start])
-            instance.resps = [answer] * (instance.repeats or 1)
-            start += len(requests)
-
-    def _likelihoods(self) -> tuple[list[float], list[bool]]:
-        """The plan's answers; where memory is too small for it, those of a plan with smaller passes from now on."""
-        while self._plan is not None:
-            try:
-                return self._plan.run(self._responder.model, self._responder.forward)
-            except torch.OutOfMemoryError:
-                if not self._responder.budget.shrink(self._plan.budget):
-                    raise
-            self._plan = self._responder.likelihood_plan(self._requests)
-        return self._responder.likelihoods(self._requests) if self._requests else ([], [])

@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,11 +19,13 @@ from evomerge.score.cost import cost_of, cut_of, with_costs
 from evomerge.score.digests import with_digests
 from evomerge.score.encoding import Encoded
 from evomerge.score.failure import finite, grading
-from evomerge.score.loglikelihood import Forward
-from evomerge.score.responses import Prepared, Responder
+from evomerge.score.golds import Gold, golds_of, with_golds
+from evomerge.score.loglikelihood import Forward, Request
+from evomerge.score.prepared import Prepared
+from evomerge.score.responses import Responder
 from evomerge.score.sandbox import sandboxed
 from evomerge.score.tasks import TaskCatalogue, code_of_others, mark_of, metric_name
-from evomerge.trial import Draw, Marks
+from evomerge.trial import Draw, Marks, Scores
 
 DRAWS_KEPT = 8
 
@@ -40,6 +42,10 @@ class Scorer(Protocol):
 
     def marks(self, draw: Draw) -> Marks:
         """Task, then metric, then a mark per drawn item."""
+        ...
+
+    def scored(self, draw: Draw) -> tuple[Marks, Scores]:
+        """The same marks, and beside them the scores of tasks that give any."""
         ...
 
 
@@ -79,7 +85,8 @@ class TaskScorer:
         self._encoded: dict[tuple[str, str], list[Encoded]] = {}
         counted = {name: self._counted(name) for name in self._banks}
         digested = {name: with_digests(counted[name], bank, self._requests[name]) for name, bank in self._banks.items()}
-        self.table = ItemTable(tasks=digested)
+        self._golds: dict[str, dict[str, Gold]] = {}
+        self.table = ItemTable(tasks={name: self._with_golds(name, table) for name, table in digested.items()})
         self._prepared: OrderedDict[str, tuple[Prepared, dict[str, list[str]]]] = OrderedDict()
         self._prepare(Draw(pool="search"))  # Now, so that `notes` are there before a search begins.
 
@@ -94,6 +101,12 @@ class TaskScorer:
             if key in kept:
                 self._encoded[name, key] = encoded
         return with_costs(table, costs, cuts)
+
+    def _with_golds(self, name: str, table: TaskItems) -> TaskItems:
+        """A task's items with what is right of each; what is known of search items beside it is kept."""
+        golds = golds_of(self._banks[name], self._requests[name], self._responder.encoder)
+        self._golds[name] = {key: golds[key] for key in table.search.ids} if golds else {}
+        return with_golds(table, golds)
 
     def _encode(self, name: str, key: str) -> list[Encoded]:
         if (name, key) in self._encoded:
@@ -120,6 +133,47 @@ class TaskScorer:
         prepared.answer()
         return {name: self._graded(self._banks[name], ids[name]) for name in ids}
 
+    @sandboxed()
+    def scored(self, draw: Draw) -> tuple[Marks, Scores]:
+        """Marks of drawn search items, and the scores of tasks that give any.
+
+        Raises:
+            ScoreFailure: a mark, a score, or what they rest on, is not a finite number.
+        """
+        prepared, ids = self._prepare(draw)
+        tokens = iter(prepared.answer_by_token())
+        likely = {
+            (name, key): [next(tokens) for _ in self._likelihoods(name, key)] for name in ids for key in ids[name]
+        }
+        scores: dict[str, tuple[tuple[float, ...], ...]] = {}
+        for name in ids:
+            if golds := self._golds[name]:
+                scores[name] = tuple(
+                    next(tokens) if golds[key].reference else self._scores(name, key, likely[name, key][:1])
+                    for key in ids[name]
+                )
+        return {name: self._graded(self._banks[name], ids[name]) for name in ids}, scores
+
+    def _scores(self, name: str, key: str, tokens: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+        """What was answered to an item's options, if it has any; else the tokens of its only request."""
+        options = self._golds[name][key].options
+        return tuple(one.resps[0][0] for one in self._requests[name][key][:options]) if options else tokens[0]
+
+    def requests(self, name: str, key: str) -> tuple[Request, ...]:
+        """What the scores of a search item are log-likelihoods of: its options, or the reference answer."""
+        gold = self._golds[name][key]
+        if gold.reference is not None:
+            return (gold.reference,)
+        return tuple(self._likelihoods(name, key)[: gold.options or 1])
+
+    def _likelihoods(self, name: str, key: str) -> list[Request]:
+        """All that is asked about an item in log-likelihoods."""
+        return [request for encoded in self._encode(name, key) for request in encoded.requests]
+
+    def _references(self, ids: Mapping[str, Sequence[str]]) -> list[Request]:
+        found = [self._golds[name].get(key) for name, wanted in ids.items() for key in wanted]
+        return [gold.reference for gold in found if gold is not None and gold.reference is not None]
+
     def _prepare(self, draw: Draw) -> tuple[Prepared, dict[str, list[str]]]:
         key = draw.model_dump_json(include={"pool", "places"})
         if key not in self._prepared:
@@ -127,7 +181,7 @@ class TaskScorer:
             keys = [(name, item) for name, wanted in ids.items() for item in wanted]
             instances = [instance for name, item in keys for instance in self._requests[name][item]]
             encoded = [one for name, item in keys for one in self._encode(name, item)]
-            self._prepared[key] = (Prepared(self._responder, instances, encoded), ids)
+            self._prepared[key] = (Prepared(self._responder, instances, encoded, self._references(ids)), ids)
             while len(self._prepared) > DRAWS_KEPT:
                 self._prepared.popitem(last=False)
         self._prepared.move_to_end(key)

@@ -38,19 +38,28 @@ Mode: TypeAlias = Literal["generation", "steady"]
 """Whether results are told a generation at a time, or one by one; left out: what suits the number of workers."""
 
 
+Yardstick: TypeAlias = Literal["metric", "loss"]
+"""What an optimiser is told of an accuracy: the metric itself; or minus the loss of its items, where they have scores:
+the cross-entropy of right options, or of reference answers. What is reported stays the metric."""
+
+
 class CmaSpec(Tagged):
     """CMA-ES, for one objective or a scalarisation of several.
 
-    As every optimiser does, it says whether it has `generations`, which `mode` and `population` are about, and whether
-    it takes several objectives as they are (`fronts`) or has to be told one number.
+    As every optimiser does, it says whether it has `generations`, which `mode` and `population` are about, whether it
+    takes several objectives as they are (`fronts`) or has to be told one number, and whether it wants to be told the
+    scores of items, too (`wants_scores`). `told` left out is what suits the fitness; runs that do not say were told
+    the metric.
     """
 
     kind: Literal["cma"] = "cma"
     generations: ClassVar[bool] = True
     fronts: ClassVar[bool] = False
+    wants_scores: ClassVar[bool] = False
     population: Annotated[Population, Field(ge=3)] | None = None
     sigma: Annotated[float, Field(gt=0, le=1)] | None = None
     mode: Mode | None = None
+    told: Yardstick | None = None
 
 
 class Nsga2Spec(Tagged):
@@ -59,8 +68,10 @@ class Nsga2Spec(Tagged):
     kind: Literal["nsga2"] = "nsga2"
     generations: ClassVar[bool] = True
     fronts: ClassVar[bool] = True
+    wants_scores: ClassVar[bool] = False
     population: Annotated[Population, Field(ge=4)] = 20
     mode: Mode | None = None
+    told: Yardstick | None = None
 
 
 class TpeSpec(Tagged):
@@ -69,8 +80,10 @@ class TpeSpec(Tagged):
     kind: Literal["tpe"] = "tpe"
     generations: ClassVar[bool] = False
     fronts: ClassVar[bool] = True
+    wants_scores: ClassVar[bool] = False
     population: ClassVar[None] = None
     mode: ClassVar[None] = None
+    told: Yardstick | None = None
 
 
 class RandomSpec(Tagged):
@@ -79,8 +92,10 @@ class RandomSpec(Tagged):
     kind: Literal["random"] = "random"
     generations: ClassVar[bool] = False
     fronts: ClassVar[bool] = True
+    wants_scores: ClassVar[bool] = False
     population: ClassVar[None] = None
     mode: ClassVar[None] = None
+    told: ClassVar[None] = None
 
 
 OptimizerSpec: TypeAlias = Annotated[CmaSpec | Nsga2Spec | TpeSpec | RandomSpec, Field(discriminator="kind")]

@@ -1,7 +1,7 @@
-"""What the events of a run refer to: candidates, works, items and marks, each of which must be there."""
+"""What the events of a run refer to: candidates, works, items, marks and scores, each of which must be there."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, assert_never, get_args
+from typing import assert_never, get_args
 
 from evomerge.events import (
     Asked,
@@ -16,30 +16,16 @@ from evomerge.events import (
     Incident,
     MarksAt,
     Opened,
+    ScoresAt,
     Told,
     Workers,
 )
 from evomerge.items import COST, Cost, ItemTable
+from evomerge.store.blocks import MARK, Block, Blocks, counted, size_of
 from evomerge.trial import Draw
 
-MARK = 8
-"""Bytes of a mark."""
 Wanted = Mapping[str, frozenset[str]]
 """Metrics that a fitness reads, by the task as marks name it."""
-
-
-class Block(NamedTuple):
-    """The marks that a line was the first to refer to."""
-
-    offset: int
-    size: int
-    crc: int
-    line: int
-
-
-def size_of(at: MarksAt) -> int:
-    """Bytes of a block of marks."""
-    return MARK * sum(count for rows in at.counts.values() for count in rows.values())
 
 
 class Account:
@@ -55,10 +41,7 @@ class Account:
         self._works: list[Assigned] = []
         self._open: dict[int, Assigned] = {}
         self._scored: set[int] = set()
-        self.blocks: dict[int, Block] = {}
-        """By their offsets, in the order of the file."""
-        self.end = 0
-        """Where marks end that were referred to."""
+        self.marks, self.scores = Blocks("marks"), Blocks("scores")
 
     def take(self, event: Event, line: int) -> None:
         """Take one more event in.
@@ -90,6 +73,11 @@ class Account:
     def in_flight(self) -> int:
         """Bytes of marks that a process which died may have written without the line that refers to them."""
         return MARK * max((self._most(work.draw) for work in self._open.values()), default=0)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a process that died may have written anything without the line that refers to it."""
+        return bool(self._open)
 
     def _most(self, draw: Draw) -> int:
         rows = (len(self._table.tasks[t].metrics) * self._count(draw, t) for t in self._table.tasks)
@@ -126,7 +114,16 @@ class Account:
         self._scored.add(event.number)
         if event.marks is not None:
             self._fits(event.marks, work.draw)
-            self._block(event.marks, line)
+            self._take(self.marks, event.marks, line)
+        if event.scores is not None:
+            self._fit_scores(event.scores, work.draw)
+            self._take(self.scores, event.scores, line)
+
+    @staticmethod
+    def _take(blocks: Blocks, at: MarksAt | ScoresAt, line: int) -> None:
+        if min(counted(at), default=0) < 0:
+            raise ValueError(f"it counts less than no {blocks.what}")
+        blocks.take(Block(at.offset, size_of(at), at.crc, line))
 
     def _fits(self, marks: MarksAt, draw: Draw) -> None:
         """See that there is a mark for every item of a draw, by every metric that is read."""
@@ -137,14 +134,8 @@ class Account:
                 if rows.get(metric, 0) != count:
                     raise ValueError(f"its marks are not those of the items of {task} that the run has")
 
-    def _block(self, at: MarksAt, line: int) -> None:
-        block = Block(at.offset, size_of(at), at.crc, line)
-        if min((count for rows in at.counts.values() for count in rows.values()), default=0) < 0:
-            raise ValueError("it counts less than no marks")
-        if at.offset != self.end:
-            known = self.blocks.get(at.offset)
-            if known is None or known[:3] != block[:3]:
-                raise ValueError(f"its marks begin at byte {at.offset}, and {self.end} is the next: a line is missing")
-        elif block.size or at.offset not in self.blocks:
-            self.blocks[at.offset] = block
-            self.end += block.size
+    def _fit_scores(self, scores: ScoresAt, draw: Draw) -> None:
+        """See that there are scores of every item of a draw whose task gives any."""
+        for name, task in self._table.tasks.items():
+            if self._count(draw, name) != len(scores.counts.get(name, ())) and task.pool(draw.pool).golds:
+                raise ValueError(f"its scores are not those of the items of {name} that the run has")

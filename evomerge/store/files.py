@@ -1,5 +1,6 @@
 """The files that a run rests on: read, and held against what its journal says of them."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from evomerge.errors import SpecError
+from evomerge.errors import RunError, SpecError
 from evomerge.estimate.calibration import Calibration, read_calibration
 from evomerge.events import Created
 from evomerge.fitness import Fitness
@@ -186,6 +187,29 @@ def check_writable(folder: Path, names: tuple[str, ...]) -> None:
         path = folder / name if (folder / name).exists() else (folder / name).parent
         if not os.access(path, os.W_OK, effective_ids=True):
             raise SpecError(_not_writable(path, "no permission"))
+
+
+def append_to(handle: int, block: bytes, folder: Path, name: str) -> None:
+    """Add a block to a file of a run; it is on disk when this returns.
+
+    Raises:
+        RunError: the disk is full or failing; the file is as it was.
+    """
+    size = os.fstat(handle).st_size
+    try:
+        written = 0
+        while written < len(block):
+            written += os.write(handle, block[written:])
+        os.fsync(handle)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, size)  # Half a record is worse than none.
+        raise RunError(full(folder, name, error)) from None
+
+
+def full(folder: Path, name: str, error: OSError) -> str:
+    """What is said of a file that cannot be written."""
+    return f"{folder / name} cannot be written ({error.strerror}); make room, then go on with: evomerge resume {folder}"
 
 
 def in_use(folder: Path) -> bool:

@@ -1,28 +1,31 @@
-"""A run folder: an immutable spec, an append-only journal, and the marks it refers to."""
+"""A run folder: an immutable spec, an append-only journal, and the marks and scores it refers to."""
 
-import contextlib
 import json
 import os
 import zlib
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import yaml
 
 from evomerge.errors import RunError, SpecError
-from evomerge.events import Created, Evaluated, Event, MarksAt
+from evomerge.events import Created, Evaluated, Event, MarksAt, ScoresAt
 from evomerge.files import Target, new_folder, refuse_path, sync, told
 from evomerge.items import ItemTable
 from evomerge.spec import SPEC, is_run
-from evomerge.store.account import Account, Block, size_of
+from evomerge.store.account import Account
+from evomerge.store.blocks import MARKS, SCORES, Blocks, Column
 from evomerge.store.files import (
     ITEMS,
     JOURNAL,
     LOCK,
     RunFile,
+    append_to,
     calibration_name,
     check_writable,
     digest,
+    full,
     hold,
     in_use,
     read_bytes,
@@ -33,9 +36,7 @@ from evomerge.store.files import (
 )
 from evomerge.store.journal import beginning, decoded, encoded, split
 from evomerge.store.side_files import SideFiles
-from evomerge.trial import Marks
-
-MARKS = "responses/marks.f64"
+from evomerge.trial import Marks, Scores
 
 
 class RunStore:
@@ -114,7 +115,7 @@ class RunStore:
             RunError: the disk is full or failing; what was written before stays whole.
         """
         line, raw = encoded(event, self._lines[-1])
-        _append(self._handle(JOURNAL), raw, self.folder, JOURNAL)
+        append_to(self._handle(JOURNAL), raw, self.folder, JOURNAL)
         self._lines.append(line)
 
     def keep_marks(self, marks: Marks) -> MarksAt:
@@ -125,11 +126,26 @@ class RunStore:
         """
         counts = {task: {metric: len(values) for metric, values in rows.items()} for task, rows in marks.items()}
         flat = [value for rows in marks.values() for values in rows.values() for value in values]
-        block = np.asarray(flat, dtype="<f8").tobytes()
-        handle = self._handle(MARKS)
+        offset, crc = self._keep(MARKS, np.asarray(flat, dtype="<f8").tobytes())
+        return MarksAt(offset=offset, counts=counts, crc=crc)
+
+    def keep_scores(self, scores: Scores) -> ScoresAt:
+        """Do the same with scores, before the marks of the same work.
+
+        Raises:
+            RunError: the disk is full or failing.
+        """
+        counts = {task: tuple(map(len, rows)) for task, rows in scores.items()}
+        flat = [value for rows in scores.values() for row in rows for value in row]
+        offset, crc = self._keep(SCORES, np.asarray(flat, dtype="<f4").tobytes())
+        return ScoresAt(offset=offset, counts=counts, crc=crc)
+
+    def _keep(self, name: str, block: bytes) -> tuple[int, int]:
+        """Write a block of numbers; where it begins, and its checksum."""
+        handle = self._handle(name)
         offset = os.fstat(handle).st_size
-        _append(handle, block, self.folder, MARKS)
-        return MarksAt(offset=offset, counts=counts, crc=zlib.crc32(block))
+        append_to(handle, block, self.folder, name)
+        return offset, zlib.crc32(block)
 
     def marks(self, evaluated: Evaluated) -> Marks | None:
         """The marks of an evaluation, None if it failed.
@@ -139,13 +155,24 @@ class RunStore:
         """
         if evaluated.marks is None:
             return None
-        at = evaluated.marks
-        end = at.offset + size_of(at)
-        block = self._verified[at.offset : end] if end <= len(self._verified) else self._read_marks(at)
-        values = iter(np.frombuffer(block, dtype="<f8").tolist())
+        values = iter(np.frombuffer(self._marks.read(evaluated.marks), dtype="<f8").tolist())
         return {
-            task: {metric: tuple(next(values) for _ in range(count)) for metric, count in rows.items()}
-            for task, rows in at.counts.items()
+            task: {metric: tuple(islice(values, count)) for metric, count in rows.items()}
+            for task, rows in evaluated.marks.counts.items()
+        }
+
+    def scores(self, evaluated: Evaluated) -> Scores | None:
+        """The scores of an evaluation, None if there are none.
+
+        Raises:
+            SpecError: the file that holds them was cut or changed.
+        """
+        if evaluated.scores is None:
+            return None
+        values = iter(np.frombuffer(self._scores.read(evaluated.scores), dtype="<f4").tolist())
+        return {
+            task: tuple(tuple(islice(values, count)) for count in rows)
+            for task, rows in evaluated.scores.counts.items()
         }
 
     def events(self) -> list[Event]:
@@ -165,8 +192,8 @@ class RunStore:
         """Read and verify everything."""
         self.notes: list[str] = []
         self._state_of_files = self._stat()
-        # Marks before the journal: what another process adds meanwhile is then no more than a journal refers to.
-        _, marks = self._state_of_files
+        # Sizes before the journal: what another process adds meanwhile is then no more than a journal refers to.
+        _, marks, scores = self._state_of_files
         content = read_bytes(self.folder / JOURNAL)
         created = _first(content)
         self.file = read_run_file(self.folder, created)
@@ -175,7 +202,9 @@ class RunStore:
         self._account = Account(self.table, wanted(self.file.spec.fitness, self.table))
         self._lines = [beginning(chained=created is not None)]
         self._read_lines(content or b"")
-        self._check_marks(marks[0], None if content is None else len(self._lines) - 1)
+        self._marks = self._column(MARKS, self._account.marks)
+        self._scores = self._column(SCORES, self._account.scores)
+        self._check_surplus(marks[0], scores[0], None if content is None else len(self._lines) - 1)
 
     def _read_lines(self, content: bytes) -> None:
         for raw, is_whole in split(content):
@@ -190,85 +219,77 @@ class RunStore:
                 number = len(self._lines)
                 raise SpecError(
                     f"{self.folder / JOURNAL} is damaged in line {number} ({error});"
-                    f" restore it from a copy, or {self._cut(self._account.end)}"
+                    f" restore it from a copy, or {self._cut(number)}"
                 ) from None
             self.side_files.check(line.event, line.number)
             self._lines.append(line)
 
-    def _check_marks(self, size: int, lines: int | None) -> None:
-        """See that there are the marks that the journal refers to, and no more than a crash leaves."""
-        path, end = self.folder / MARKS, self._account.end
-        damaged = self._damaged_block()
-        if damaged is not None:
+    def _column(self, name: str, blocks: Blocks) -> Column:
+        """A file of numbers, seen to hold what the journal refers to."""
+        found = Column(self.folder, name, blocks)
+        if (damaged := found.damaged()) is not None:
             raise SpecError(
-                f"{path} is missing, cut or damaged at byte {damaged.offset}, where the marks of line {damaged.line} of"
-                f" the journal begin; restore it from a copy, or {self._cut(damaged.offset)}"
+                f"{found.path} is missing, cut or damaged at byte {damaged.offset}, where the {blocks.what} of line"
+                f" {damaged.line} of the journal begin; restore it from a copy, or {self._cut(damaged.line)}"
             )
-        if size - end > self._account.in_flight():
-            what = "is missing" if lines is None else f"ends with line {lines}" if lines else "is empty"
-            raise SpecError(
-                f"{self.folder / JOURNAL} {what}, but {MARKS} holds {size - end} bytes that came after; restore both"
-                f" from a copy, or lose what came after: cut {MARKS} to {end} bytes"
-            )
+        return found
 
-    def _damaged_block(self) -> Block | None:
-        """The first marks that are not what they were."""
-        self._verified = (read_bytes(self.folder / MARKS) or b"")[: self._account.end]
-        content = memoryview(self._verified)
-        for block in self._account.blocks.values():
-            marks = content[block.offset : block.offset + block.size]
-            if len(marks) < block.size or zlib.crc32(marks) != block.crc:
-                return block
-        return None
+    def _check_surplus(self, marks: int, scores: int, lines: int | None) -> None:
+        """See that there are no more marks and scores, in bytes, than a crash leaves beside so many lines.
 
-    def _read_marks(self, at: MarksAt) -> bytes:
-        """Marks that were written since the folder was read.
-
-        Raises:
-            SpecError: the file that holds them was cut or changed.
+        Scores are written before the marks of a work, of which there are too many if a journal lost its end.
         """
-        block = b""
-        with contextlib.suppress(OSError), (self.folder / MARKS).open("rb") as file:
-            file.seek(at.offset)
-            block = file.read(size_of(at))
-        if zlib.crc32(block) != at.crc:
-            raise SpecError(f"{self.folder / MARKS} was cut or damaged at byte {at.offset}; restore it from a copy")
-        return block
+        account = self._account
+        over = {MARKS: marks - account.marks.end - account.in_flight()}
+        over[SCORES] = 0 if account.is_under_way else scores - account.scores.end
+        for name, blocks in ((MARKS, account.marks), (SCORES, account.scores)):
+            if over[name] > 0:
+                what = "is missing" if lines is None else f"ends with line {lines}" if lines else "is empty"
+                more = (marks if name == MARKS else scores) - blocks.end
+                raise SpecError(
+                    f"{self.folder / JOURNAL} {what}, but {name} holds {more} bytes that came after; restore both"
+                    f" from a copy, or lose what came after: cut {name} to {blocks.end} bytes"
+                )
 
-    @staticmethod
-    def _cut(end: int) -> str:
-        """What can be done where a copy is missing."""
-        return f"lose what follows: cut {JOURNAL} before that line and {MARKS} to {end} bytes"
+    def _cut(self, line: int) -> str:
+        """What can be done where a copy is missing, and a line or what it refers to is damaged."""
+        marks, scores = self._account.marks.before(line), self._account.scores
+        more = f", {SCORES} to {scores.before(line)}" if scores.known else ""
+        return f"lose what follows: cut {JOURNAL} before that line and {MARKS} to {marks} bytes{more}"
 
-    def _stat(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Size and time of journal and marks."""
+    def _stat(self) -> list[tuple[int, int]]:
+        """Size and time of journal, marks and scores."""
         found = []
-        for name in (JOURNAL, MARKS):
+        for name in (JOURNAL, MARKS, SCORES):
             try:
                 state = (self.folder / name).stat()
                 found.append((state.st_size, state.st_mtime_ns))
             except OSError:  # What cannot be read is said when it is.
                 found.append((0, 0))
-        return found[0], found[1]
+        return found
 
     def _handle(self, name: str) -> int:
-        """A file to append to; both are cut back to what was whole before the first is."""
+        """A file to append to; all are cut back to what was whole before the first is."""
         assert self._lock is not None, "opened for writing"
         if not self._handles:
-            self._open()
+            for each in (JOURNAL, MARKS, *([SCORES] if (self.folder / SCORES).exists() else [])):
+                self._open(each)
+        if name not in self._handles:
+            self._open(name)
         return self._handles[name]
 
-    def _open(self) -> None:
-        """Drop a torn last line, and marks that no event refers to."""
+    def _open(self, name: str) -> None:
+        """Drop a torn last line, or numbers that no event refers to."""
+        account = self._account
+        end = {JOURNAL: self._lines[-1].end, MARKS: account.marks.end, SCORES: account.scores.end}[name]
         try:
-            for name, size in ((JOURNAL, self._lines[-1].end), (MARKS, self._account.end)):
-                handle = os.open(self.folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-                self._handles[name] = handle
-                if os.fstat(handle).st_size > size:
-                    os.ftruncate(handle, size)
-                sync((self.folder / name).parent)
+            handle = os.open(self.folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            self._handles[name] = handle
+            if os.fstat(handle).st_size > end:
+                os.ftruncate(handle, end)
+            sync((self.folder / name).parent)
         except OSError as error:
-            raise RunError(_full(self.folder, name, error)) from None
+            raise RunError(full(self.folder, name, error)) from None
 
 
 def _first(content: bytes | None) -> Created | None:
@@ -279,20 +300,3 @@ def _first(content: bytes | None) -> Created | None:
     except ValueError:
         return None
     return event if isinstance(event, Created) else None
-
-
-def _append(handle: int, block: bytes, folder: Path, name: str) -> None:
-    size = os.fstat(handle).st_size
-    try:
-        written = 0
-        while written < len(block):
-            written += os.write(handle, block[written:])
-        os.fsync(handle)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.ftruncate(handle, size)  # Half a record is worse than none.
-        raise RunError(_full(folder, name, error)) from None
-
-
-def _full(folder: Path, name: str, error: OSError) -> str:
-    return f"{folder / name} cannot be written ({error.strerror}); make room, then go on with: evomerge resume {folder}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from evomerge.events import Asked, Assigned, Evaluated, Event, MarksAt, Told
+from evomerge.events import Asked, Assigned, Evaluated, Event, MarksAt, ScoresAt, Told
 from evomerge.fitness import EstimatorSpec, by_choice
 from evomerge.items import ItemTable, PoolName
 from evomerge.recipe import Parents, Recipe
@@ -17,6 +17,8 @@ from evomerge.values import Value
 
 SOME = 0.123456789012345
 """A number of as many digits as most have."""
+SCORES = 5
+"""Of an item: options, or tokens of a reference answer."""
 OPENING = 2_000
 """Bytes of the events that open and close a run."""
 
@@ -40,7 +42,7 @@ class Shape:
 
 
 def expected_bytes(shape: Shape) -> int:
-    """Bytes of spec, items, journal and marks together, if no candidate fails."""
+    """Bytes of spec, items, journal, marks and scores together, if no candidate fails."""
     named = len(shape.parents.names)
     fixed = sum(_line(_asked(shape, recipe)) for recipe in shape.outside)
     search = shape.candidates * (_line(_asked(shape, None)) + _line(_told(shape)))
@@ -114,14 +116,19 @@ def _draw(spec: EstimatorSpec, table: ItemTable, counts: Mapping[str, int]) -> D
 
 
 def _of_work(shape: Shape, draw: Draw, counts: Mapping[str, int]) -> float:
-    """Bytes of one work: that it was handed out, that it came back, and its marks."""
+    """Bytes of one work: that it was handed out, that it came back, its marks, and its scores where they are wanted."""
     tasks = shape.table.tasks
     marked = {name: dict.fromkeys(tasks[name].metrics, count) for name, count in counts.items()}
     marks = 8 * sum(sum(metrics.values()) for metrics in marked.values())
+    optimizer = shape.run.optimizer
+    wanted = draw.pool == "search" and optimizer is not None and (optimizer.wants_scores or optimizer.told == "loss")
+    scored = {name: (SCORES,) * count for name, count in counts.items() if wanted and tasks[name].search.golds}
+    scores = 4 * SCORES * sum(map(len, scored.values()))
     number = shape.candidates
     back = Evaluated(
         at=1e9 + SOME, elapsed=1e4 + SOME, work=number, number=number, worker="machine:1234",
         marks=MarksAt(offset=10**6, counts=marked, crc=2**31), seconds=Seconds(merge=SOME, score=SOME),
         layer_evaluations=LayerEvaluations(run=100),
+        scores=ScoresAt(offset=10**6, counts=scored, crc=2**31) if scored else None,
     )  # fmt: skip
-    return _line(Assigned(work=number, number=number, draw=draw, purpose="search")) + _line(back) + marks
+    return _line(Assigned(work=number, number=number, draw=draw, purpose="search")) + _line(back) + marks + scores

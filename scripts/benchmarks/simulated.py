@@ -58,6 +58,10 @@ class Items(Protocol):
         """The mark of every item (items,)."""
         ...
 
+    def margins_of(self, genome: Genome) -> Floats:
+        """By how much the right one of an item's two options is likelier than the other, in nats (items,)."""
+        ...
+
     def items(self) -> TaskItems:
         """The pools as a run knows them."""
         ...
@@ -73,11 +77,15 @@ class World:
     search: NDArray[np.int64]
 
     def marks(self, genome: Genome) -> Floats:
-        """The mark of every item (items,); gene `t` of a group is the other parent's share there."""
+        """The mark of every item (items,)."""
+        return np.asarray(self.margins_of(genome) > 0, dtype=np.float64)
+
+    def margins_of(self, genome: Genome) -> Floats:
+        """The margin of every item (items,); gene `t` of a group is the other parent's share there."""
         t = np.asarray(genome)
         one, other = self.margins
         mixed = one * (self.layers @ (1 - t)) + other * (self.layers @ t)
-        return np.asarray(mixed + self.synergy * (self.layers @ (4 * t * (1 - t))) > 0, dtype=np.float64)
+        return np.asarray(mixed + self.synergy * (self.layers @ (4 * t * (1 - t))))
 
     def truth(self, genome: Genome) -> float:
         """Accuracy over all items, of the search and of the confirm pool."""
@@ -99,9 +107,9 @@ class World:
 
 
 def task_items(pools: Mapping[str, NDArray[np.int64]]) -> TaskItems:
-    """A task's pools as a run knows them, every item a cluster of its own, higher is better."""
+    """A task's pools as a run knows them, every item a cluster of its own, of two options the first one right."""
     named = {name: tuple(f"item {place}" for place in places) for name, places in pools.items()}
-    known = {name: Pool(ids=ids, clusters=ids) for name, ids in named.items()}
+    known = {name: Pool(ids=ids, clusters=ids, golds=((0,),) * len(ids)) for name, ids in named.items()}
     return TaskItems(search=known["search"], confirm=known["confirm"], metrics={"acc": True})
 
 
@@ -156,13 +164,15 @@ class Simulator:
     def __call__(self, work: Work) -> Evaluation:
         """The marks of a recipe on the drawn items."""
         genome = self._genome(work.recipe)
-        outcome = {}
+        outcome: dict[str, dict[str, tuple[float, ...]]] = {}
+        scores: dict[str, tuple[tuple[float, ...], ...]] = {}
         for task, world in self.worlds.items():
             pool = world.pools[work.draw.pool]
             places = range(len(pool)) if work.draw.places is None else work.draw.places.get(task, ())
-            marks = world.marks(genome)[pool[list(places)]]
-            outcome[task] = {"acc": tuple(map(float, marks))}
-        return Evaluation(work=work.id, number=work.number, outcome=outcome)
+            rows = pool[list(places)]
+            outcome[task] = {"acc": tuple(map(float, world.marks(genome)[rows]))}
+            scores[task] = tuple((float(np.float32(margin)), 0.0) for margin in world.margins_of(genome)[rows])
+        return Evaluation(work=work.id, number=work.number, outcome=outcome, scores=scores if work.scored else None)
 
     def _genome(self, recipe: Recipe) -> Genome:
         try:
@@ -206,6 +216,11 @@ def simulator(worlds: Mapping[str, Items], store: RunStore) -> Simulator:
 
 def study(session: Session, order: Callable[[Recipe], tuple[str, ...]] | None = None) -> Study:
     """The search of a run, as far as its journal goes."""
+    return Study(session, parts(session, order))
+
+
+def parts(session: Session, order: Callable[[Recipe], tuple[str, ...]] | None = None) -> Parts:
+    """What it is made of."""
     store = session.store
     run, space = store.file.spec, bind(store.file.spec.space, store.file.parents)
     assert run.optimizer is not None, "every plan has one"
@@ -217,7 +232,7 @@ def study(session: Session, order: Callable[[Recipe], tuple[str, ...]] | None = 
     estimator, appraiser = run.fitness.estimator, session.appraiser
     policy = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)
     shared = block(run.optimizer, space.genes)
-    return Study(session, Parts(space, build, appraiser, policy, seeds, {}, shared, order))
+    return Parts(space, build, appraiser, policy, seeds, {}, shared, order)
 
 
 def simulate(world: World, plan: Plan, folder: Path) -> Results:

@@ -56,6 +56,13 @@ def test_marks_are_in_the_order_of_the_draw(executor: Executor) -> None:
     assert results(executor, 1)[7].outcome == {"task": {"acc": tuple(7.0 + place for place in places)}}
 
 
+def test_scores_come_where_they_are_asked_for_in_the_order_of_the_draw(executor: Executor) -> None:
+    executor.submit(work(8).model_copy(update={"scored": True}))
+    assert results(executor, 1)[8].scores == {"task": tuple((8.0, float(place)) for place in range(ITEMS))}
+    executor.submit(work(9))
+    assert results(executor, 1)[9].scores is None
+
+
 def test_a_failed_candidate_is_a_result(executor: Executor) -> None:
     executor.submit(work(FAILING))
     outcome = results(executor, 1)[FAILING].outcome

@@ -1,7 +1,10 @@
 """Whole searches on simulated responses: resumed bit for bit, better than what they are compared with, honest."""
 
+import itertools
 import random
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import journals
@@ -9,15 +12,18 @@ import numpy as np
 import pytest
 from conftest import story
 from estimators import KINDS, closed_loop, winners_curse
-from simulated import Plan, World, begin, go_on, make_world
+from simulated import Plan, World, begin, go_on, make_world, parts, simulator
 
 from evomerge.events import Incident
-from evomerge.execute import Evaluate
+from evomerge.execute import Evaluate, InlineExecutor
 from evomerge.fitness import EstimatorSpec
+from evomerge.optimize import Optimizer
 from evomerge.schedule import hop_order
+from evomerge.session import Session
 from evomerge.spec import Budget, CmaSpec, Nsga2Spec, OptimizerSpec, TpeSpec
 from evomerge.store import RunStore
-from evomerge.trial import Evaluation, Work
+from evomerge.study import Study
+from evomerge.trial import Evaluation, Observation, Work
 
 SMALL = EstimatorSpec(items=8, rungs=(3, 5), refresh=0.3)
 OPTIMIZERS: dict[str, OptimizerSpec] = {
@@ -25,6 +31,8 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
     "nsga2": Nsga2Spec(population=4),
     "tpe": TpeSpec(),
     "cma steady": CmaSpec(population=4, mode="steady"),
+    "cma loss": CmaSpec(population=4, told="loss"),
+    "nsga2 steady loss": Nsga2Spec(population=4, mode="steady", told="loss"),
     "nsga2 steady": Nsga2Spec(population=4, mode="steady"),
 }
 
@@ -85,6 +93,48 @@ def test_a_generation_in_the_order_of_its_layers_cut_at_any_line_goes_on_the_sam
         go_on(here, RunStore(run, write=True), order=hop_order)
         assert story(run) == whole, f"cut after {cut} lines"
         shutil.rmtree(run)
+
+
+class Overheard:
+    """Listens to what an optimiser is told."""
+
+    def __init__(self, inner: Optimizer, heard: list[list[Observation]]) -> None:
+        self.generation = inner.generation
+        self.ask, self.recommend = inner.ask, inner.recommend
+        self._inner, self._heard = inner, heard
+
+    def tell(self, observations: Sequence[Observation]) -> None:
+        self._heard.append(list(observations))
+        self._inner.tell(observations)
+
+
+def listening(session: Session, heard: list[list[Observation]]) -> Study:
+    given = parts(session)
+    return Study(session, replace(given, scores=True, optimizer=lambda known: Overheard(given.optimizer(known), heard)))
+
+
+def test_an_optimiser_is_told_scores_of_all_that_was_known_then_and_the_same_in_a_replay(tmp_path: Path) -> None:
+    here, heard, again = worlds(), list[list[Observation]](), list[list[Observation]]()
+    store = begin(here, plan("cma loss", budget=Budget(evaluations=40)), tmp_path / "RUN")
+    evaluate = simulator(here, store)
+    listening(Session(store, InlineExecutor(evaluate)), heard).run()
+    store.close()
+    listening(Session(RunStore(tmp_path / "RUN"), InlineExecutor(evaluate)), again)
+    assert again == heard
+    (world,) = here.values()
+    counts = set()
+    for each in itertools.chain(*heard):
+        assert each.genome is not None
+        assert each.rows is not None
+        assert each.scores is not None
+        rows = each.rows["task 0"]
+        assert len(set(rows)) == len(rows)
+        margins = world.margins_of(each.genome)[world.pools["search"][list(rows)]]
+        assert np.array(each.scores["task 0"])[:, 0] == pytest.approx(margins, abs=1e-5)
+        if len(rows) == 40 and each.utilities is not None:  # A parent, whose loss is no estimate.
+            assert each.utilities[0] == pytest.approx(-np.logaddexp(0, -margins).mean(), abs=1e-5)
+        counts.add(len(rows))
+    assert len(counts) >= 3, "parents, those that were dropped at a rung, and those that were scored again"
 
 
 class ManyWorkers:

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from evomerge.fitness import Fitness, Items, Objective
 from evomerge.items import POOLS
 from evomerge.score import TaskScorer, open_banks
-from evomerge.score.responses import Prepared, Responder
+from evomerge.score.prepared import Prepared
+from evomerge.score.responses import Responder
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Typed, refused
-from journals import JOURNAL, MARKS, raw_lines
+from journals import JOURNAL, MARKS, SCORES, raw_lines
 
 Cli = Callable[..., Typed]
 Damage = Callable[[Path, Path], object]
@@ -118,6 +118,9 @@ REFUSED: dict[str, tuple[Damage, list[str]]] = {
     "marks longer": (content(MARKS, lambda raw: raw + bytes(8)), [MARKS, "8 bytes that came after"]),
     "marks with a gap": (content(MARKS, lambda raw: raw[:800] + raw[808:] + bytes(8)), [MARKS, "damaged"]),
     "marks of another run": (from_another(MARKS), [MARKS, "damaged"]),
+    "scores lost": (lost(SCORES), [SCORES, "is missing", "byte 0", MARKS, "to 0 bytes"]),
+    "a bit of scores": (content(SCORES, lambda raw: flipped(raw, 3000)), [SCORES, "damaged", "lose what follows"]),
+    "scores longer": (content(SCORES, lambda raw: raw + bytes(4)), [SCORES, "4 bytes that came after"]),
 }  # fmt: skip
 
 

@@ -14,7 +14,18 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
-from journals import JOURNAL, MARKS, cut, end_of_marks, events_of, make_older, raw_lines, write_journal
+from journals import (
+    JOURNAL,
+    MARKS,
+    SCORES,
+    cut,
+    end_of_marks,
+    end_of_scores,
+    events_of,
+    make_older,
+    raw_lines,
+    write_journal,
+)
 from simulated import Plan, begin, simulator
 from timed import EIGHT_ITEMS, WORLDS
 
@@ -25,16 +36,17 @@ from evomerge.recipe import Recipe
 from evomerge.results import Results
 from evomerge.session import Session
 from evomerge.space import bind
-from evomerge.spec import Budget
+from evomerge.spec import Budget, CmaSpec
 from evomerge.store import RunStore, StageOf, digest
-from evomerge.trial import Candidate, Draw
+from evomerge.trial import Candidate, Draw, Failure
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of some candidates that were scored on draws and whole pools; the last work is still open."""
+    """A run of some candidates that were put to draws, with scores, and whole pools; the last work is still open."""
     folder = tmp_path_factory.mktemp("toy") / "RUN"
-    store = begin(WORLDS, Plan(estimator=EIGHT_ITEMS, budget=Budget(evaluations=9), seed=1), folder)
+    plan = Plan(EIGHT_ITEMS, Budget(evaluations=9), seed=1, optimizer=CmaSpec(population=8, told="loss"))
+    store = begin(WORLDS, plan, folder)
     session = Session(store, InlineExecutor(simulator(WORLDS, store)))
     session.record(Opened(at=1.0, budget=session.state.budget, executor="inline", device="cpu"))
     for number in range(9):
@@ -66,7 +78,8 @@ def run(toy: Path, tmp_path: Path) -> Path:
 def told(run: Path) -> list[object]:
     """All that a store says."""
     store = RunStore(run)
-    return [(event, store.marks(event) if isinstance(event, Evaluated) else None) for event in store.events()]
+    events = store.events()
+    return [(e, store.marks(e), store.scores(e)) if isinstance(e, Evaluated) else (e, None, None) for e in events]
 
 
 def grown(run: Path, more: int) -> None:
@@ -88,6 +101,30 @@ def test_marks_of_what_was_in_flight_are_no_damage_and_cut_off_by_the_next_event
         RunStore(run, write=True)
 
 
+def test_scores_of_what_was_in_flight_are_no_damage_and_others_are(run: Path) -> None:
+    whole, before = told(run), (run / SCORES).read_bytes()
+    assert before, "what was put to a draw has scores"
+    (run / SCORES).write_bytes(before + bytes(400))
+    assert told(run) == whole
+    store = RunStore(run, write=True)
+    store.append(Evaluated(work=18, number=8, failure=Failure(stage="score", reason="it is a toy"), at=3.0))
+    store.close()
+    assert (run / SCORES).read_bytes() == before
+    (run / SCORES).write_bytes(before + bytes(4))
+    with pytest.raises(SpecError, match="holds 4 bytes that came after; .* cut responses/scores.f32 to"):
+        RunStore(run)
+
+
+def test_scores_are_those_of_the_items_of_the_draw(run: Path) -> None:
+    store = RunStore(run, write=True)
+    few = store.keep_scores({"task 0": ((0.5, -1.25),) * 7})
+    at = store.keep_marks({"task 0": {"acc": (1.0,) * 8}})
+    store.append(Evaluated(work=18, number=8, marks=at, scores=few, at=3.0))
+    store.close()
+    with pytest.raises(SpecError, match="its scores are not those of the items of task 0"):
+        RunStore(run)
+
+
 def test_a_line_that_is_being_written_is_no_damage(run: Path) -> None:
     whole, journal = told(run), (run / JOURNAL).read_bytes()
     last = raw_lines(run)[-1]
@@ -107,11 +144,12 @@ def test_what_a_writer_writes_is_read_meanwhile(run: Path) -> None:
     writer = RunStore(run, write=True)
     marks = {"task 0": {"acc": (1.0,) * 8}}
     before = len(told(run))
-    at = writer.keep_marks(marks)
+    scores = {"task 0": ((0.5, -1.25),) * 8}
+    scored, at = writer.keep_scores(scores), writer.keep_marks(marks)
     assert len(told(run)) == before
-    writer.append(Evaluated(work=18, number=8, marks=at, at=3.0))
-    assert told(run)[-1][1] == marks
-    assert writer.marks(writer.events()[-1]) == marks
+    writer.append(Evaluated(work=18, number=8, marks=at, scores=scored, at=3.0))
+    assert told(run)[-1][1:] == (marks, scores)
+    assert (writer.marks(writer.events()[-1]), writer.scores(writer.events()[-1])) == (marks, scores)
     writer.close()
 
 
@@ -179,6 +217,7 @@ def test_marks_without_a_journal_are_refused_in_older_runs_too(journal: bytes | 
     with pytest.raises(SpecError, match=f"is {'missing' if journal is None else 'empty'}, but .* holds {size} bytes"):
         RunStore(run, write=True)
     (run / MARKS).write_bytes(b"")
+    (run / SCORES).unlink()
     assert RunStore(run).events() == [], "it was begun, and nothing more"
 
 
@@ -186,10 +225,9 @@ def test_items_that_are_not_those_that_marks_are_of_are_found_in_older_runs(run:
     make_older(run)
     path = run / "responses/items.json"
     plain = json.loads(path.read_text())
-    plain["tasks"]["task 0"]["search"]["ids"].pop()
-    plain["tasks"]["task 0"]["search"]["clusters"].pop()
-    plain["tasks"]["task 0"]["confirm"]["ids"].pop()
-    plain["tasks"]["task 0"]["confirm"]["clusters"].pop()
+    for pool in ("search", "confirm"):
+        for row in ("ids", "clusters", "golds"):
+            plain["tasks"]["task 0"][pool][row].pop()
     path.write_text(json.dumps(plain))
     with pytest.raises(SpecError, match="marks are not those of the items"):
         RunStore(run)
@@ -201,9 +239,11 @@ def test_a_run_goes_on_from_where_the_message_says_to_cut(run: Path, toy: Path) 
     with pytest.raises(SpecError, match="damaged in line 21") as found:
         RunStore(run)
     end = max(map(end_of_marks, lines[:20]))
-    assert f"cut {JOURNAL} before that line and {MARKS} to {end} bytes" in str(found.value)
+    scored = max(map(end_of_scores, lines[:20]))
+    assert f"cut {JOURNAL} before that line and {MARKS} to {end} bytes, {SCORES} to {scored}" in str(found.value)
     (run / JOURNAL).write_bytes(b"".join(lines[:20]))
     os.truncate(run / MARKS, end)
+    os.truncate(run / SCORES, scored)
     assert told(run) == told(toy)[:20]
 
 
@@ -293,10 +333,14 @@ def test_what_may_not_be_read_is_named(name: str, anothers: Path) -> None:
 
 def mutated(rng: random.Random, run: Path) -> None:
     """Bytes or lines of one file changed, moved, lost."""
-    name = rng.choice([JOURNAL, JOURNAL, JOURNAL, MARKS, "spec.yaml", "responses/items.json"])
+    name = rng.choice([JOURNAL, JOURNAL, JOURNAL, MARKS, SCORES, "spec.yaml", "responses/items.json"])
     raw = (run / name).read_bytes()
     a, b = sorted(rng.randrange(len(raw)) for _ in range(2))
-    lines = raw.splitlines(keepends=True) if name != MARKS else [raw[i : i + 64] for i in range(0, len(raw), 64)]
+    lines = (
+        raw.splitlines(keepends=True)
+        if name not in (MARKS, SCORES)
+        else [raw[i : i + 64] for i in range(0, len(raw), 64)]
+    )
     i, j = (rng.randrange(len(lines)) for _ in range(2))
     kinds: list[Callable[[], bytes]] = [
         lambda: raw[:a] + bytes([rng.randrange(256)]) + raw[a + 1 :],

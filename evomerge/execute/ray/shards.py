@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from evomerge.items import COST, ItemTable
-from evomerge.trial import Draw, Evaluation, Failure, LayerEvaluations, Seconds, Work
+from evomerge.trial import Draw, Evaluation, Failure, LayerEvaluations, Scores, Seconds, Work
 
 FEWEST = 8
 """Items worth merging the candidate for on one more worker."""
@@ -56,6 +56,7 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
     return parts[0].model_copy(
         update={
             "outcome": _outcome([part.outcome for part in parts]),
+            "scores": _scores([part.scores for part in parts if part.scores is not None]),
             "seconds": seconds,
             "layer_evaluations": LayerEvaluations(run=sum(e.run for e in layers), reused=sum(e.reused for e in layers))
             if layers
@@ -63,6 +64,11 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
             "worker": "+".join(part.worker for part in parts),
         }
     )
+
+
+def _scores(parts: Sequence[Scores]) -> dict[str, tuple[tuple[float, ...], ...]] | None:
+    tasks = dict.fromkeys(task for each in parts for task in each)
+    return {task: tuple(row for each in parts for row in each.get(task, ())) for task in tasks} if parts else None
 
 
 def _outcome(

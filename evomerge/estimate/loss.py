@@ -1,0 +1,51 @@
+"""Losses of items: what is told of a task that gives scores, since it says more of an answer than right or wrong."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evomerge.fitness import Fitness, Objective
+from evomerge.items import ItemTable, TaskItems
+from evomerge.trial import Draw, Marks, Scores
+
+LOSS = "(loss)"
+"""What a loss is called among marks, where a metric's name would stand."""
+ACCURACIES = ("acc", "exact_match")
+"""Metrics that say whether an answer is right, by the very scores that a loss is made of."""
+
+
+def with_loss(fitness: Fitness, table: ItemTable) -> frozenset[str]:
+    """Objectives that can be told by their loss: accuracies of tasks that give scores.
+
+    Those with a tie break, or with a direction that is not the metric's own, stay what the user made of them.
+    """
+    return frozenset(
+        label
+        for label, objective in fitness.objectives.items()
+        if fitness.keys(label) and all(_has_loss(objective, table.tasks[key]) for key in fitness.keys(label))
+    )
+
+
+def _has_loss(objective: Objective, task: TaskItems) -> bool:
+    plain = objective.tie_break is None and objective.direction in (None, "max")
+    return plain and bool(task.search.golds) and task.metric(objective.metric) in ACCURACIES
+
+
+def with_losses(marks: Marks, scores: Scores, draw: Draw, table: ItemTable) -> Marks:
+    """Marks of search items, and among them the losses of tasks that give scores."""
+    found = {task: dict(rows) for task, rows in marks.items()}
+    for task, rows in scores.items():
+        golds = table.tasks[task].search.golds
+        places = range(len(golds)) if draw.places is None else draw.places[task]
+        found[task][LOSS] = tuple(loss(row, golds[place]) for place, row in zip(places, rows, strict=True))
+    return found
+
+
+def loss(scores: Sequence[float], right: Sequence[int]) -> float:
+    """Minus the log-probability of the right options among all, in nats; or of a whole answer, if none is right.
+
+    That of several right options is of their probabilities' sum.
+    """
+    if not right:
+        return -float(np.sum(scores))
+    return float(np.logaddexp.reduce(scores) - np.logaddexp.reduce([scores[place] for place in right]))
