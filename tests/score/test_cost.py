@@ -36,7 +36,7 @@ def test_items_cost_what_is_read_and_may_be_written(task: str, responder: Respon
         pool = scorer.table.tasks[task].pool(name)
         for key, cost in zip(pool.ids, pool.costs, strict=True):
             prepared = Prepared(responder, scorer._requests[task][key], scorer._encode(task, key))
-            contexts = {request.context for request in prepared._requests}
-            read = sum(map(len, contexts)) + sum(len(request.continuation) for request in prepared._requests)
+            contexts = {request.context for request in prepared._passes._requests}
+            read = sum(map(len, contexts)) + sum(len(request.continuation) for request in prepared._passes._requests)
             written = sum(len(prompt.tokens) + 14 for prompt in prepared._prompts or ())
             assert cost == read + written
