@@ -240,15 +240,13 @@ class RunStore:
         Scores are written before the marks of a work, of which there are too many if a journal lost its end.
         """
         account = self._account
-        over = {MARKS: marks - account.marks.end - account.in_flight()}
-        over[SCORES] = 0 if account.is_under_way else scores - account.scores.end
-        for name, blocks in ((MARKS, account.marks), (SCORES, account.scores)):
-            if over[name] > 0:
+        most = {MARKS: account.in_flight(), SCORES: scores if account.is_under_way else 0}
+        for name, size, blocks in ((MARKS, marks, account.marks), (SCORES, scores, account.scores)):
+            if size - blocks.end > most[name]:
                 what = "is missing" if lines is None else f"ends with line {lines}" if lines else "is empty"
-                more = (marks if name == MARKS else scores) - blocks.end
                 raise SpecError(
-                    f"{self.folder / JOURNAL} {what}, but {name} holds {more} bytes that came after; restore both"
-                    f" from a copy, or lose what came after: cut {name} to {blocks.end} bytes"
+                    f"{self.folder / JOURNAL} {what}, but {name} holds {size - blocks.end} bytes that came after; restore"
+                    f" both from a copy, or lose what came after: cut {name} to {blocks.end} bytes"
                 )
 
     def _cut(self, line: int) -> str:
