@@ -245,8 +245,8 @@ class RunStore:
             if size - blocks.end > most[name]:
                 what = "is missing" if lines is None else f"ends with line {lines}" if lines else "is empty"
                 raise SpecError(
-                    f"{self.folder / JOURNAL} {what}, but {name} holds {size - blocks.end} bytes that came after; restore"
-                    f" both from a copy, or lose what came after: cut {name} to {blocks.end} bytes"
+                    f"{self.folder / JOURNAL} {what}, but {name} holds {size - blocks.end} bytes that came after;"
+                    f" restore both from a copy, or lose what came after: cut {name} to {blocks.end} bytes"
                 )
 
     def _cut(self, line: int) -> str:
