@@ -1,6 +1,6 @@
 """What moves one tensor of a merged model: its sources' coefficients, and how far each of them does at each place."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeAlias, assert_never
 
@@ -14,9 +14,9 @@ from evomerge.recipe import DareTies, Grain, Linear, Slerp, TaskArithmetic, Ties
 
 BLOCK = {"cpu": 1 << 17, "cuda": 1 << 24}
 """Elements of a tensor that are worked on at once."""
-Derive: TypeAlias = Callable[[Sequence[Tensor], Tensor, int], Tensor]
+Derive: TypeAlias = Callable[[Sequence[Tensor], Tensor, int], Iterable[Tensor]]
 """Sources (rows, columns) in fp32, the base first where there is one; their weights; the place where they begin in the
-tensor; to derivatives (coefficients, rows, columns)."""
+tensor; to derivatives (rows, columns), one a coefficient."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,21 @@ class Movement:
         grain = "tensor" if self.single else grain
         rows = gradient.reshape(self.rows, self.columns)
         for block, derivatives in self._blocks():
-            products = derivatives * rows[block].float()
-            match grain:
-                case "tensor":
-                    found += products.sum((1, 2))[:, None]
-                case "column":
-                    found += products.sum(1)
-                case "row":
-                    found[:, block] += products.sum(2)
-                case _:
-                    assert_never(grain)
+            part = rows[block].float()
+            for sums, derivative in zip(found, derivatives, strict=True):
+                match grain:
+                    case "tensor":
+                        sums += torch.dot(derivative.flatten(), part.flatten())
+                    case "column":
+                        sums += (derivative * part).sum(0)
+                    case "row":
+                        sums[block] += (derivative * part).sum(1)
+                    case _:
+                        assert_never(grain)
         return found
 
-    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Derivatives block by block of rows: which rows, and (coefficients, rows, columns)."""
+    def _blocks(self) -> Iterator[tuple[slice, Iterable[Tensor]]]:
+        """Derivatives block by block of rows: which rows, and (rows, columns) for each coefficient."""
         sources, derive = self.merger.sources(self.job), _derive(self.merger, self.job)
         step = max(1, BLOCK[self.merger.device.type] // self.columns)
         for start in range(0, self.rows, step):
@@ -111,17 +112,17 @@ def _derive(merger: Merger, job: Job) -> Derive:
     operator = job.blend.operator
     match operator:
         case Linear():
-            return lambda xs, weights, _: weighted(torch.stack([*xs]), weights, 1.0, normalize=operator.normalize)
+            return lambda xs, weights, _: weighted(xs, weights, 1.0, normalize=operator.normalize)
         case Slerp():
-            return lambda xs, weights, _: _along(merger, job, xs, float(weights))
+            return lambda xs, weights, _: [_along(merger, job, xs, float(weights))]
         case TaskArithmetic():
             return lambda xs, weights, _: weighted(
-                torch.stack([x - xs[0] for x in xs[1:]]), weights, operator.scale, normalize=operator.normalize
+                [x - xs[0] for x in xs[1:]], weights, operator.scale, normalize=operator.normalize
             )
         case Ties():
             trims = merger.trims(job)
             return lambda xs, weights, _: elected(
-                torch.stack([_trimmed(x - xs[0], trim) for x, trim in zip(xs[1:], trims, strict=True)]),
+                [_trimmed(x - xs[0], trim) for x, trim in zip(xs[1:], trims, strict=True)],
                 weights,
                 operator.scale,
                 normalize=operator.normalize,
@@ -129,7 +130,7 @@ def _derive(merger: Merger, job: Job) -> Derive:
         case DareTies():
             masks = merger.masks(job, operator)
             return lambda xs, weights, start: elected(
-                torch.stack([_masked(x - xs[0], mask, start) for x, mask in zip(xs[1:], masks, strict=True)]),
+                [_masked(x - xs[0], mask, start) for x, mask in zip(xs[1:], masks, strict=True)],
                 weights,
                 operator.scale,
                 normalize=operator.normalize,
@@ -150,6 +151,6 @@ def _masked(delta: Tensor, mask: Mask, start: int) -> Tensor:
 
 
 def _along(merger: Merger, job: Job, xs: Sequence[Tensor], t: float) -> Tensor:
-    """Where slerp goes from here: (1, rows, columns)."""
+    """Where slerp goes from here: (rows, columns)."""
     first, second = merger.turn(job, t)
-    return (xs[0] * first + xs[1] * second)[None]
+    return xs[0] * first + xs[1] * second
