@@ -5,20 +5,24 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import partial
+from types import MappingProxyType
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 
+from evomerge.canary import canary
 from evomerge.checkpoint import ParentFiles, Terms, costs_of, open_parents, read_tokenizer
 from evomerge.device import choose_device, cores, take_share
 from evomerge.errors import DeviceError, EvomergeError, RunError, SpecError
 from evomerge.fitness import Fitness
 from evomerge.items import COST
 from evomerge.materialize import GainError, LiveModel, check_gains
-from evomerge.recipe import Coefficients, Folder, Parents, Recipe
+from evomerge.recipe import Coefficients, Parents, Recipe
 from evomerge.score import (
     FunctionScorer,
     GradeFailure,
+    Lessons,
     ScoreFailure,
     Scorer,
     ScorerFunction,
@@ -28,12 +32,24 @@ from evomerge.score import (
 )
 from evomerge.space import unchanged
 from evomerge.spec import Models
-from evomerge.trial import Draw, Evaluation, Failure, LayerEvaluations, Marks, Scores, Seconds, Work
+from evomerge.teaching import Teacher
+from evomerge.trial import Draw, Evaluation, Failure, LayerEvaluations, Learnt, Marks, Scores, Seconds, Work
 
 SMALL = 10_000_000
 """Weights below which a second thread costs more than it computes."""
 LOST_DEVICE: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
 """After such an error every call to the device fails; older torch only says "CUDA error"."""
+
+
+_T = TypeVar("_T")
+
+
+class _Served(NamedTuple):
+    """What a work asked for: marks, with scores if they were wanted, or what a lesson gave."""
+
+    marks: Marks = MappingProxyType({})
+    scores: Scores | None = None
+    learnt: Learnt | None = None
 
 
 class Evaluator:
@@ -43,11 +59,14 @@ class Evaluator:
     unchanged parent costs.
     """
 
-    def __init__(self, live: LiveModel, scorer: Scorer, name: str, *, costs: bool = False) -> None:
+    def __init__(
+        self, live: LiveModel, scorer: Scorer, name: str, *, costs: bool = False, lessons: Lessons | None = None
+    ) -> None:
         self.live = live
         self.scorer = scorer
         self.name = name
         self.table = scorer.table
+        self._teacher = Teacher(live, lessons)
         self._costs = costs
         if costs:
             parent = costs_of(unchanged(self.parents, self.parents.template), live.files.anatomy)
@@ -69,22 +88,23 @@ class Evaluator:
         return tuple(sorted(self.live.notes | self.scorer.notes))
 
     def __call__(self, work: Work) -> Evaluation:
-        """Merge and score; whatever goes wrong with this candidate becomes its `Failure`.
+        """Merge and score, or give the lesson; whatever goes wrong with this candidate becomes its `Failure`.
 
         Raises:
-            SpecError: a parent is not what it was.
+            SpecError: a parent is not what it was, or the lesson is none for these models and tasks.
             RunError: something is missing or broken that every candidate needs.
         """
         self.live.files.check_unchanged()
         run, reused = self.live.prefix.run, self.live.prefix.reused
-        outcome, scores, seconds = self._tried(work.recipe, work.draw, work.coefficients, scored=work.scored)
-        plain = outcome if isinstance(outcome, Failure) else {task: dict(rows) for task, rows in outcome.items()}
+        found, seconds = self._tried(work.recipe, work.coefficients, partial(self._served, work))
+        served = _Served() if isinstance(found, Failure) else found
         layers = LayerEvaluations(run=self.live.prefix.run - run, reused=self.live.prefix.reused - reused)
         return Evaluation(
             work=work.id,
             number=work.number,
-            outcome=plain,
-            scores=None if scores is None else dict(scores),
+            outcome=found if isinstance(found, Failure) else {task: dict(rows) for task, rows in served.marks.items()},
+            scores=None if served.scores is None else dict(served.scores),
+            learnt=served.learnt,
             seconds=seconds,
             layer_evaluations=None if layers == LayerEvaluations() else layers,
             worker=self.name,
@@ -101,24 +121,22 @@ class Evaluator:
             check_gains(recipe)
         except GainError as error:
             raise SpecError(str(error)) from None
-        outcome, _, _ = self._tried(recipe, draw)
+        outcome, _ = self._tried(recipe, None, lambda: self._with_costs(self.scorer.marks(draw), recipe))
         if isinstance(outcome, Failure):
             raise outcome.error(called)
         return outcome
 
     def _tried(
-        self, recipe: Recipe, draw: Draw, coefficients: Coefficients | None = None, *, scored: bool = False
-    ) -> tuple[Marks | Failure, Scores | None, Seconds]:
-        """Merge and score; what came of it, with scores if they are wanted, and how long it took."""
+        self, recipe: Recipe, coefficients: Coefficients | None, serve: Callable[[], _T]
+    ) -> tuple[_T | Failure, Seconds]:
+        """Merge, and do what is to be done with the model; what came of it, and how long it took."""
         started = time.perf_counter()
         merged = None
-        outcome: Marks | Failure
-        scores: Scores | None = None
+        outcome: _T | Failure
         try:
             self.live.load(recipe, coefficients)
             merged = time.perf_counter()
-            marks, scores = self.scorer.scored(draw) if scored else (self.scorer.marks(draw), None)
-            outcome = self._with_costs(marks, recipe)
+            outcome = serve()
         except EvomergeError:
             raise
         except Exception as error:  # noqa: BLE001  The one place where a candidate's trouble is caught.
@@ -127,7 +145,14 @@ class Evaluator:
             if outcome.passing and self.live.device.type == "cuda":
                 torch.cuda.empty_cache()
         ended = time.perf_counter()
-        return outcome, scores, Seconds(merge=(merged or ended) - started, score=ended - (merged or ended))
+        return outcome, Seconds(merge=(merged or ended) - started, score=ended - (merged or ended))
+
+    def _served(self, work: Work) -> _Served:
+        """What the work asks of the live model, which its recipe was loaded into."""
+        if work.lesson is not None:
+            return _Served(learnt=self._teacher.learnt(work))
+        marks, scores = self.scorer.scored(work.draw) if work.scored else (self.scorer.marks(work.draw), None)
+        return _Served(self._with_costs(marks, work.recipe), scores)
 
     def _with_costs(self, marks: Marks, recipe: Recipe) -> Marks:
         """Marks of what the recipe makes, and its costs."""
@@ -229,52 +254,19 @@ class EvaluatorFactory:
         room = None if self.reuse is None else int(self.reuse * 2**30)
         reuse = 0 if self.scorer is not None else room
         live = LiveModel(files, device, compiled=self.compiled, reuse=reuse, others=self.others)
-        folder = files.template.path
-        scorer: Scorer
+        name, costs = f"{socket.gethostname()}:{os.getpid()}", bool(self.fitness.costs())
         if self.scorer is not None:
-            tokenizer = read_tokenizer(files.template)
-            scorer = FunctionScorer(self.scorer, self.fitness, live.model, tokenizer)
-        else:
-            assert banks is not None
-            try:
-                scorer = TaskScorer(
-                    self.fitness, banks, live.model, files.template, forward=live.forward, seed=self.seed
-                )
-            except ScoreFailure as failure:
-                raise RunError(f"{folder} cannot be scored: {failure}") from None
+            function = FunctionScorer(self.scorer, self.fitness, live.model, read_tokenizer(files.template))
+            canary(live)
+            return Evaluator(live, function, name, costs=costs)
+        assert banks is not None
+        try:
+            tasks = TaskScorer(self.fitness, banks, live.model, files.template, forward=live.forward, seed=self.seed)
+        except ScoreFailure as failure:
+            raise RunError(f"{files.template.path} cannot be scored: {failure}") from None
         canary(live)
-        name = f"{socket.gethostname()}:{os.getpid()}"
-        return Evaluator(live, scorer, name, costs=bool(self.fitness.costs()))
+        return Evaluator(live, tasks, name, costs=costs, lessons=tasks.lessons())
 
     def _say(self, what: str) -> None:
         if self.progress is not None:
             self.progress(what)
-
-
-@torch.no_grad()  # No inference mode: what is made in it, gradients cannot go back to.
-def canary(live: LiveModel) -> None:
-    """See that two parents give different logits, and that going back gives the first ones again, bit for bit.
-
-    Raises:
-        RunError: merging has no effect, or what was loaded before shows through.
-    """
-    parents = live.files.parents
-    names = list({parent.content(): name for name, parent in parents.models.items()}.values())
-    if len(names) < 2:
-        return
-    first, *others = (unchanged(parents, name) for name in names)
-    before = _probe(live, first)
-    # A recipe may be a model that is there already, under another address.
-    folders = sum(isinstance(parent, Folder) for parent in parents.models.values())
-    if folders > 1 and all(torch.equal(before, _probe(live, other)) for other in others):
-        raise RunError("canary: two parents with different weights give the same logits; nothing would be searched")
-    if not torch.equal(before, _probe(live, first)):
-        raise RunError("canary: loading a recipe again gives other logits; scores would depend on what came before")
-
-
-def _probe(live: LiveModel, recipe: Recipe) -> torch.Tensor:
-    live.load(recipe)
-    vocabulary = live.model.config.get_text_config().vocab_size
-    tokens = torch.arange(1, min(17, vocabulary), device=live.device)[None]
-    logits: torch.Tensor = live.model(input_ids=tokens, use_cache=False).logits
-    return logits.clone()

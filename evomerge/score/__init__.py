@@ -2,11 +2,13 @@
 
 from evomerge.score.failure import GradeFailure, ScoreFailure
 from evomerge.score.function import FunctionScorer, ScorerFunction, function_table
+from evomerge.score.lessons import Lessons
 from evomerge.score.scorer import Scorer, TaskScorer, check_metrics, code_remark, open_banks
 
 __all__ = [
     "FunctionScorer",
     "GradeFailure",
+    "Lessons",
     "ScoreFailure",
     "Scorer",
     "ScorerFunction",

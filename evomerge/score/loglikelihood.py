@@ -167,16 +167,23 @@ class LikelihoodPlan:
             found[owner].append(value)
         return self._summed(picked), (self._added(missed) == 0).tolist(), list(map(tuple, found))
 
+    def differentiable(self, model: PreTrainedModel) -> Tensor:
+        """Log-likelihood in nats of each request (requests,), in host memory, with a way back to the model's weights.
+
+        What the passes computed is all kept for it.
+        """
+        parts = []
+        for batch in self._batches:
+            logits = _logits(batch, model, plain(model))
+            parts.append(logits[batch.source, batch.targets] - torch.logsumexp(logits, -1)[batch.source])
+        return self._added(torch.cat(parts).cpu())
+
     @torch.inference_mode()
     def _passes(self, model: PreTrainedModel, forward: Forward | None) -> tuple[Tensor, Tensor]:
         """Log-probability of every target (targets,), and whether another token was likelier, in host memory."""
         picked, missed = [], []
-        forward = forward or plain(model)
         for batch in self._batches:
-            mask = None if batch.ends is None else _mask(batch.ends, model.dtype)
-            with _read_only_at(model, batch.rows, batch.columns):
-                out = forward(batch.identity, batch.inputs(mask))
-            logits = out.logits[0].float()  # (reads, vocabulary)
+            logits = _logits(batch, model, forward or plain(model))
             normaliser = torch.logsumexp(logits, -1)
             best = logits.argmax(-1)
             picked.append(logits[batch.source, batch.targets] - normaliser[batch.source])
@@ -192,13 +199,22 @@ class LikelihoodPlan:
 
         Added up in host memory, one by one: on a GPU the order of additions is another each time.
         """
-        return torch.zeros(self.size).index_add_(0, self._owners(), values)
+        return torch.zeros(self.size).index_add(0, self._owners(), values)
 
     def _summed(self, picked: Tensor) -> list[float]:
         totals = self._added(picked)
         refuse_nonfinite(totals, "log-likelihoods")
         found: list[float] = totals.tolist()
         return found
+
+
+def _logits(batch: _Batch, model: PreTrainedModel, forward: Forward) -> Tensor:
+    """What a pass predicts at the places that are read: (reads, vocabulary), in fp32."""
+    mask = None if batch.ends is None else _mask(batch.ends, model.dtype)
+    with _read_only_at(model, batch.rows, batch.columns):
+        out = forward(batch.identity, batch.inputs(mask))
+    logits: Tensor = out.logits[0].float()
+    return logits
 
 
 @contextmanager

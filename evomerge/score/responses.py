@@ -44,8 +44,10 @@ class Responder:
         self._native_likelihoods: bool | None = None
         self._native_decoding: bool | None = None
 
-    def likelihood_plan(self, requests: Sequence[Request]) -> LikelihoodPlan | None:
+    def likelihood_plan(self, requests: Sequence[Request], most: int | None = None) -> LikelihoodPlan | None:
         """A plan over requests, with shared beginnings if this model class takes them rightly.
+
+        Passes take `most` tokens; left out: what is usual.
 
         None if it has no passes of ours that give lm-eval's numbers, see `likelihoods`.
 
@@ -54,13 +56,14 @@ class Responder:
         """
         if not self._has_likelihoods(requests):
             return None
-        plan = self._plan(requests, share=self._takes_masks is not False and self._fits_window(requests))
+        share = self._takes_masks is not False and self._fits_window(requests)
+        plan = self._plan(requests, most, share=share)
         if plan.together and self._takes_masks is None:
             self._takes_masks = self._probe_sharing([requests[i] for i in plan.together])
-        return self._plan(requests, share=False) if plan.together and not self._takes_masks else plan
+        return self._plan(requests, most, share=False) if plan.together and not self._takes_masks else plan
 
-    def _plan(self, requests: Sequence[Request], *, share: bool) -> LikelihoodPlan:
-        return LikelihoodPlan(requests, self.model, self.lm.max_length, self.budget.tokens, share=share)
+    def _plan(self, requests: Sequence[Request], most: int | None = None, *, share: bool) -> LikelihoodPlan:
+        return LikelihoodPlan(requests, self.model, self.lm.max_length, most or self.budget.tokens, share=share)
 
     def likelihoods(self, requests: Sequence[Request]) -> tuple[list[float], list[bool]]:
         """What a plan gives, from lm-eval's own passes.

@@ -20,6 +20,7 @@ from evomerge.score.digests import with_digests
 from evomerge.score.encoding import Encoded
 from evomerge.score.failure import finite, grading
 from evomerge.score.golds import Gold, golds_of, with_golds
+from evomerge.score.lessons import Lessons
 from evomerge.score.loglikelihood import Forward, Request
 from evomerge.score.prepared import Prepared
 from evomerge.score.responses import Responder
@@ -165,6 +166,10 @@ class TaskScorer:
         if gold.reference is not None:
             return (gold.reference,)
         return tuple(self._likelihoods(name, key)[: gold.options or 1])
+
+    def lessons(self) -> Lessons:
+        """What the search items of tasks that give scores have to teach."""
+        return Lessons(self.table, self.requests, self._responder)
 
     def _likelihoods(self, name: str, key: str) -> list[Request]:
         """All that is asked about an item in log-likelihoods."""

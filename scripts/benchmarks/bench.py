@@ -1,12 +1,13 @@
 """Benchmarks: the merge kernels, one candidate against what today's tools do, the start of the command line.
 
-    scripts/bench [operators] [candidate] [start] [prefix] [demo] [policies] [estimators] [clock] [ray]
+    scripts/bench [operators] [candidate] [start] [prefix] [demo] [policies] [estimators] [clock] [ray] [gradient]
 
 Times are CPU seconds of one thread, rounds of the competitors interleaved, medians; what is quoted are ratios within
 one run, since machines are noisy. Left out unless they are named: `prefix`, layers that candidates share run once,
 `demo`, five seeds of the demo's two searches, `policies`, five seeds of the default estimator against the mean on fixed
 items, `estimators`, some 300 searches on simulated models, `clock`, searches with many workers, by a simulated clock,
-and `ray`, what a work costs there beside itself, and what stays behind of 2,000 of them.
+`ray`, what a work costs there beside itself, and what stays behind of 2,000 of them, and `gradient`, slopes of losses
+beside forward passes.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import torch
 from candidate import bench_candidate
 from clock import bench_clock
 from estimators import bench_estimators
+from gradient import bench_gradient
 from measure import demo_run, table
 from operators import bench_operators
 from policies import bench_policies
@@ -79,8 +81,9 @@ BENCHMARKS = {
     "estimators": bench_estimators,
     "clock": bench_clock,
     "ray": bench_ray,
+    "gradient": bench_gradient,
 }
-LONG = ("prefix", "demo", "policies", "estimators", "clock", "ray")
+LONG = ("prefix", "demo", "policies", "estimators", "clock", "ray", "gradient")
 
 
 def main() -> None:

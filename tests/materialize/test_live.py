@@ -13,9 +13,9 @@ from conftest import DEMO_MODELS
 from families import make_family
 
 from evomerge.assemble import load
+from evomerge.canary import canary
 from evomerge.checkpoint import ParentFiles, open_parents
 from evomerge.errors import RunError
-from evomerge.evaluate import canary
 from evomerge.materialize import LiveModel, Merger, Needs, Placement, place_parents
 from evomerge.recipe import Recipe
 from evomerge.space import BlendSpec, bind, fixed_recipes, unchanged
