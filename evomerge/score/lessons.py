@@ -21,6 +21,9 @@ LOGIT_BYTES = 12
 PADDED = 2
 """How many times a batch's tokens its pass may take when rows are padded to one length."""
 
+WORTH_SHARING = 1.25
+"""Times as many tokens that a batch takes if no beginnings are shared, from which on they are shared in any case."""
+
 
 @dataclass(frozen=True)
 class Exercise:
@@ -149,8 +152,12 @@ class Lessons:
         return torch.stack([exercise.loss(row, lesson) for exercise, row in zip(batch, scores, strict=True)])
 
     def _plan(self, requests: Sequence[Request]) -> LikelihoodPlan:
-        # One pass a batch, if it can be: of several, the gradients of all weights would be there at once.
-        plan = self._responder.likelihood_plan(requests, PADDED * self._budget.tokens)
+        """One pass, if it can be: of several, the gradients of all weights would be there at once."""
+        most = PADDED * self._budget.tokens
+        plan = self._responder.likelihood_plan(requests, most)
+        whole = sum(len(request.context) + len(request.continuation) - 1 for request in requests)
+        if plan is not None and plan.passes > 1 and whole <= WORTH_SHARING * plan.tokens:
+            plan = self._responder.likelihood_plan(requests, most, apart=True)
         if plan is None:
             name = type(self._responder.model).__name__
             raise SpecError(

@@ -141,6 +141,11 @@ class LikelihoodPlan:
             for group in _groups([row for kind, row in kinds if kind == branching], budget, most_reads)
         ]
 
+    @property
+    def passes(self) -> int:
+        """How many forward passes it takes."""
+        return len(self._batches)
+
     def run(self, model: PreTrainedModel, forward: Forward | None = None) -> tuple[list[float], list[bool]]:
         """Log-likelihood in nats and greediness of each request, in the order they were given.
 

@@ -44,8 +44,10 @@ class Responder:
         self._native_likelihoods: bool | None = None
         self._native_decoding: bool | None = None
 
-    def likelihood_plan(self, requests: Sequence[Request], most: int | None = None) -> LikelihoodPlan | None:
-        """A plan over requests, with shared beginnings if this model class takes them rightly.
+    def likelihood_plan(
+        self, requests: Sequence[Request], most: int | None = None, *, apart: bool = False
+    ) -> LikelihoodPlan | None:
+        """A plan over requests, with shared beginnings if this model class takes them rightly, unless wanted `apart`.
 
         Passes take `most` tokens; left out: what is usual.
 
@@ -56,7 +58,7 @@ class Responder:
         """
         if not self._has_likelihoods(requests):
             return None
-        share = self._takes_masks is not False and self._fits_window(requests)
+        share = not apart and self._takes_masks is not False and self._fits_window(requests)
         plan = self._plan(requests, most, share=share)
         if plan.together and self._takes_masks is None:
             self._takes_masks = self._probe_sharing([requests[i] for i in plan.together])
