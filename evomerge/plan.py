@@ -16,7 +16,7 @@ from evomerge.items import POOLS, Cost, ItemTable, Split
 from evomerge.optimize import RECOMMENDED
 from evomerge.recipe import Recipe
 from evomerge.results import FINALISTS, MOST_FINALISTS
-from evomerge.space import Gene, SearchSpace, fixed_recipes, unchanged
+from evomerge.space import Gene, SearchSpace, fixed_recipes, names_for, unchanged
 from evomerge.spec import Budget, RunSpec
 from evomerge.store import Shape, expected_bytes
 from evomerge.trial import Draw, Evaluation, Failure, Seconds, Work
@@ -283,7 +283,7 @@ def _run_bytes(
     run: RunSpec, evaluator: Evaluator, space: SearchSpace, evaluations: int, fixed: int, outside: Sequence[str]
 ) -> int:
     """Bytes of the run; of a front as many points are taken to be confirmed as of one objective."""
-    parents = evaluator.live.files.parents
+    parents = names_for(run.space, evaluator.live.files.parents)
     models = fixed + min(FINALISTS + RECOMMENDED, max(0, evaluations - fixed)), fixed + 1
     beside = [fixed_recipes(parents)[name] for name in outside]
     inside = evaluations - len(outside)

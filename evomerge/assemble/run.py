@@ -34,7 +34,7 @@ from evomerge.recipe import Parents
 from evomerge.results import FINALISTS, Results
 from evomerge.schedule import Draws, Policy, hop_order
 from evomerge.session import Session
-from evomerge.space import bind
+from evomerge.space import bind, names_for
 from evomerge.spec import Budget, RunSpec
 from evomerge.store import RunFile, RunStore
 from evomerge.study import Parts, Study
@@ -67,7 +67,7 @@ def prepare(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
     with contextlib.ExitStack() as unless_prepared:
         means = set_up(run, scorer, listener)
         unless_prepared.callback(means.close)
-        parents = means.files.parents
+        parents = names_for(run.space, means.files.parents)
         resolved = with_told(with_defaults(run, parents, means.workers), means.table)
         check_calibration(run, means.table)
         space = bind(run.space, parents)

@@ -52,6 +52,11 @@ class Anatomy:
         return tuple(group for group in OUTER if group in found)
 
     @property
+    def parts(self) -> dict[str, str]:
+        """Where each tensor is, as `Parents.tensors` has it."""
+        return {n: at.part if at.layer is None else f"{at.layer}.{at.part}" for n, at in self.places.items()}
+
+    @property
     def parameters(self) -> int:
         """Number of weights, tied ones once."""
         return sum(torch.Size(shape).numel() for shape in self.shapes.values())

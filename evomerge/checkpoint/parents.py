@@ -276,6 +276,7 @@ class _Opening:
             dtype=first.dtype if isinstance(first, Recipe) else self.accounts[names[0]].dtype,
             seed=seed,
             lender=template,
+            tensors=self.anatomy.parts,
         )
 
 

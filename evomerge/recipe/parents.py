@@ -6,6 +6,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import assert_never
 
+from pydantic import Field
+
 from evomerge.limits import Seed
 from evomerge.recipe.blend import Blend, Layer
 from evomerge.recipe.recipe import Dtype, Folder, Parent, Recipe
@@ -32,7 +34,8 @@ class Parents(Value):
     """What a search space must know of the models it may mix.
 
     `experts` keeps the order of the run file; `outer` names the tensor groups outside the stack of `layers`;
-    `lender` is who lends config and tokenizer if that is not the base, or else the first expert.
+    `lender` is who lends config and tokenizer if that is not the base, or else the first expert. `tensors` says of each
+    tensor, by its name, where it is: a layer by its number and a component of that (`3.mlp`), or an outer group.
     """
 
     models: dict[str, Parent]
@@ -43,6 +46,7 @@ class Parents(Value):
     dtype: Dtype
     seed: Seed = 0
     lender: str | None = None
+    tensors: dict[str, str] = Field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

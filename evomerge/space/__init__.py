@@ -16,11 +16,12 @@ from evomerge.space.span import span_of, weights_of
 from evomerge.space.spec import BlendSpec
 from evomerge.space.stack import StackSpec
 from evomerge.space.swap import SwapSpace, SwapSpec
+from evomerge.space.tensor import TensorSpace, names_for
 from evomerge.values import Genome
 
 __all__ = [
     "UNIFORM", "BlendSpec", "Gene", "GeneKind", "JointSpec", "PathSpec", "RepeatSpec", "SearchSpace", "SpaceSpec",
-    "StackSpec", "SwapSpec", "bind", "fixed_recipes", "span_of", "unchanged", "weights_of",
+    "StackSpec", "SwapSpec", "bind", "fixed_recipes", "names_for", "span_of", "unchanged", "weights_of",
 ]  # fmt: skip
 
 
@@ -71,6 +72,8 @@ def bind(spec: SpaceSpec, parents: Parents) -> SearchSpace:
 
 def _bound(spec: SpaceSpec, parents: Parents) -> SearchSpace:
     match spec:
+        case BlendSpec(groups="tensor"):
+            return TensorSpace(spec, parents)
         case BlendSpec():
             return BlendSpace(spec, parents)
         case SwapSpec():

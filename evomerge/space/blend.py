@@ -143,12 +143,17 @@ class BlendSpace:
         components = (slot.component,) if slot.component else COMPONENTS
         places = [(recipe.layers[i].part(part), i) for i in range(slot.first, slot.last + 1) for part in components]
         outer = [(recipe.outer[name], None) for name in slot.outer if name in recipe.outer]
-        found = [self._shares(blend, layer) for blend, layer in (*places, *outer)]
+        found = [self.shares(blend, layer) for blend, layer in (*places, *outer)]
         if not all(_close(found[0], other) for other in found[1:]):
             raise SpecError(f"the recipe varies within {slot.name}, where the space has one gene an expert")
         return found[0]
 
-    def _shares(self, blend: Blend, layer: int | None) -> list[Share]:
+    def shares(self, blend: Blend, layer: int | None) -> list[Share]:
+        """What a blend is in the space's operator, one share an expert.
+
+        Raises:
+            SpecError: it is none of these, or of another layer.
+        """
         if any(source.layer != layer for source in (*blend.sources, *((blend.base,) if blend.base else ()))):
             raise SpecError("the recipe moves layers, the space keeps every layer in its place")
         match operator := self.spec.operator:

@@ -123,7 +123,8 @@ def check_size(hops: int, genes: int) -> None:
         )
     if genes > GENES:
         raise SpecError(
-            f"space: it has {genes:,} genes, a search takes {GENES:,} at most; give layers fewer genes, or repeat less"
+            f"space: it has {genes:,} genes, a search takes {GENES:,} at most; give layers fewer genes, repeat less, or"
+            " learn weights (grain)"
         )
 
 

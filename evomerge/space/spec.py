@@ -13,7 +13,7 @@ from evomerge.values import Tagged, by_name
 
 Range: TypeAlias = tuple[Weight, Weight] | Weight
 Index: TypeAlias = Annotated[int, Field(ge=0, lt=HOPS)]
-Groups: TypeAlias = Literal["layer", "model"] | Annotated[int, Field(ge=1)] | tuple[tuple[Index, Index], ...]
+Groups: TypeAlias = Literal["layer", "model", "tensor"] | Annotated[int, Field(ge=1)] | tuple[tuple[Index, Index], ...]
 RULES = ("own", "join", "base")
 RANGE = "a number, or a range [low, high] to search"
 
@@ -27,7 +27,7 @@ class BlendSpec(Tagged):
 
     kind: Literal["blend"] = "blend"
     operator: Annotated[Operator, BeforeValidator(by_name)] = TaskArithmetic()
-    groups: Groups = Field(default="layer", description="layer, model, how many, or ranges like [[0, 3], [4, 7]]")
+    groups: Groups = Field(default="layer", description="layer, model, tensor, how many, or ranges like [[0, 3]]")
     components: Literal["all", "split"] = "all"
     outer: str = "own"
     weight: Range | None = Field(default=None, description=f"{RANGE}, from -1e6 to 1e6")
@@ -56,6 +56,10 @@ class BlendSpec(Tagged):
         kind = self.operator.kind
         if self.outer == "join" and self.components == "split":
             raise ValueError("outer: join needs components: all; with components: split write outer: own")
+        if self.groups == "tensor" and (self.components, self.outer == "join") != ("all", False):
+            raise ValueError("groups: tensor gives each tensor genes of its own; leave out components and outer: join")
+        if self.groups == "tensor" and isinstance(self.density, tuple):
+            raise ValueError("groups: tensor searches weights by tensor, and no density; give one number for that")
         if self.density != 1.0 and not self.operator.takes_density:
             raise ValueError(f"{kind} has no density; leave the key out, or use ties or dare_ties")
         if self.operator.normalize and self.weights[0] < 0:
@@ -121,6 +125,8 @@ def _layer_ranges(spec: BlendSpec, layers: int) -> Sequence[tuple[int, int]]:
             return [(i, i) for i in range(layers)]
         case "model":
             return [(0, layers - 1)]
+        case "tensor":
+            raise SpecError("space.blend.groups: tensor is for a space of coefficients alone; write layer")
         case int(count):
             if count > layers:
                 raise SpecError(

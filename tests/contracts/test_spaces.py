@@ -22,6 +22,10 @@ SPACES: dict[str, dict[str, Any]] = {
     "blend": {"kind": "blend"},
     "blend, ties": {"kind": "blend", "operator": "ties", "groups": 2, "density": [0.2, 1.0]},
     "blend, slerp": {"kind": "blend", "operator": "slerp", "components": "split"},
+    "blend, tensors": {"kind": "blend", "groups": "tensor"},
+    "blend, tensors, ties": {"kind": "blend", "groups": "tensor", "operator": "ties", "density": 0.4, "outer": "base"},
+    "blend, tensors, linear": {"kind": "blend", "groups": "tensor", "operator": "linear"},
+    "blend, tensors, slerp": {"kind": "blend", "groups": "tensor", "operator": "slerp"},
     "path": {"kind": "path", "anchor": "maths", "repeats": 2, "depth": [4, 16], **SCALED},
     "path, one parent": {"kind": "path", "anchor": "japanese", "parents": "anchor", "repeats": 1},
     "path, matrix": {"kind": "path", "scaling": "pair", "repeats": 1, **SCALED},
@@ -70,6 +74,14 @@ def parents(depth: int = 6) -> Parents:
         layers=depth,
         outer=("embeddings", "norm", "head"),
         dtype="float16",
+        tensors={
+            **{
+                f"model.layers.{layer}.{part}.weight": f"{layer}.{part}"
+                for layer in range(depth)
+                for part in COMPONENTS
+            },
+            **{"model.embed.weight": "embeddings", "model.norm.weight": "norm", "lm_head.weight": "head"},
+        },
     )
 
 

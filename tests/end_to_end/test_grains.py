@@ -201,3 +201,32 @@ def test_tables_and_figures_show_the_weights(finished: dict[str, Path], tmp_path
     assert abs(np.array(first["z"], dtype=float)[row, column] - mean) < 1e-6
     layer = np.concatenate([each.weights for each in own if (each.layer, each.voice) == (3, "maths")])
     assert f"| layer 3 | {layer.mean():.3g} ({layer.min():.3g} to {layer.max():.3g}) |" in recipe_table(recipe)
+
+
+def test_a_search_with_genes_for_every_tensor(run_file: Callable[..., Path], cli: Cli, tmp_path: Path) -> None:
+    space = {"kind": "blend", "groups": "tensor", "outer": "base"}
+    out = tmp_path / "R"
+    assert cli("search", run_file(space=space, budget={"evaluations": 30}), "--out", out).status == 0
+    results = load(out)
+    searched = [row.number for row in results.rows.values() if row.origin == "search"]
+    assert searched
+    recipe = results.recipe(searched[0])
+    assert {*recipe.tensors} == {name for name, at in results.file.parents.tensors.items() if "." in at}
+    assert len({*recipe.tensors.values()}) > 10
+    again = bind(BlendSpec.model_validate(space), results.file.parents)
+    assert again.decode(again.encode(recipe)).digest() == recipe.digest()
+    assert cli("report", out, "--out", tmp_path / "page.html").status == 0
+    found = cli("export", out, "--pick", f"number:{searched[0]}", "--out", tmp_path / "M")
+    assert found.status == 0, found.err
+    assert "no mergekit.yml: the recipe has weights by tensor" in found.err + found.out
+    assert cli("merge", tmp_path / "M/recipe.yaml", "--out", tmp_path / "N").status == 0
+    assert (tmp_path / "M/model.safetensors").read_bytes() == (tmp_path / "N/model.safetensors").read_bytes()
+    start = run_file("next.yaml", space=space, budget={"evaluations": 24}, start=[str(tmp_path / "M/recipe.yaml")])
+    found = cli("search", start, "--out", tmp_path / "S")
+    assert found.status == 0, found.err
+    digests = [row.recipe for row in load(tmp_path / "S").rows.values()]
+    assert recipe.digest() in digests
+
+
+def test_only_spaces_by_tensor_know_their_names(finished: dict[str, Path]) -> None:
+    assert not load(finished["one"]).file.parents.tensors

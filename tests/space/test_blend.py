@@ -1,6 +1,7 @@
 """The coefficient space: total, invertible, every gene alive, every fixed recipe where it belongs."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.errors import SpecError
-from evomerge.recipe import COMPONENTS, Folder, Parents, Recipe, Source
-from evomerge.space import BlendSpec, SearchSpace, bind, fixed_recipes, unchanged
+from evomerge.recipe import COMPONENTS, Arrays, Folder, Parents, Recipe, Source
+from evomerge.space import BlendSpec, JointSpec, PathSpec, SearchSpace, bind, fixed_recipes, unchanged
 
 
 def parents(*experts: str, base: bool = True, layers: int = 5) -> Parents:
@@ -180,6 +181,72 @@ def test_digests_name_content_not_paths_or_names() -> None:
     assert recipe.model_copy(update={"seed": 9}).digest() == recipe.digest(), "nothing in it is random"
     dare = space(over, operator="dare_ties", density=[0.5, 1.0]).decode((0.4,) * 32)
     assert dare.model_copy(update={"seed": 9}).digest() != dare.digest()
+
+
+def test_digests_are_what_they_were() -> None:
+    recipe = space(parents("one", "two"), operator="linear").decode((0.5,) * 16)
+    assert recipe.digest() == "sha256:80ff160acaeb0aca548666d93e03ebf6e93fd52c5cc04ea08ac3e4ab263b4091"
+    own = recipe.model_copy(update={"tensors": {"model.embed.weight": (0.5, 0.25)}})
+    arrays = Arrays(path="here", digest="sha256:" + "0" * 64, grain="column")
+    fine = recipe.model_copy(update={"arrays": arrays})
+    moved = recipe.model_copy(update={"arrays": arrays.at(Path("/elsewhere"))})
+    other = recipe.model_copy(update={"arrays": arrays.model_copy(update={"digest": "sha256:" + "1" * 64})})
+    by_row = recipe.model_copy(update={"arrays": arrays.model_copy(update={"grain": "row"})})
+    assert moved.digest() == fine.digest()
+    assert len({each.digest() for each in (recipe, own, fine, other, by_row)}) == 5
+
+
+def named(over: Parents) -> Parents:
+    """The same with tensors that have names."""
+    inner = {f"layers.{i}.{part}": f"{i}.{part}" for i in range(over.layers) for part in COMPONENTS}
+    return over.model_copy(update={"tensors": {"embed": "embeddings", **inner, "last": "norm", "head": "head"}})
+
+
+def test_a_tensor_has_the_weights_of_its_layer_until_it_has_its_own() -> None:
+    over = named(parents("one", "two"))
+    here, wide = space(over, groups="tensor"), space(over, components="split")
+    assert len(here.genes) == 2 * len(over.tensors)
+    genome = tuple(i / 64 for i in range(len(wide.genes)))
+    recipe = here.decode(here.encode(wide.decode(genome)))
+    blend = wide.decode(genome).layers[3].part("mlp")
+    assert recipe.tensors["layers.3.mlp"] == pytest.approx(blend.coefficients())
+    own = wide.decode(genome).model_copy(update={"tensors": {"layers.3.mlp": (1.0, 0.25)}})
+    assert here.decode(here.encode(own)).tensors == recipe.tensors | {"layers.3.mlp": (1.0, 0.25)}
+    assert here.decode(here.encode(unchanged(over, "two"))).tensors["last"] == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"components": "split"}, "leave out components"),
+        ({"outer": "join"}, "leave out components and outer: join"),
+        ({"operator": "ties", "density": [0.2, 1.0]}, "give one number"),
+        ({"weight": 0.5}, "give a range"),
+    ],
+)
+def test_what_genes_by_tensor_cannot_be(spec: dict[str, Any], said: str) -> None:
+    with pytest.raises((SpecError, ValueError), match=said):
+        space(named(parents("one", "two")), groups="tensor", **spec)
+
+
+def test_recipes_that_genes_by_tensor_do_not_reach() -> None:
+    over = named(parents("one", "two"))
+    here, recipe = space(over, groups="tensor", outer="base"), space(over, outer="base").decode((0.4,) * 10)
+    arrays = Arrays(path="here", digest="sha256:" + "0" * 64, grain="column")
+    for change, said in (
+        ({"arrays": arrays}, "weights within tensors"),
+        ({"tensors": {"nobody": (0.5, 0.5)}}, "tensors.nobody is no tensor"),
+        ({"tensors": {"layers.0.mlp": (0.5,)}}, "tensors.layers.0.mlp has 1 numbers; give 2"),
+        ({"tensors": {"head": (1.0,)}}, "not all those of base"),
+        ({"layers": recipe.layers[:-1]}, "the recipe has 4 layers"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            here.encode(recipe.model_copy(update=change))
+    with pytest.raises(SpecError, match="are not known"):
+        space(parents("one", "two"), groups="tensor")
+    joint = JointSpec(blend=BlendSpec(groups="tensor"), path=PathSpec())
+    with pytest.raises(SpecError, match="for a space of coefficients alone"):
+        bind(joint, over)
 
 
 def test_parts_of_a_layer() -> None:
