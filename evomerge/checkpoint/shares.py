@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from evomerge.checkpoint.anatomy import Anatomy, Place
 from evomerge.errors import SpecError
 from evomerge.limits import MOST_WEIGHT
-from evomerge.recipe import NO_SUM, Blend, Coefficients, FineGrain, Linear, Recipe, count_of
+from evomerge.recipe import NO_SUM, Blend, Coefficients, FineGrain, Recipe, count_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,5 +160,6 @@ def _check_number(given: int, blend: Blend, where: str) -> None:
 
 
 def _check_sum(weights: tuple[float, ...], blend: Blend, where: str) -> None:
-    if isinstance(blend.operator, Linear) and blend.operator.normalize and abs(math.fsum(weights)) < NO_SUM:
+    divided = blend.operator.normalize and not blend.operator.needs_base
+    if divided and abs(math.fsum(weights)) < NO_SUM:
         raise SpecError(f"{where} sums to 0, and normalize divides by that; give others, or normalize: false")

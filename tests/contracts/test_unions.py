@@ -57,6 +57,8 @@ LITERALS = {
     "ExecutorKind": "spec/run.py",
     "Method": "export/mergekit.py",
     "Format": "export/folder.py",
+    "Grain": "recipe/coefficients.py",
+    "FineGrain": "recipe/coefficients.py",
 }
 """Unions of words, and where each is."""
 
@@ -139,6 +141,9 @@ REASONS = {
     "export/to_mergekit.py: _slerp_shares": "whatever is no slerp has to be a copy, or is refused",
     "space/blend.py: _slerp_t": "whatever is no slerp has to be a copy, or is refused",
     "results/reading.py: read_into": "marks are in evaluations alone",
+    "export/folder.py: _with_side_files": "whatever is no recipe has no side file",
+    "space/tensor.py: names_for": "of spaces that have no genes by tensor none needs their names",
+    "store/side_files.py: check": "asks for one event",
     "store/run.py: _first": "a journal begins with one event",
     "results/state.py: _pass": "a process begins with one event",
     "results/stopping.py: was_cut_behind_a_telling": "asks for one event",
@@ -198,6 +203,8 @@ SITES = {
         "export/mergekit.py: read_by",
     },
     "Format": {"export/folder.py: _parts"},
+    "Grain": {"recipe/coefficients.py: count_of"},
+    "FineGrain": {"materialize/merger.py: _spread"},
 }  # fmt: skip
 
 
