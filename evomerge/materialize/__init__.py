@@ -1,6 +1,7 @@
 """Recipe to weights."""
 
 from evomerge.materialize.fold import GainError, Last, check_gains
+from evomerge.materialize.grams import Grams, linear_maps, shares, suited
 from evomerge.materialize.live import LiveModel, placement_for
 from evomerge.materialize.merger import Job, Merger, unchanged_source
 from evomerge.materialize.placement import MAPPED, HeldParents, Needs, Placement, place_parents
@@ -12,6 +13,7 @@ from evomerge.materialize.weights import Weights, lasts_of
 __all__ = [
     "MAPPED",
     "GainError",
+    "Grams",
     "HeldParents",
     "Job",
     "Last",
@@ -24,8 +26,11 @@ __all__ = [
     "check_gains",
     "check_scales",
     "lasts_of",
+    "linear_maps",
     "place_parents",
     "placement_for",
+    "shares",
     "signature",
+    "suited",
     "unchanged_source",
 ]

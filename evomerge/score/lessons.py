@@ -109,13 +109,37 @@ class Lessons:
                 found[exercise.task][exercise.place] = loss
         return {task: tuple(row) for task, row in found.items()}
 
+    def read(self, tasks: Sequence[str], begin: Callable[[Tensor], None]) -> int:
+        """Let the model read the search items of tasks, with all their options, but no reference answers.
+
+        So nothing shows which answers are right. Before each pass `begin` is told where tokens are (rows, length);
+        returns how many items there are.
+
+        Raises:
+            SpecError: a task gives no scores, or this model class no log-likelihoods by passes of ours.
+        """
+        exercises = self._exercises(Draw(pool="search"), Lesson(weights={}), tasks)
+        requests = [
+            request if exercise.wanted is not None else Request(request.context, request.context[-1:])
+            for exercise in exercises
+            for request in exercise.requests
+        ]
+        plan = self._responder.likelihood_plan(requests)
+        if plan is None:
+            raise self._no_passes()
+        plan.read(self._responder.model, begin)
+        return len(exercises)
+
     def shrink(self) -> bool:
         """Take smaller batches from now on, if there is any sense in it: memory was too small for them."""
         return self._budget.shrink(self._budget.tokens)
 
-    def _exercises(self, draw: Draw, lesson: Lesson) -> list[Exercise]:
+    def _exercises(self, draw: Draw, lesson: Lesson, tasks: Sequence[str] | None = None) -> list[Exercise]:
+        """What is drawn, of all tasks or of these."""
         found = []
-        for task, ids in self._table.drawn(draw.pool, draw.places).items():
+        drawn = self._table.drawn(draw.pool, draw.places)
+        for task in drawn if tasks is None else tasks:
+            ids = drawn[task]
             pool = self._table.tasks[task].pool(draw.pool)
             if not pool.golds:
                 raise SpecError(f"fitness: task {task!r} gives no scores to learn from; choose another optimizer")
@@ -159,12 +183,15 @@ class Lessons:
         if plan is not None and plan.passes > 1 and whole <= WORTH_SHARING * plan.tokens:
             plan = self._responder.likelihood_plan(requests, most, apart=True)
         if plan is None:
-            name = type(self._responder.model).__name__
-            raise SpecError(
-                f"optimizer: {name} gives no log-likelihoods by passes of ours, through which alone gradients go back;"
-                " choose optimizer: surrogate"
-            )
+            raise self._no_passes()
         return plan
+
+    def _no_passes(self) -> SpecError:
+        name = type(self._responder.model).__name__
+        return SpecError(
+            f"optimizer: {name} gives no log-likelihoods by passes of ours, through which alone gradients go back;"
+            " choose optimizer: surrogate"
+        )
 
 
 def _wanted(right: tuple[int, ...], options: int, soft: tuple[float, ...] | None) -> Tensor:

@@ -102,6 +102,7 @@ class _Batch:
     source: Tensor  # (targets,) which read each target looks at
     targets: Tensor  # (targets,) token predicted there
     owners: Tensor  # (targets,) request it belongs to; always in host memory
+    filled: Tensor  # (rows, length) where there are tokens, and no padding
     identity: int = field(default_factory=_BATCHES.__next__)
 
     def inputs(self, mask: Tensor | None) -> dict[str, Any]:
@@ -182,6 +183,13 @@ class LikelihoodPlan:
             logits = _logits(batch, model, plain(model))
             parts.append(logits[batch.source, batch.targets] - torch.logsumexp(logits, -1)[batch.source])
         return self._added(torch.cat(parts).cpu())
+
+    @torch.no_grad()
+    def read(self, model: PreTrainedModel, begin: Callable[[Tensor], None]) -> None:
+        """Let the model read all requests; before each pass `begin` is told where tokens are (rows, length)."""
+        for batch in self._batches:
+            begin(batch.filled)
+            _logits(batch, model, plain(model))
 
     @torch.inference_mode()
     def _passes(self, model: PreTrainedModel, forward: Forward | None) -> tuple[Tensor, Tensor]:
@@ -277,8 +285,10 @@ def _groups(rows: Sequence[_Row], budget: int, most_reads: int) -> Iterator[list
 def _batch(rows: Sequence[_Row], model: PreTrainedModel, *, branching: bool) -> _Batch:
     length = max(len(row.tokens) for row in rows)
     tokens = torch.zeros(len(rows), length, dtype=torch.long)
+    filled = torch.zeros(len(rows), length, dtype=torch.bool)
     for i, row in enumerate(rows):
         tokens[i, : len(row.tokens)] = torch.tensor(row.tokens)
+        filled[i, : len(row.tokens)] = True
     reads = sorted({(i, place) for i, row in enumerate(rows) for place, _, _ in row.reads})
     index = {read: n for n, read in enumerate(reads)}
     targets = [(index[i, place], token, owner) for i, row in enumerate(rows) for place, token, owner in row.reads]
@@ -294,6 +304,7 @@ def _batch(rows: Sequence[_Row], model: PreTrainedModel, *, branching: bool) -> 
         source,
         token,
         columns[4],
+        filled.to(model.device),
     )
 
 
