@@ -22,9 +22,9 @@ from evomerge.assemble.means import (
     set_up_again,
 )
 from evomerge.assemble.start import Start, starting_points, wanted_genomes
+from evomerge.assemble.told import subjects, with_told
 from evomerge.confirm import confirm
 from evomerge.errors import EvomergeError, Interrupted, RunError, SpecError
-from evomerge.estimate import with_loss
 from evomerge.estimate.calibration import read_calibration
 from evomerge.events import Closed, Extended, Opened
 from evomerge.interruptible import Interruptible
@@ -68,9 +68,9 @@ def prepare(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
         means = set_up(run, scorer, listener)
         unless_prepared.callback(means.close)
         parents = names_for(run.space, means.files.parents)
-        resolved = with_told(with_defaults(run, parents, means.workers), means.table)
-        check_calibration(run, means.table)
         space = bind(run.space, parents)
+        resolved = with_told(with_defaults(run, parents, means.workers), means.table, len(space.genes))
+        check_calibration(run, means.table)
         check_exportable(space.decode(probe(space)), means.files)
         wanted = wanted_genomes(run, space, parents)
         start = starting_points(wanted, space, parents)
@@ -174,24 +174,6 @@ def with_defaults(run: RunSpec, parents: Parents, workers: int = 1) -> RunSpec:
     return run.model_copy(update={"optimizer": resolve(run.optimizer, genes, len(run.fitness.objectives), workers)})
 
 
-def with_told(run: RunSpec, table: ItemTable) -> RunSpec:
-    """The run with what its optimiser is told written out.
-
-    Raises:
-        SpecError: losses are asked for, and no objective has any.
-    """
-    optimizer, losses = run.optimizer, with_loss(run.fitness, table)
-    assert optimizer is not None, "resolved before"
-    if "told" not in type(optimizer).model_fields:
-        return run
-    if optimizer.told == "loss" and not losses:
-        raise SpecError(
-            "optimizer.told: no objective is acc or exact_match of a task that gives scores, without a tie break;"
-            " leave told out"
-        )
-    return run.model_copy(update={"optimizer": optimizer.model_copy(update={"told": optimizer.told or "metric"})})
-
-
 def versions() -> dict[str, str]:
     """What this process runs on."""
     found = {"evomerge": __version__, "python": platform.python_version(), "machine": platform.machine()}
@@ -221,6 +203,7 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
         seeds=tuple(start.seeds),
         scalar=run.fitness.scalar,
         seed=run.seed,
+        subjects=subjects(run.fitness, session.store.table),
     )
     appraiser, estimator = session.appraiser, run.fitness.estimator
     draws = Draws(appraiser, estimator, run.seed)

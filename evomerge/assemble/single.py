@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.assemble.experts import read_recipe
 from evomerge.assemble.means import QUIET, Listener, factory
-from evomerge.assemble.run import check_calibration, with_defaults, with_told
+from evomerge.assemble.run import check_calibration, with_defaults
 from evomerge.assemble.start import starting_points, wanted_genomes
+from evomerge.assemble.told import with_told
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader
 from evomerge.files import is_file, is_there
@@ -39,9 +40,9 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
 
     evaluator = factory(run, None, listener).build()
     parents = evaluator.live.files.parents
-    run = with_told(with_defaults(run, parents), evaluator.table)
-    check_calibration(run, evaluator.table)
     space = bind(run.space, parents)
+    run = with_told(with_defaults(run, parents), evaluator.table, len(space.genes))
+    check_calibration(run, evaluator.table)
     check_exportable(space.decode(probe(space)), evaluator.live.files)
     start = starting_points(wanted_genomes(run, space, parents), space, parents)
     notes = later(parents)

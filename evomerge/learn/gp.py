@@ -23,6 +23,8 @@ BELIEF = 0.2
 """The weight of what is believed before."""
 MOST_PATTERNS = 40
 """Outputs that lack different points have matrices of their own; so many of them are enough to fit a kernel."""
+FLAT = 1e-12
+"""Squared outputs count as so much at least: where all are zero any kernel fits."""
 REFUSED = 1e25
 """The misfit of a kernel whose matrix is singular."""
 
@@ -162,7 +164,8 @@ class Lessons:
         except np.linalg.LinAlgError:
             return REFUSED, np.zeros(len(kernel.logs))
         count = sum(pattern.count for pattern in patterns)
-        fit, volume = sum(each.fit for each in solved), sum(each.volume for each in solved)
+        fit = max(sum(each.fit for each in solved), FLAT)
+        volume = sum(each.volume for each in solved)
         weights = np.zeros(covariance.shape)
         for pattern, each in zip(patterns, solved, strict=True):
             both = np.ix_(pattern.rows, pattern.rows)

@@ -27,7 +27,7 @@ class Loss:
     half of the probability: the error nears the one that is counted.
     """
 
-    kind: Literal["nll", "error"] = "nll"
+    measure: Literal["nll", "error"] = "nll"
     temperature: float = 1.0
 
 
@@ -172,21 +172,29 @@ def _choice(part: _Part, readings: Floats, loss: Loss) -> tuple[Floats, Floats]:
     """Softmax over options; several may be right."""
     tempered = readings / loss.temperature
     total, among = _log_sum(part, tempered)
-    if loss.kind == "error":
-        return _missed(part, among, loss.temperature)
-    kept, right = _log_sum(part, np.where(part.right > 0, tempered, -np.inf))
-    return total - kept, (among - right) / loss.temperature
+    match loss.measure:
+        case "error":
+            return _missed(part, among, loss.temperature)
+        case "nll":
+            kept, right = _log_sum(part, np.where(part.right > 0, tempered, -np.inf))
+            return total - kept, (among - right) / loss.temperature
+        case _:
+            assert_never(loss.measure)
 
 
 def _imitation(part: _Part, readings: Floats, loss: Loss) -> tuple[Floats, Floats]:
     """Cross-entropy with the probabilities that are imitated."""
     tempered = readings / loss.temperature
     total, among = _log_sum(part, tempered)
-    if loss.kind == "error":
-        return _missed(part, among, loss.temperature)
-    mass = part.summed(part.right)
-    lost = mass * total - part.summed(part.right * tempered)
-    return lost, (part.spread(mass) * among - part.right) / loss.temperature
+    match loss.measure:
+        case "error":
+            return _missed(part, among, loss.temperature)
+        case "nll":
+            mass = part.summed(part.right)
+            lost = mass * total - part.summed(part.right * tempered)
+            return lost, (part.spread(mass) * among - part.right) / loss.temperature
+        case _:
+            assert_never(loss.measure)
 
 
 def _missed(part: _Part, among: Floats, temperature: float) -> tuple[Floats, Floats]:
@@ -200,10 +208,14 @@ def _answer(part: _Part, readings: Floats, loss: Loss) -> tuple[Floats, Floats]:
     tempered = readings / loss.temperature
     lost = part.summed(np.logaddexp(0, -tempered))
     doubt = 0.5 * (1 - np.tanh(0.5 * tempered))  # Of each token.
-    if loss.kind == "nll":
-        return lost, -doubt / loss.temperature
-    hit = np.exp(-lost)
-    return 1 - hit, -part.spread(hit) * doubt / loss.temperature
+    match loss.measure:
+        case "nll":
+            return lost, -doubt / loss.temperature
+        case "error":
+            hit = np.exp(-lost)
+            return 1 - hit, -part.spread(hit) * doubt / loss.temperature
+        case _:
+            assert_never(loss.measure)
 
 
 def _log_sum(part: _Part, values: Floats) -> tuple[Floats, Floats]:

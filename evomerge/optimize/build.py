@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from evomerge.learn.sheet import Subject
 from evomerge.optimize import Optimizer
 from evomerge.optimize.checks import latest
 from evomerge.optimize.scalarised import Scalar, Scalarised, known_bounds, reduced
 from evomerge.optimize.seeded import Design, Seeded
 from evomerge.space import Gene
-from evomerge.spec import CmaSpec, Nsga2Spec, OptimizerSpec, RandomSpec, TpeSpec
+from evomerge.spec import CmaSpec, Nsga2Spec, OptimizerSpec, RandomSpec, SurrogateSpec, TpeSpec
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
@@ -26,7 +27,10 @@ BLOCK = 8
 
 @dataclass(frozen=True)
 class Build:
-    """Makes an optimiser from nothing (the prior design comes first) or from observations of an earlier one."""
+    """Makes an optimiser from nothing (the prior design comes first) or from observations of an earlier one.
+
+    `subjects` are what is right of the objectives' items, for an optimiser that learns from their scores.
+    """
 
     spec: OptimizerSpec
     genes: tuple[Gene, ...]
@@ -34,6 +38,7 @@ class Build:
     seeds: tuple[Genome, ...]
     scalar: Scalar
     seed: int
+    subjects: tuple[Subject, ...] = ()
 
     def __call__(self, known: Sequence[Observation] = ()) -> Optimizer:
         """The optimiser; of points told more than once the last observation counts."""
@@ -45,9 +50,18 @@ class Build:
         return Scalarised(inner, self.scalar, (len(self.genes), self.objectives), bounds)
 
     def _seeded(self, known: Sequence[Observation]) -> Seeded:
-        around = max(FEWEST_AROUND, first_population(self.spec, len(self.genes)) - len(self.seeds))
-        design = Design(self.genes, self.seeds, around, self.seed, _steady(self.spec))
+        design = Design(self.genes, self.seeds, self._around(), self.seed, _steady(self.spec))
         return Seeded(design, rank=self._rank, make=self._core, known=known)
+
+    def _around(self) -> int:
+        """How many points around the best seeds are asked first; a surrogate has a design of its own."""
+        match self.spec:
+            case SurrogateSpec():
+                return 0
+            case CmaSpec() | Nsga2Spec() | TpeSpec() | RandomSpec():
+                return max(FEWEST_AROUND, first_population(self.spec, len(self.genes)) - len(self.seeds))
+            case _:
+                assert_never(self.spec)
 
     def _rank(self, observations: Sequence[Observation]) -> list[Observation]:
         """Best first; failures are left out."""
@@ -86,8 +100,22 @@ class Build:
                 sobol = Sobol(self.genes, self.objectives, seed=self.seed)
                 sobol.tell(told)
                 return sobol
+            case SurrogateSpec():
+                return self._surrogate(self.spec, told)
             case _:
                 assert_never(self.spec)
+
+    def _surrogate(self, spec: SurrogateSpec, told: Sequence[Observation]) -> Optimizer:
+        from evomerge.optimize.surrogate import Surrogate
+
+        return Surrogate(
+            self.genes,
+            self.subjects or ({},) * self.objectives,
+            seed=self.seed,
+            together=spec.population,
+            steady=_steady(spec),
+            initial=told,
+        )
 
     def _cma(self, spec: CmaSpec, told: Sequence[Observation]) -> Optimizer:
         from evomerge.optimize.cma import Cma, SteadyCma
@@ -118,8 +146,19 @@ def resolve(spec: OptimizerSpec | None, genes: Sequence[Gene], objectives: int, 
     if not spec.generations:
         return spec
     population = first_population(spec, len(genes))
-    suited = "steady" if 1 < workers <= population / 2 else "generation"
+    suited = "steady" if 1 < workers <= _busy(spec, population) else "generation"
     return spec.model_copy(update={"population": population, "mode": spec.mode or suited})
+
+
+def _busy(spec: OptimizerSpec, population: int) -> float:
+    """How many workers may be busy with candidates that know nothing of one another; a model misses few of them."""
+    match spec:
+        case SurrogateSpec():
+            return math.inf
+        case CmaSpec() | Nsga2Spec() | TpeSpec() | RandomSpec():
+            return population / 2
+        case _:
+            assert_never(spec)
 
 
 def block(spec: OptimizerSpec, genes: Sequence[Gene]) -> int:
@@ -132,7 +171,7 @@ def first_population(spec: OptimizerSpec, dimension: int) -> int:
     match spec:
         case CmaSpec():
             return spec.population or 4 + int(3 * math.log(dimension))
-        case Nsga2Spec():
+        case Nsga2Spec() | SurrogateSpec():
             return spec.population
         case TpeSpec() | RandomSpec():
             return 10

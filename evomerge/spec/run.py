@@ -98,7 +98,24 @@ class RandomSpec(Tagged):
     told: ClassVar[None] = None
 
 
-OptimizerSpec: TypeAlias = Annotated[CmaSpec | Nsga2Spec | TpeSpec | RandomSpec, Field(discriminator="kind")]
+class SurrogateSpec(Tagged):
+    """A model of every item's scores over the genes, for few of them; without scores, of utilities.
+
+    `population` is how many candidates are proposed on what is known at one time.
+    """
+
+    kind: Literal["surrogate"] = "surrogate"
+    generations: ClassVar[bool] = True
+    fronts: ClassVar[bool] = True
+    wants_scores: ClassVar[bool] = True
+    population: Annotated[Population, Field(ge=1)] = 4
+    mode: Mode | None = None
+    told: ClassVar[None] = None
+
+
+OptimizerSpec: TypeAlias = Annotated[
+    CmaSpec | Nsga2Spec | TpeSpec | RandomSpec | SurrogateSpec, Field(discriminator="kind")
+]
 
 
 class Budget(Value):

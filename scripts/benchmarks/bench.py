@@ -1,7 +1,6 @@
 """Benchmarks: the merge kernels, one candidate against what today's tools do, the start of the command line.
 
-    scripts/bench [operators] [candidate] [start] [grains] [prefix] [demo] [policies] [estimators] [clock] [ray]
-        [gradient]
+    scripts/bench [operators] [candidate] [start] [prefix] [demo] [policies] [estimators] [clock] [ray] [gradient]
 
 Times are CPU seconds of one thread, rounds of the competitors interleaved, medians; what is quoted are ratios within
 one run, since machines are noisy. Left out unless they are named: `prefix`, layers that candidates share run once,
@@ -25,7 +24,6 @@ from candidate import bench_candidate
 from clock import bench_clock
 from estimators import bench_estimators
 from gradient import bench_gradient
-from grains import bench_grains
 from measure import demo_run, table
 from operators import bench_operators
 from policies import bench_policies
@@ -77,7 +75,6 @@ BENCHMARKS = {
     "operators": bench_operators,
     "candidate": bench_candidate,
     "start": bench_start,
-    "grains": bench_grains,
     "prefix": bench_prefix,
     "demo": bench_demo,
     "policies": bench_policies,

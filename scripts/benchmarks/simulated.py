@@ -15,6 +15,7 @@ import numpy as np
 from contingency import published_pairs
 from numpy.typing import NDArray
 
+from evomerge.assemble.told import subjects
 from evomerge.confirm import confirm
 from evomerge.errors import SpecError
 from evomerge.execute import Evaluate, Executor, InlineExecutor
@@ -228,11 +229,19 @@ def parts(session: Session, order: Callable[[Recipe], tuple[str, ...]] | None = 
         **{space.encode(recipe): name for name, recipe in fixed_recipes(PARENTS).items() if name in EXPERTS},
         **dict.fromkeys(store.file.start),
     }
-    build = Build(run.optimizer, space.genes, len(run.fitness.objectives), tuple(seeds), run.fitness.scalar, run.seed)
+    build = Build(
+        run.optimizer,
+        space.genes,
+        len(run.fitness.objectives),
+        tuple(seeds),
+        run.fitness.scalar,
+        run.seed,
+        subjects(run.fitness, store.table),
+    )
     estimator, appraiser = run.fitness.estimator, session.appraiser
     policy = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)
     shared = block(run.optimizer, space.genes)
-    return Parts(space, build, appraiser, policy, seeds, {}, shared, order)
+    return Parts(space, build, appraiser, policy, seeds, {}, shared, order, run.optimizer.wants_scores)
 
 
 def simulate(world: World, plan: Plan, folder: Path) -> Results:

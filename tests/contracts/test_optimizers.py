@@ -17,7 +17,7 @@ from evomerge.fitness import Fitness, Objective
 from evomerge.optimize import Optimizer
 from evomerge.optimize.build import Build
 from evomerge.space import Gene
-from evomerge.spec import CmaSpec, Nsga2Spec, OptimizerSpec, RandomSpec, TpeSpec
+from evomerge.spec import CmaSpec, Nsga2Spec, OptimizerSpec, RandomSpec, SurrogateSpec, TpeSpec
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
@@ -31,8 +31,10 @@ SPECS: dict[str, OptimizerSpec] = {
     "nsga2": Nsga2Spec(population=8),
     "tpe": TpeSpec(),
     "random": RandomSpec(),
+    "surrogate": SurrogateSpec(),
     "cma steady": CmaSpec(mode="steady"),
     "nsga2 steady": Nsga2Spec(population=8, mode="steady"),
+    "surrogate steady": SurrogateSpec(mode="steady"),
 }
 assert {spec.kind for spec in SPECS.values()} == set(kinds_of(OptimizerSpec)), "an optimiser without a case"
 NAMES = [*SPECS, *(f"{name} mixed" for name in SPECS)]

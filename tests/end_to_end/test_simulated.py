@@ -20,7 +20,7 @@ from evomerge.fitness import EstimatorSpec
 from evomerge.optimize import Optimizer
 from evomerge.schedule import hop_order
 from evomerge.session import Session
-from evomerge.spec import Budget, CmaSpec, Nsga2Spec, OptimizerSpec, TpeSpec
+from evomerge.spec import Budget, CmaSpec, Nsga2Spec, OptimizerSpec, SurrogateSpec, TpeSpec
 from evomerge.store import RunStore
 from evomerge.study import Study
 from evomerge.trial import Evaluation, Observation, Work
@@ -34,6 +34,7 @@ OPTIMIZERS: dict[str, OptimizerSpec] = {
     "cma loss": CmaSpec(population=4, told="loss"),
     "nsga2 steady loss": Nsga2Spec(population=4, mode="steady", told="loss"),
     "nsga2 steady": Nsga2Spec(population=4, mode="steady"),
+    "surrogate steady": SurrogateSpec(mode="steady"),
 }
 
 

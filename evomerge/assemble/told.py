@@ -1,0 +1,57 @@
+"""What an optimiser is told of candidates, and on how many items, where the run file leaves that open."""
+
+from evomerge.errors import SpecError
+from evomerge.estimate import with_loss
+from evomerge.fitness import EstimatorSpec, Fitness
+from evomerge.items import ItemTable
+from evomerge.learn.losses import Right
+from evomerge.learn.sheet import Questions, Subject
+from evomerge.spec import RunSpec
+
+FEWEST = 100
+"""Items that a search by scores puts candidates to, at least: with 50, two searches of six went astray."""
+PER_GENE = 5
+"""Candidates a gene that its items leave the budget for."""
+
+
+def with_told(run: RunSpec, table: ItemTable, genes: int) -> RunSpec:
+    """The run with what its optimiser is told written out.
+
+    Raises:
+        SpecError: losses are asked for, and no objective has any.
+    """
+    optimizer, losses = run.optimizer, with_loss(run.fitness, table)
+    assert optimizer is not None, "resolved before"
+    if optimizer.wants_scores and losses and "estimator" not in run.fitness.model_fields_set:
+        return run.model_copy(update={"fitness": _with_scores(run, table, genes)})
+    if "told" not in type(optimizer).model_fields:
+        return run
+    if optimizer.told == "loss" and not losses:
+        raise SpecError(
+            "optimizer.told: no objective is acc or exact_match of a task that gives scores, without a tie break;"
+            " leave told out"
+        )
+    return run.model_copy(update={"optimizer": optimizer.model_copy(update={"told": optimizer.told or "metric"})})
+
+
+def subjects(fitness: Fitness, table: ItemTable) -> tuple[Subject, ...]:
+    """What each objective is learned from: its tasks' items where these have scores that say what it says."""
+    known = with_loss(fitness, table)
+    return tuple(
+        {key: _questions(table, key) for key in fitness.keys(label)} if label in known else {}
+        for label in fitness.objectives
+    )
+
+
+def _questions(table: ItemTable, key: str) -> Questions:
+    pool = table.tasks[key].search
+    return Questions(tuple(Right(golds=golds) for golds in pool.golds), tuple(pool.shares().tolist()))
+
+
+def _with_scores(run: RunSpec, table: ItemTable, genes: int) -> Fitness:
+    """The same items for all candidates: scores tell them apart without a new draw."""
+    budget, tasks = run.budget.item_evaluations, len(table.tasks)
+    count = max(FEWEST, (budget or 0) // (PER_GENE * genes))
+    items = min(-(-count // tasks), max(len(task.search.ids) for task in table.tasks.values()))
+    estimator = EstimatorSpec(kind="mean", items=items, rotate=False, refresh=0.0)
+    return run.fitness.model_copy(update={"estimator": estimator})
