@@ -36,6 +36,8 @@ def unpacked(content: bytes, where: str) -> tuple[dict[str, NDArray[Any]], dict[
         arrays = load(content)
         (size,) = struct.unpack("<Q", content[:8])
         facts = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+    except KeyError as error:  # NumPy has no bfloat16, for one.
+        raise SpecError(f"{where} holds numbers of a kind that none of ours has ({error}); give float32") from None
     except (SafetensorError, ValueError, struct.error) as error:
         raise SpecError(f"{where} is no safetensors file ({error}); restore it from a copy") from None
     return arrays, facts

@@ -15,6 +15,7 @@ from pydantic import Field
 from evomerge.arrays import digest_of_bytes, packed, unpacked
 from evomerge.errors import SpecError
 from evomerge.values import Value
+from evomerge.visible import visible
 
 Grain: TypeAlias = Literal["tensor", "column", "row"]
 """How finely a tensor's coefficients differ: one a source, one an input column (last axis), one an output row."""
@@ -100,9 +101,14 @@ class Coefficients:
         """
         path = Path(named.path)
         try:
+            if path.exists() and not path.is_file():  # A pipe would be waited for.
+                raise SpecError(f"{path} is no file; put the recipe's own back")
             content = path.read_bytes()
-        except OSError as error:
-            raise SpecError(f"{path} cannot be read ({error.strerror}); put it back beside the recipe") from None
+        except (OSError, ValueError) as error:  # No path has a zero byte.
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise SpecError(
+                f"{visible(str(path))[:200]} cannot be read ({reason}); put it back beside the recipe"
+            ) from None
         if digest_of_bytes(content) != named.digest:
             raise SpecError(f"{path} is not what the recipe was written with (digests differ); restore it from a copy")
         return cls.of_bytes(content, str(path))

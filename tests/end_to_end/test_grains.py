@@ -1,6 +1,7 @@
 """Candidates and recipes with a side file of coefficients: kept, verified, exported, merged again."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -116,7 +117,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:-5]), "digests differ"),
     "flipped": (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\1"), "digests differ"),
     "empty": (lambda path: path.write_bytes(b""), "digests differ"),
-    "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is no file"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "is no file"),
 }
 
 
