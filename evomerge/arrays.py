@@ -11,14 +11,24 @@ from numpy.typing import NDArray
 from evomerge.errors import SpecError
 
 SUFFIX = ".safetensors"
+HEAD = 8
+"""Bytes in which a file says how long its header is, a multiple of as many."""
 
 
 def packed(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> bytes:
     """A safetensors file's bytes: the same for the same arrays and facts, in whatever order they come."""
+    import json
+
     from safetensors.numpy import save
 
     ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
-    return save(ordered, metadata=dict(sorted(facts.items())))
+    content = save(ordered)
+    end = HEAD + int.from_bytes(content[:HEAD], "little")
+    # The library writes facts in an order of its own, which differs from call to call.
+    plain = {"__metadata__": dict(sorted(facts.items())), **json.loads(content[HEAD:end])}
+    header = json.dumps(plain, separators=(",", ":"), ensure_ascii=False).encode()
+    header += b" " * (-len(header) % HEAD)
+    return len(header).to_bytes(HEAD, "little") + header + content[end:]
 
 
 def unpacked(content: bytes, where: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
