@@ -8,12 +8,13 @@ from evomerge.version import __version__
 
 if TYPE_CHECKING:
     from evomerge.fitness import EstimatorKind
+    from evomerge.optimize.black_box import Surrogate
     from evomerge.recipe import Recipe
     from evomerge.results import Results
     from evomerge.score import ScorerFunction
     from evomerge.spec import Budget, RunSpec, StagedSpec
 
-__all__ = ["__version__", "load", "merge", "resume", "search"]
+__all__ = ["Surrogate", "__version__", "load", "merge", "resume", "search"]
 
 
 def search(
@@ -91,3 +92,12 @@ def merge(
 
     found = Path(recipe) if isinstance(recipe, str) else recipe
     return assemble.merge(found, Path(out), force=force, trusted=trust_remote_code)
+
+
+def __getattr__(name: str) -> Any:
+    """What is loaded when it is first asked for."""
+    if name == "Surrogate":
+        from evomerge.optimize.black_box import Surrogate
+
+        return Surrogate
+    raise AttributeError(f"module 'evomerge' has no attribute {name!r}")
