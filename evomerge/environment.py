@@ -2,8 +2,18 @@
 
 import math
 import os
+from pathlib import Path
 
 from evomerge.errors import SpecError
+
+CACHE = "EVOMERGE_CACHE"
+"""Where what can be made again is kept."""
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept, by the environment or by its usual place."""
+    given = os.environ.get(CACHE)
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evomerge"
 
 
 def seconds_from(name: str, default: float) -> float:

@@ -66,6 +66,7 @@ class Evaluator:
         self.scorer = scorer
         self.name = name
         self.table = scorer.table
+        self.lessons = lessons
         self._teacher = Teacher(live, lessons)
         self._costs = costs
         if costs:
@@ -228,7 +229,11 @@ class EvaluatorFactory:
         """
         self._say("checking parents")
         terms = Terms(template=self.models.template, trusted=self.models.trust_remote_code)
-        return open_parents(self.models.base, self.models.experts, self.seed, self._say, terms)
+        files = open_parents(self.models.base, self.models.sources(), self.seed, self._say, terms)
+        if (rewritten := self.models.rewritten) is None:
+            return files
+        names = tuple(rewritten.sources())
+        return replace(files, parents=files.parents.with_rewritten(names, instead=rewritten.instead))
 
     def say_what_runs(self) -> None:
         """Say which code of tasks the evaluators run, where they are set up by others, out of hearing.

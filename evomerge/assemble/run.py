@@ -21,6 +21,7 @@ from evomerge.assemble.means import (
     set_up,
     set_up_again,
 )
+from evomerge.assemble.rewrite import with_rewritten
 from evomerge.assemble.start import Start, starting_points, wanted_genomes
 from evomerge.assemble.told import subjects, with_told
 from evomerge.confirm import confirm
@@ -64,6 +65,7 @@ def prepare(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
     from evomerge.export import check_exportable
     from evomerge.plan import probe
 
+    run = with_rewritten(run, scorer, listener)
     with contextlib.ExitStack() as unless_prepared:
         means = set_up(run, scorer, listener)
         unless_prepared.callback(means.close)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.assemble.experts import read_recipe
 from evomerge.assemble.means import QUIET, Listener, factory
+from evomerge.assemble.rewrite import with_rewritten
 from evomerge.assemble.run import check_calibration, with_defaults
 from evomerge.assemble.start import starting_points, wanted_genomes
 from evomerge.assemble.told import with_told
@@ -38,6 +39,7 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
     from evomerge.export import check_exportable
     from evomerge.plan import make_plan, probe
 
+    run = with_rewritten(run, None, listener)
     evaluator = factory(run, None, listener).build()
     parents = evaluator.live.files.parents
     space = bind(run.space, parents)
@@ -236,7 +238,7 @@ def _open(
     from evomerge.checkpoint import Terms, in_run_file
 
     terms = Terms(models.template, called or in_run_file, models.trust_remote_code)
-    return _opened((models.base, models.experts), seed, listener, terms)
+    return _opened((models.base, models.sources()), seed, listener, terms)
 
 
 def _opened(

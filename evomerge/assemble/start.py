@@ -10,7 +10,7 @@ from evomerge.errors import SpecError
 from evomerge.files import is_file
 from evomerge.recipe import Folder, Parent, Parents, Recipe
 from evomerge.results import Results
-from evomerge.space import SearchSpace, fixed_recipes
+from evomerge.space import REGMEAN, SearchSpace, fixed_recipes
 from evomerge.spec import RunSpec, is_run
 from evomerge.values import Genome
 
@@ -31,7 +31,8 @@ def wanted_genomes(run: RunSpec, space: SearchSpace, parents: Parents) -> tuple[
     """
     found = []
     for entry in run.start:
-        for recipe in _recipes(Path(entry), parents):
+        named = [fixed_recipes(parents)[REGMEAN]] if entry == REGMEAN else _recipes(Path(entry), parents)
+        for recipe in named:
             try:
                 found.append(space.encode(recipe))
             except SpecError as error:

@@ -2,17 +2,15 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 
 from evomerge.checkpoint.folder import Checkpoint
+from evomerge.environment import cache_folder
 from evomerge.errors import SpecError
 from evomerge.values import Value, digest_of
-
-CACHE = "EVOMERGE_CACHE"
 
 
 class FileRecord(Value):
@@ -82,8 +80,7 @@ class _Cache:
     """Records of files read before, by path, size, times and inode; losing it costs only time."""
 
     def __init__(self) -> None:
-        home = os.environ.get(CACHE) or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "evomerge"
-        self._folder = Path(home) / "files"
+        self._folder = cache_folder() / "files"
 
     def get(self, path: Path) -> FileRecord | None:
         try:

@@ -35,7 +35,8 @@ class Parents(Value):
 
     `experts` keeps the order of the run file; `outer` names the tensor groups outside the stack of `layers`;
     `lender` is who lends config and tokenizer if that is not the base, or else the first expert. `tensors` says of each
-    tensor, by its name, where it is: a layer by its number and a component of that (`3.mlp`), or an outer group.
+    tensor, by its name, where it is: a layer by its number and a component of that (`3.mlp`), or an outer group. Where
+    there are experts `rewritten` by RegMean, they may be what is searched over instead of the `originals`.
     """
 
     models: dict[str, Parent]
@@ -47,16 +48,29 @@ class Parents(Value):
     seed: Seed = 0
     lender: str | None = None
     tensors: dict[str, str] = Field(default_factory=dict)
+    rewritten: tuple[str, ...] = ()
+    originals: tuple[str, ...] = ()
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The experts as they are on disk."""
+        return self.originals or self.experts
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The base, then the experts."""
-        return (*((self.base,) if self.base else ()), *self.experts)
+        """The base, then the experts as they are on disk."""
+        return (*((self.base,) if self.base else ()), *self.given)
+
+    def with_rewritten(self, rewritten: tuple[str, ...], *, instead: bool) -> "Parents":
+        """The same with some of the experts being others rewritten, which are searched over if they are `instead`."""
+        given = tuple(name for name in self.experts if name not in rewritten)
+        experts, originals = (rewritten, given) if instead else (given, ())
+        return self.model_copy(update={"experts": experts, "originals": originals, "rewritten": rewritten})
 
     @property
     def template(self) -> str:
         """Who lends config, tokenizer and chat template."""
-        return self.lender or self.base or self.experts[0]
+        return self.lender or self.base or self.given[0]
 
     def depth_of(self, name: str) -> int:
         """How many layers a parent has: a recipe may make a model of another depth."""

@@ -6,7 +6,7 @@ from pydantic import Discriminator, Tag
 
 from evomerge.recipe import Parents, Recipe
 from evomerge.space.blend import BlendSpace
-from evomerge.space.fixed import UNIFORM, fixed_recipes, unchanged
+from evomerge.space.fixed import REGMEAN, UNIFORM, fixed_recipes, unchanged
 from evomerge.space.genes import Gene, GeneKind
 from evomerge.space.hops import check_size
 from evomerge.space.joint import JointSpace, JointSpec, route_space
@@ -20,8 +20,8 @@ from evomerge.space.tensor import TensorSpace, names_for
 from evomerge.values import Genome
 
 __all__ = [
-    "UNIFORM", "BlendSpec", "Gene", "GeneKind", "JointSpec", "PathSpec", "RepeatSpec", "SearchSpace", "SpaceSpec",
-    "StackSpec", "SwapSpec", "bind", "fixed_recipes", "names_for", "span_of", "unchanged", "weights_of",
+    "REGMEAN", "UNIFORM", "BlendSpec", "Gene", "GeneKind", "JointSpec", "PathSpec", "RepeatSpec", "SearchSpace",
+    "SpaceSpec", "StackSpec", "SwapSpec", "bind", "fixed_recipes", "names_for", "span_of", "unchanged", "weights_of",
 ]  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from evomerge.recipe import Blend, Layer, Linear, Operator, Parents, Recipe, Sou
 SCALES = (0.7, 0.85, 1.0)
 """Common weights at which task vectors are added: the useful range for two or three experts of one base."""
 UNIFORM = "uniform average"
+REGMEAN = "regmean"
+"""Experts rewritten by RegMean at equal weights: there, and nowhere else, they are RegMean."""
 FEW = 4
 """Up to so many experts every pair is tried at every scale; above, at the largest only."""
 DENSITIES = (0.2, 0.5)
@@ -18,14 +20,17 @@ DENSITIES = (0.2, 0.5)
 
 
 def fixed_recipes(parents: Parents) -> dict[str, Recipe]:
-    """Fixed recipes by name: base, experts, uniform average, task arithmetic, TIES.
+    """Fixed recipes by name: base, experts, RegMean if there is one, uniform average, task arithmetic, TIES.
 
     Only parents as deep as the base can be averaged or added up.
     """
     named: dict[str, Recipe] = {}
-    for name in (*((parents.base,) if parents.base else ()), *parents.experts):
+    for name in parents.names:
         named[name] = unchanged(parents, name)
-    experts = tuple(name for name in parents.experts if parents.depth_of(name) == parents.layers)
+    if parents.rewritten:
+        operator = TaskArithmetic() if parents.base else Linear()
+        named[REGMEAN] = _everywhere(parents, operator, _sources(parents.rewritten, 1.0 / len(parents.rewritten)))
+    experts = tuple(name for name in parents.given if parents.depth_of(name) == parents.layers)
     if len(experts) > 1:
         named[UNIFORM] = _everywhere(parents, Linear(), _sources(experts, 1.0))
         if parents.base and parents.depth_of(parents.base) == parents.layers:

@@ -58,7 +58,7 @@ def anchored_models(plain: dict[str, Any], file: Path) -> dict[str, Any]:
     """Models with their paths made absolute; what is no path here is left for the hub.
 
     Raises:
-        SpecError: see `parent_source`.
+        SpecError: see `parent_source`; or an expert has more beside its path than an objective.
     """
     where = file.absolute().parent
 
@@ -68,10 +68,31 @@ def anchored_models(plain: dict[str, Any], file: Path) -> dict[str, Any]:
         except SpecError as error:
             raise SpecError(f"{file}: models.{field}: {error}") from None
 
+    plain = _with_owners(plain, file)
     models = {**plain, **({"base": found(plain["base"], "base")} if "base" in plain else {})}
     if isinstance(plain.get("experts"), dict):
         models["experts"] = {name: found(value, f"experts.{name}") for name, value in plain["experts"].items()}
     return models
+
+
+def _with_owners(plain: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Models with what objective is an expert's own, written beside its path, in `owners`."""
+    experts = plain.get("experts")
+    if not isinstance(experts, dict):
+        return plain
+    owned = {name: value for name, value in experts.items() if isinstance(value, dict) and "objective" in value}
+    for name, value in owned.items():
+        if set(value) != {"path", "objective"}:
+            raise SpecError(f"{file}: models.experts.{name} has {', '.join(value)}; give path and objective, no more")
+    if not owned:
+        return plain
+    paths = {name: value["path"] for name, value in owned.items()}
+    given = plain.get("owners")
+    owners = {
+        **(given if isinstance(given, dict) else {}),
+        **{name: value["objective"] for name, value in owned.items()},
+    }
+    return {**plain, "experts": {**experts, **paths}, "owners": owners}
 
 
 def _anchored_parent(parent: Any, where: Path) -> Any:

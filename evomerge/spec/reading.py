@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from evomerge.errors import SpecError
 from evomerge.fitness import Fitness
 from evomerge.presets import find_preset
-from evomerge.space import SpaceSpec
+from evomerge.space import REGMEAN, SpaceSpec
 from evomerge.spec.document import read_yaml
 from evomerge.spec.parsing import parse, plain_copy
 from evomerge.spec.paths import absolute, anchored_models
@@ -58,7 +58,7 @@ def anchored(run: AnySpec, where: Path) -> AnySpec:
     plain["models"] = anchored_models(plain["models"], where / "run.yaml")  # As if it were written in a file there.
     for search in (plain, *plain.get("stages", ())):
         if "start" in search:
-            search["start"] = _absolute(search["start"], where)
+            search["start"] = _start(search["start"], where)
         if "fitness" in search:
             _anchor_fitness(search["fitness"], where)
     return parse(type(run), plain, "the run")
@@ -107,7 +107,7 @@ def _read_search(plain: Any, prefix: str, where: Path) -> Any:
         return plain
     read = {key: _section(key, plain[key], prefix, where) for key in ("space", "fitness") if key in plain}
     if isinstance(plain.get("start"), list):
-        read["start"] = _absolute(plain["start"], where)
+        read["start"] = _start(plain["start"], where)
     return {**plain, **read}
 
 
@@ -131,6 +131,11 @@ def _file(key: str, name: str, prefix: str, nearby: Path) -> Path:
         return find_preset(key, name, nearby)
     except SpecError as error:
         raise SpecError(f"{prefix}{error}") from None
+
+
+def _start(entries: Sequence[Any], where: Path) -> list[Any]:
+    """Paths made absolute; RegMean is none."""
+    return [entry if entry == REGMEAN else _absolute([entry], where)[0] for entry in entries]
 
 
 def _absolute(entries: Sequence[Any], where: Path) -> list[Any]:

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 from evomerge.fitness import Fitness
 from evomerge.limits import Amount, Copies, Name, Population, Positive, Seed
 from evomerge.recipe import Recipe
-from evomerge.space import SpaceSpec
+from evomerge.space import REGMEAN, SpaceSpec
 from evomerge.values import Tagged, Value, by_name
 
 
@@ -20,18 +20,53 @@ Expert: TypeAlias = Annotated[Annotated[str, Tag("source")] | Annotated[Recipe, 
 ExpertName: TypeAlias = Annotated[Name, Field(pattern=r"^[\w -]+$")]
 
 
+class Rewritten(Value):
+    """Experts rewritten by RegMean: folders by expert, the eps they were made with.
+
+    They may be what is searched over, `instead` of the experts as they are.
+    """
+
+    folders: dict[ExpertName, str]
+    eps: float
+    instead: bool = False
+
+    def sources(self) -> dict[str, str]:
+        """The folders by the names that they have as models."""
+        return {f"{name} {REGMEAN}": folder for name, folder in self.folders.items()}
+
+
 class Models(Value):
     """The models to merge, experts under the names that genes and reports use.
 
     The base is a folder or a hub id; an expert may also be a recipe: in a file, a run's (`RUN`, `RUN@knee`), or itself.
     `template` is the one whose config, tokenizer and chat template a merged model gets; left out: the base, or else
     the first expert. Code that comes with models is run only with `trust_remote_code`; nobody is ever asked.
+
+    `owners` says which objective is whose own: an expert may also be written `{path: ..., objective: ...}`. Where each
+    has one, the experts are `rewritten` by RegMean when a run is opened, which writes down where they are.
     """
 
     base: str | None = None
     template: str | None = None
     trust_remote_code: bool = False
     experts: dict[ExpertName, Expert] = Field(min_length=1)
+    owners: dict[ExpertName, str] = Field(default_factory=dict)
+    rewritten: Rewritten | None = None
+
+    @model_validator(mode="after")
+    def _owners_are_experts(self) -> Self:
+        for name in self.owners:
+            if name not in self.experts:
+                raise ValueError(f"owners: {name!r} is none of the experts ({', '.join(self.experts)})")
+        return self
+
+    def sources(self) -> dict[str, Expert]:
+        """The experts, and those that were rewritten."""
+        return {**self.experts, **(self.rewritten.sources() if self.rewritten is not None else {})}
+
+    def owned(self) -> bool:
+        """Whether each of several experts has an objective of its own, which is what RegMean asks for."""
+        return len(self.experts) > 1 and set(self.owners) == set(self.experts)
 
 
 Mode: TypeAlias = Literal["generation", "steady"]
@@ -207,6 +242,16 @@ class RunSpec(Value):
     @model_validator(mode="after")
     def _aims_at_objectives(self) -> Self:
         check_target(self.budget, self.fitness)
+        for name, label in self.models.owners.items():
+            objective = self.fitness.objectives.get(label)
+            if objective is None or objective.cost is not None:
+                known = " or ".join(key for key, each in self.fitness.objectives.items() if each.cost is None)
+                raise ValueError(f"models.experts.{name}.objective: {label!r} is no objective with items; give {known}")
+        if REGMEAN in self.start and not self.models.owned():
+            raise ValueError(
+                f"start: {REGMEAN} asks for an objective of its own for each of several experts; write models.experts"
+                " as {maths: {path: ..., objective: ...}}"
+            )
         return self
 
 

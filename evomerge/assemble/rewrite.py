@@ -1,0 +1,111 @@
+"""Experts rewritten by RegMean before a search, once for the same experts and items: kept where caches are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.assemble.means import Listener, factory
+from evomerge.environment import cache_folder
+from evomerge.errors import RunError, SpecError
+from evomerge.files import is_there
+from evomerge.space import REGMEAN, fixed_recipes
+from evomerge.spec import Models, Rewritten, RunSpec
+from evomerge.trial import Draw, Failure, Lesson, Work
+from evomerge.values import digest_of
+
+if TYPE_CHECKING:
+    from evomerge.evaluate import Evaluator
+    from evomerge.score import ScorerFunction
+
+VERSION = 1
+"""Of how experts are rewritten: what an older one wrote is not taken for a newer one's."""
+
+
+def with_rewritten(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -> RunSpec:
+    """The run with its experts rewritten by RegMean beside them, if each has an objective of its own.
+
+    Of two strengths of regularisation it is the one with the lower loss on the search items of those objectives. If the
+    run starts at RegMean, the rewritten experts are searched over.
+
+    Raises:
+        SpecError: models or tasks cannot be used, or the tasks give no scores.
+        RunError: what it takes cannot be written, or the result cannot be scored.
+    """
+    if not run.models.owned() or run.models.rewritten is not None:
+        return run
+    if scorer is not None:
+        raise SpecError(
+            "models.experts: RegMean reads items of tasks, which a scorer of your own has not; leave objective out"
+        )
+    folders = _folders(run, listener)
+    listener.say("RegMean: comparing two strengths of regularisation")
+    losses = _losses(run, folders, listener)
+    eps = min(losses, key=losses.__getitem__)
+    told = " and ".join(f"{loss:.4g} at {each:g}" for each, loss in losses.items())
+    listener.say(f"RegMean: search loss {told}; experts are rewritten with {eps:g}, in {folders[eps]}")
+    written = {name: str(folders[eps] / name) for name in run.models.experts}
+    rewritten = Rewritten(folders=written, eps=eps, instead=REGMEAN in run.start)
+    return run.model_copy(update={"models": run.models.model_copy(update={"rewritten": rewritten})})
+
+
+def _folders(run: RunSpec, listener: Listener) -> dict[float, Path]:
+    """The rewritten experts of each strength, made if they are not there."""
+    from evomerge.regmean import EPS, RegMean
+
+    evaluator = factory(run, None, listener).build()
+    home = cache_folder() / REGMEAN / _key(run, evaluator)
+    folders = {eps: home / f"{eps:g}" for eps in EPS}
+    missing = {eps: folder for eps, folder in folders.items() if not is_there(folder)}
+    if missing:
+        count = sum(len(evaluator.table.tasks[task].search.ids) for row in _owners(run).values() for task in row)
+        listener.say(f"RegMean: reading {count} search items, without their answers")
+        home.mkdir(parents=True, exist_ok=True)
+        assert evaluator.lessons is not None, "tasks score, not a callable"
+        RegMean(evaluator.live, evaluator.lessons, _owners(run)).write(missing)
+    return folders
+
+
+def _key(run: RunSpec, evaluator: "Evaluator") -> str:
+    """What decides how the experts are rewritten, short."""
+    parents, tasks = evaluator.parents, evaluator.table.tasks
+    read = {name: [tasks[task].search.requests for task in row] for name, row in _owners(run).items()}
+    contents = {name: parent.content() for name, parent in parents.models.items()}
+    known = {"version": VERSION, "models": contents, "read": read, "lender": parents.template, "dtype": parents.dtype}
+    return digest_of(known).removeprefix("sha256:")[:32]
+
+
+def _owners(run: RunSpec) -> dict[str, tuple[str, ...]]:
+    return {name: run.fitness.keys(run.models.owners[name]) for name in run.models.experts}
+
+
+def _losses(run: RunSpec, folders: Mapping[float, Path], listener: Listener) -> dict[float, float]:
+    """What experts of each strength lose at equal weights, on average over objectives and their search items."""
+    names = {eps: tuple(f"{name} {place}" for name in run.models.experts) for place, eps in enumerate(folders)}
+    experts = {
+        called: str(folders[eps] / name)
+        for eps, row in names.items()
+        for called, name in zip(row, run.models.experts, strict=True)
+    }
+    models = Models(base=run.models.base, trust_remote_code=run.models.trust_remote_code, experts=dict(experts))
+    evaluator = factory(run.model_copy(update={"models": models}), None, listener).build()
+    return {eps: _loss(run, evaluator, row) for eps, row in names.items()}
+
+
+def _loss(run: RunSpec, evaluator: "Evaluator", experts: tuple[str, ...]) -> float:
+    parents = evaluator.parents.with_rewritten(experts, instead=True)
+    owners = {task for row in _owners(run).values() for task in row}
+    places = {task: tuple(range(len(evaluator.table.tasks[task].search.ids))) for task in sorted(owners)}
+    recipe = fixed_recipes(parents)[REGMEAN]
+    work = Work(
+        id=0,
+        number=0,
+        recipe=recipe,
+        draw=Draw(pool="search", places=places),
+        purpose="gradient",
+        lesson=Lesson(weights={}),
+    )
+    found = evaluator(work)
+    if isinstance(found.outcome, Failure) or found.learnt is None:
+        raise RunError("RegMean gives a model without finite numbers; leave objective out of models.experts")
+    means = {task: sum(losses) / len(losses) for task, losses in found.learnt.losses.items()}
+    return sum(means.values()) / len(means)
