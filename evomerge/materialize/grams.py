@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-Linear = (nn.Linear, Conv1D)
+MAPS = (nn.Linear, Conv1D)
 
 
 class Grams:
@@ -71,7 +71,7 @@ def linear_maps(layer: nn.Module, names: Sequence[str]) -> dict[str, nn.Module]:
     for name in names:
         owner, _, own = name.rpartition(".")
         module = layer.get_submodule(owner)
-        if own == "weight" and isinstance(module, Linear):
+        if own == "weight" and isinstance(module, MAPS):
             found[name] = module
     return found
 
