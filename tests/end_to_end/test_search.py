@@ -219,11 +219,11 @@ def test_a_failed_candidate_never_ends_a_run(run_file: Write, tmp_path: Path, mo
     plain = LiveModel.load
     calls = {"count": 0}
 
-    def load_badly(self: LiveModel, recipe: Any) -> int:
+    def load_badly(self: LiveModel, recipe: Any, coefficients: Any = None) -> int:
         calls["count"] += 1
         if calls["count"] % 7 == 0:
             raise torch.OutOfMemoryError("no room")
-        fresh = plain(self, recipe)
+        fresh = plain(self, recipe, coefficients)
         if calls["count"] % 5 == 0:
             self._outer["model.norm.weight"].fill_(float("nan"))
             self._loaded.clear()
