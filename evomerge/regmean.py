@@ -38,7 +38,8 @@ class RegMean:
         """Write the rewritten experts, each a model folder by its name, into a folder for each eps.
 
         All of them at weights of one over their number are RegMean. What is no linear map of a layer is the expert's.
-        A round reads all items once with every expert; there is one if memory is large enough.
+        They are in fp32: rounding to 16 bits would be a good part of what fine-tuning changed. A round reads all items
+        once with every expert; there is one if memory is large enough.
 
         Raises:
             SpecError: a folder is there already, or a task gives no scores.
@@ -108,13 +109,12 @@ class RegMean:
         names = {account.written(name): name for name in anatomy.places}
         plain = as_tied(files.template.config, read_config(files.template), files.config)
         folder.mkdir()
-        config: dict[str, Any] = write_config(folder, plain, files.parents.dtype)
+        config: dict[str, Any] = write_config(folder, plain, "float32")
 
         def tensor(written: str) -> Tensor:
             name = names[written]
             made = self._made(name, parts / _part(expert, eps, anatomy.places[name].layer or 0))
-            dtype = getattr(torch, anatomy.dtype(name, files.parents.dtype))
-            return (self._tensor(expert, name) if made is None else made).to(dtype)
+            return (self._tensor(expert, name) if made is None else made).float()
 
         shapes = {written: anatomy.shapes[name] for written, name in names.items()}
         write_model(folder, files.template, config, shapes, tensor)

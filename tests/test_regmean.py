@@ -7,6 +7,7 @@ import pytest
 import torch
 from families import make_family
 from lm_tasks import write_tasks
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
@@ -16,6 +17,7 @@ from evomerge.fitness import Fitness, Items, Objective
 from evomerge.materialize import Grams, LiveModel, shares
 from evomerge.regmean import RegMean
 from evomerge.score import TaskScorer, open_banks
+from evomerge.space import fixed_recipes
 
 CPU = torch.device("cpu")
 OWNERS = {"one": ("choices",), "two": ("exact",)}
@@ -91,6 +93,15 @@ def test_rounds_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name in OWNERS:
         for file in ("model.safetensors", "config.json"):
             assert (tmp_path / "again" / name / file).read_bytes() == (tmp_path / "0.2" / name / file).read_bytes()
+
+
+def test_experts_in_16_bits_are_rewritten_in_32(tmp_path: Path) -> None:
+    paths, _, _ = rewritten(tmp_path, "llama", (0.02,), dtype="bfloat16")
+    made = {name: str(tmp_path / "0.02" / name) for name in OWNERS}
+    assert {each.dtype for each in load_file(tmp_path / "0.02/one/model.safetensors").values()} == {torch.float32}
+    files = open_parents(str(paths["base"]), made, 0)
+    assert files.parents.dtype == "bfloat16"
+    LiveModel(files, CPU).load(fixed_recipes(files.parents)["uniform average"])
 
 
 def test_a_round_reads_without_leaving_anything(tmp_path: Path) -> None:
