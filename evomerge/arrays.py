@@ -1,6 +1,7 @@
 """Named arrays as bytes of a safetensors file, named by their content."""
 
 import hashlib
+import json
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -37,8 +38,6 @@ def unpacked(content: bytes, where: str) -> tuple[dict[str, NDArray[Any]], dict[
     Raises:
         SpecError: they are no safetensors file; `where` says whose they are.
     """
-    import json
-
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter
 
+from evomerge.learn.descent import Course
 from evomerge.recipe import Recipe
 from evomerge.spec import Budget, ExecutorKind
 from evomerge.trial import Draw, Failure, LayerEvaluations, Observation, Origin, Purpose, Seconds
@@ -44,7 +45,10 @@ class Opened(Stamped):
 
 
 class Asked(Tagged):
-    """A candidate was proposed. `recipe` is written out only where no genome says it."""
+    """A candidate was proposed. `recipe` is written out only where no genome says it.
+
+    `tradeoff` are the weights of the objectives that a learned one was learned for.
+    """
 
     kind: Literal["asked"] = "asked"
     of_process: ClassVar[bool] = False
@@ -55,6 +59,7 @@ class Asked(Tagged):
     recipe: Recipe | None = None
     name: str | None = None
     generation: int = 0
+    tradeoff: dict[str, float] | None = None
 
 
 class Assigned(Tagged):
@@ -140,6 +145,27 @@ class Told(Tagged):
     observations: tuple[Observation, ...]
 
 
+class Learned(Stamped):
+    """A look at coefficients that are being learned: how far their descent has come.
+
+    `descent` counts descents, each of which goes by its `course`, from the candidates that it has `begun` with; `items`
+    are what all of them have cost so far, in forward passes of one item, of which a slope counts three. `losses` are
+    means over held-out items by objective, at the average iterate, which was `best` after that many steps. `state` is
+    the digest of all that the descent is.
+    """
+
+    kind: Literal["learned"] = "learned"
+    of_process: ClassVar[bool] = False
+    descent: int
+    begun: tuple[int, ...]
+    step: int
+    course: Course
+    items: int
+    losses: dict[str, float]
+    best: int
+    state: str
+
+
 class Ended(Stamped):
     """A stopping rule ended the search before its budget was spent."""
 
@@ -174,7 +200,19 @@ class Closed(Stamped):
 
 
 Event: TypeAlias = Annotated[
-    Created | Opened | Asked | Assigned | Evaluated | Incident | Workers | Told | Ended | Extended | Confirmed | Closed,
+    Created
+    | Opened
+    | Asked
+    | Assigned
+    | Evaluated
+    | Incident
+    | Workers
+    | Told
+    | Learned
+    | Ended
+    | Extended
+    | Confirmed
+    | Closed,
     Field(discriminator="kind"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

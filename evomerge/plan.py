@@ -13,6 +13,7 @@ from evomerge.checkpoint import ParentFiles
 from evomerge.evaluate import Evaluator
 from evomerge.fitness import EstimatorSpec
 from evomerge.items import POOLS, Cost, ItemTable, Split
+from evomerge.learning import LearningPlan
 from evomerge.optimize import RECOMMENDED
 from evomerge.recipe import Recipe
 from evomerge.results import FINALISTS, MOST_FINALISTS
@@ -105,6 +106,7 @@ class Plan(Value):
     export_bytes: int
     free_bytes: int
     notes: tuple[str, ...]
+    learning: LearningPlan | None = None
 
 
 def make_plan(

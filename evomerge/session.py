@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from evomerge.errors import Interrupted
 from evomerge.estimate import Appraiser, Grader, Ledger, with_loss
@@ -170,6 +170,7 @@ class Session:
                 recipe=candidate.recipe if candidate.genome is None else None,
                 name=candidate.name,
                 generation=candidate.generation,
+                tradeoff=candidate.tradeoff,
             )
         )
 
@@ -256,6 +257,25 @@ class Session:
             worker=result.worker,
             at=time.time(),
         )
+
+    def lessons(self, works: Sequence[Work]) -> list[Evaluation]:
+        """What workers learn from items, in the order of the works; nothing of it is written down.
+
+        Raises:
+            Interrupted: after Ctrl-C or SIGTERM, when what had begun is back.
+        """
+        waiting, found = list(works), dict[int, Evaluation]()
+        while len(found) < len(works):
+            while waiting and self.executor.free and not self.stopping:
+                self.executor.submit(waiting.pop(0))
+            if self.stopping and len(works) - len(waiting) == len(found):
+                raise Interrupted("stopped between two steps")
+            for result in self.executor.wait(None):
+                if isinstance(result, Evaluation):
+                    found[result.work] = result
+                else:
+                    self.record(self._with_backlog(result))
+        return [found[work.id] for work in works]
 
     def _with_backlog(self, news: Incident | Workers) -> Incident | Workers:
         """What the executor says, and of the workers what else is waiting for them here."""

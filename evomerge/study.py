@@ -36,7 +36,8 @@ class Parts:
     genomes of that design with the names of the fixed recipes they are; `outside` are fixed recipes that the
     space does not hold. `block` candidates share their items where the optimiser knows no generations. With `order` a
     generation is proposed as a whole, and scored in this order of its recipes. With `scores` the optimiser is told
-    those of items, too.
+    those of items, too. `parents` are the items that unchanged parents are put to: all of them, so that their answers
+    are known to those who estimate.
     """
 
     space: SearchSpace
@@ -48,6 +49,7 @@ class Parts:
     block: int
     order: Callable[[Recipe], tuple[str, ...]] | None = None
     scores: bool = False
+    parents: Draw = WHOLE
 
 
 class Study:
@@ -136,9 +138,9 @@ class Study:
         return self.session.store.file.parents.names
 
     def _draw_for(self, origin: Origin, name: str | None) -> Draw:
-        """A parent is put to all items, so that its answers are known; everybody else to those of the draw."""
+        """A parent is put to the items of parents; everybody else to those of the draw."""
         if name in self._parents():
-            return WHOLE
+            return self.parts.parents
         schedule, generation = self.parts.schedule, self._generation()
         return schedule.first(generation) if of_optimizer(origin) else schedule.whole(generation)
 
@@ -208,7 +210,7 @@ class Study:
         if self.session.state.ended is not None:
             return False
         early = self._parents_to_ask()
-        left = self.session.left(self._cost(WHOLE) if early else None, waiting)
+        left = self.session.left(self._cost(self.parts.parents) if early else None, waiting)
         if left <= RECOMMENDED:  # The last evaluations are kept back for what the optimiser recommends.
             left -= len(self._optimizer.recommend())
         if left < 1 or not (early or self._parents_known()):
@@ -314,7 +316,7 @@ class Study:
     def _ask_recommended(self) -> None:
         """The optimiser's own idea of the best, as the last candidates of the budget."""
         state = self.session.state
-        recommended = {n: c.genome for n, c in state.candidates.items() if c.origin == "recommended"}
+        recommended = {n: c.genome for n, c in state.candidates.items() if c.origin == "recommended" and c.genome}
         open_ones = [number for number in recommended if number not in state.told_numbers]
         if recommended and not open_ones and max(recommended) == max(state.counted()):
             return  # They were told of before the last process ended: others would be recommended now.

@@ -34,7 +34,10 @@ def of_optimizer(origin: Origin) -> bool:
 
 
 class Candidate(Value):
-    """A proposed model. `genome` is None for a recipe outside the search space, which then has a `name`."""
+    """A proposed model. `genome` is None for a recipe outside the search space: a fixed one has a `name`.
+
+    `tradeoff` are the weights of the objectives that a learned one was learned for.
+    """
 
     number: int
     genome: Genome | None
@@ -42,6 +45,7 @@ class Candidate(Value):
     origin: Origin
     generation: int = 0
     name: str | None = None
+    tradeoff: dict[str, float] | None = None
 
 
 class Draw(Value):

@@ -1,6 +1,6 @@
 """Kill a search with SIGKILL at random instants, resume it each time, and compare it with one left alone.
 
-    scripts/kill_test [--kills N] [--optimizer KIND] [--executor ray]
+    scripts/kill_test [--kills N] [--optimizer KIND] [--grain GRAIN] [--executor ray]
 
 The resumed journal and its marks must equal the undisturbed ones, event for event and bit for bit; time stamps,
 timings and worker names aside. On Ray, where two workers come back in any order, the same must have been proposed,
@@ -31,25 +31,27 @@ MODELS = ROOT / "evomerge/demo/models"
 VOLATILE = ("at", "elapsed", "seconds", "layer_evaluations", "worker")
 
 
-def write_run_file(folder: Path, optimizer: str, evaluations: int, executor: str) -> Path:
-    """A search over the demo's models, small enough to be run again and again."""
+def write_run_file(folder: Path, optimizer: str, evaluations: int, executor: str, grain: str = "tensor") -> Path:
+    """A search over the demo's models, small enough to be run again and again; `grain` is what gradient learns."""
+    learns = optimizer == "gradient"
     tasks = ("math_ja", "lists") if optimizer == "nsga2" else ("math_ja",)
-    plain = {
+    plain: dict[str, Any] = {
         "models": {
             "base": str(MODELS / "base"),
             "experts": {name: str(MODELS / name) for name in ("maths", "japanese", "lists")[: 1 + len(tasks)]},
         },
-        "space": "per-layer",
+        "space": {"groups": "layer", "grain": grain} if learns else "per-layer",
         "fitness": {
             "include": [str(ROOT / "fitness/demo")],
             "objectives": {task: {"task": task, "metric": "acc"} for task in tasks},
             "items": {"search": 32, "confirm": 64, "group": "group"},
-            "estimator": {"items": 12, "rungs": [4], "refresh": 0.2},
         },
-        "optimizer": {"kind": optimizer} | ({"mode": "generation"} if executor == "ray" else {}),
-        "budget": {"evaluations": evaluations},
+        "optimizer": {"kind": optimizer} | ({"mode": "generation"} if executor == "ray" and not learns else {}),
+        "budget": {"item_evaluations": 30 * evaluations} if learns else {"evaluations": evaluations},
         "seed": 11,
     }
+    if not learns:
+        plain["fitness"] |= {"estimator": {"items": 12, "rungs": [4], "refresh": 0.2}}
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(plain, sort_keys=False))
     return path
@@ -66,14 +68,14 @@ def lines(run: Path) -> int:
     return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
 
-def killed(arguments: list[str], run: Path, target: int, rng: random.Random) -> bool:
-    """Start a process and kill it a moment after the journal has `target` lines; False if it ended before."""
+def killed(arguments: list[str], run: Path, target: int, rng: random.Random, most: float) -> bool:
+    """Start a process and kill it up to so many seconds after the journal has `target` lines; False if it ended."""
     # Ray's helpers try for so long to tell a head that is gone of their end; a minute, if nothing is said.
     environment = os.environ | {"EVOMERGE_KILLED": str(run), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     while process.poll() is None and lines(run) < target:
         time.sleep(0.002)
-    time.sleep(rng.uniform(0.0, 0.06))
+    time.sleep(rng.uniform(0.0, most))
     if process.poll() is not None:
         return False
     process.send_signal(signal.SIGKILL)
@@ -128,6 +130,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--evaluations", type=int, default=60)
     parser.add_argument("--optimizer", default="cma")
+    parser.add_argument("--grain", default="tensor", help="what gradient learns")
     parser.add_argument("--seed", type=int, default=0, help="of the instants of the kills")
     parser.add_argument("--executor", choices=["inline", "ray"], default="inline")
     wanted = parser.parse_args()
@@ -137,16 +140,17 @@ def main() -> int:
 
 def judge(folder: Path, wanted: argparse.Namespace, rng: random.Random) -> int:
     """Search, kill, resume, compare."""
-    spec = write_run_file(folder, wanted.optimizer, wanted.evaluations, wanted.executor)
+    spec = write_run_file(folder, wanted.optimizer, wanted.evaluations, wanted.executor, wanted.grain)
     alone, run = folder / "alone", folder / "run"
     subprocess.run(command("search", spec, "--out", alone), check=True, capture_output=True)
     total = lines(alone)
     far = ("--executor", "ray", "--workers", "2") if wanted.executor == "ray" else ()
     kills = 0
-    for target in sorted(rng.sample(range(1, total), wanted.kills)):
+    for target in sorted(rng.choices(range(1, total), k=wanted.kills)):
         is_begun = (run / "spec.yaml").exists()
         arguments = command("resume", run) if is_begun else command("search", spec, "--out", run, *far)
-        kills += killed(arguments, run, max(target, lines(run)), rng)
+        # Between two lines of a journal that tells of learning there are many steps.
+        kills += killed(arguments, run, max(target, lines(run)), rng, 1.5 if wanted.optimizer == "gradient" else 0.06)
         print(f"kill {kills}: {lines(run)} of {total} lines", flush=True)
     subprocess.run(command("resume", run), check=True, capture_output=True)
     if orphans := left(run, 120):

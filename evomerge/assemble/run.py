@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evomerge.assemble.learn import ground_of, held_estimator, learnable
 from evomerge.assemble.means import (
     HERE,
     QUIET,
@@ -30,15 +31,17 @@ from evomerge.estimate.calibration import read_calibration
 from evomerge.events import Closed, Extended, Opened
 from evomerge.interruptible import Interruptible
 from evomerge.items import ItemTable
+from evomerge.learning import Learning
 from evomerge.optimize.build import Build, block, resolve
 from evomerge.recipe import Parents
 from evomerge.results import FINALISTS, Results
 from evomerge.schedule import Draws, Policy, hop_order
 from evomerge.session import Session
 from evomerge.space import bind, names_for
-from evomerge.spec import Budget, RunSpec
+from evomerge.spec import Budget, GradientSpec, RunSpec
 from evomerge.store import RunFile, RunStore
-from evomerge.study import Parts, Study
+from evomerge.study import WHOLE, Parts, Study
+from evomerge.trial import Draw
 from evomerge.version import __version__
 
 if TYPE_CHECKING:
@@ -71,7 +74,7 @@ def prepare(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
         unless_prepared.callback(means.close)
         parents = names_for(run.space, means.files.parents)
         space = bind(run.space, parents)
-        resolved = with_told(with_defaults(run, parents, means.workers), means.table, len(space.genes))
+        resolved = with_told(with_defaults(run, parents, means.table, means.workers), means.table, len(space.genes))
         check_calibration(run, means.table)
         check_exportable(space.decode(probe(space)), means.files)
         wanted = wanted_genomes(run, space, parents)
@@ -168,12 +171,22 @@ def check_calibration(run: RunSpec, table: ItemTable) -> None:
                 raise SpecError(f"fitness.estimator.calibration: task {name!r}: {error}") from None
 
 
-def with_defaults(run: RunSpec, parents: Parents, workers: int = 1) -> RunSpec:
-    """The run with its optimiser written out, as it suits so many workers."""
+def with_defaults(run: RunSpec, parents: Parents, table: ItemTable | None = None, workers: int = 1) -> RunSpec:
+    """The run with its optimiser written out, as it suits so many workers and, if they are known, the items.
+
+    Raises:
+        SpecError: nothing is searched, or what is to be learned has no slopes.
+    """
     genes = bind(run.space, parents).genes
     if not genes:
         raise SpecError("space: nothing is searched, every number is fixed; give weight or density a range")
-    return run.model_copy(update={"optimizer": resolve(run.optimizer, genes, len(run.fitness.objectives), workers)})
+    optimizer = resolve(run.optimizer, genes, len(run.fitness.objectives), workers)
+    if isinstance(optimizer, GradientSpec):
+        learnable(run, parents)
+    if isinstance(optimizer, GradientSpec) and table is not None:
+        judged = {"estimator": held_estimator(run.fitness, optimizer, table)}
+        run = run.model_copy(update={"fitness": run.fitness.model_copy(update=judged)})
+    return run.model_copy(update={"optimizer": optimizer})
 
 
 def versions() -> dict[str, str]:
@@ -215,8 +228,9 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
     # Where all genes are real numbers all layers change, and nothing is shared that an order could bring together.
     order = hop_order if any(gene.discrete for gene in space.genes) else None
     shared = block(run.optimizer, space.genes)
-    told = run.optimizer.wants_scores
-    study = Study(session, Parts(space, build, appraiser, schedule, start.seeds, start.outside, shared, order, told))
+    told, known = run.optimizer.wants_scores, schedule.whole(0) if run.optimizer.learns else WHOLE
+    parts = Parts(space, build, appraiser, schedule, start.seeds, start.outside, shared, order, told, known)
+    study = Study(session, parts)
     for note in study.notes:
         listener.say(note)
     return study
@@ -225,12 +239,21 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
 def _finished(session: Session, study: Study, means: Means, listener: Listener) -> Results:
     def whole() -> None:
         study.run()
+        if study.parts.parents is not WHOLE:
+            _learn(session, study.parts.parents, means, listener)
         if session.state.ended is not None:
             listener.say(f"the search ends before its budget is spent: {session.state.ended.reason}")
         means.files.read_again()
         confirm(session, FINALISTS)
 
     return _guarded(session, whole, "finished")
+
+
+def _learn(session: Session, held: Draw, means: Means, listener: Listener) -> None:
+    """Learn coefficients, from the fixed recipes on."""
+    file = session.store.file
+    ground = ground_of(file.spec, file.parents, means.files.anatomy, held)
+    Learning(session, ground, listener.say).run()
 
 
 def _guarded(session: Session, work: Callable[[], None], state: str) -> Results:

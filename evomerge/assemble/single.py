@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.assemble.experts import read_recipe
+from evomerge.assemble.learn import is_learned, planned_learning
 from evomerge.assemble.means import QUIET, Listener, factory
 from evomerge.assemble.rewrite import with_rewritten
 from evomerge.assemble.run import check_calibration, with_defaults
@@ -43,7 +44,7 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
     evaluator = factory(run, None, listener).build()
     parents = evaluator.live.files.parents
     space = bind(run.space, parents)
-    run = with_told(with_defaults(run, parents), evaluator.table, len(space.genes))
+    run = with_told(with_defaults(run, parents, evaluator.table), evaluator.table, len(space.genes))
     check_calibration(run, evaluator.table)
     check_exportable(space.decode(probe(space)), evaluator.live.files)
     start = starting_points(wanted_genomes(run, space, parents), space, parents)
@@ -53,7 +54,8 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
         notes = (*notes, "measured in this process; workers on Ray divide the time, and each takes the memory")
     seeds, outside = tuple(start.seeds.values()), tuple(start.outside)
     made = make_plan(run, evaluator, space, seeds=seeds, outside=outside, where=where)
-    return made.model_copy(update={"notes": (*made.notes, *notes)})
+    learned = planned_learning(run, evaluator, len(seeds) + len(outside)) if is_learned(run) else None
+    return made.model_copy(update={"notes": (*made.notes, *notes), "learning": learned})
 
 
 def merge(

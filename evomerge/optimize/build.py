@@ -8,10 +8,11 @@ from typing import assert_never
 from evomerge.learn.sheet import Subject
 from evomerge.optimize import Optimizer
 from evomerge.optimize.checks import latest
+from evomerge.optimize.idle import Idle
 from evomerge.optimize.scalarised import Scalar, Scalarised, known_bounds, reduced
 from evomerge.optimize.seeded import Design, Seeded
 from evomerge.space import Gene
-from evomerge.spec import CmaSpec, Nsga2Spec, OptimizerSpec, RandomSpec, SurrogateSpec, TpeSpec
+from evomerge.spec import CmaSpec, GradientSpec, Nsga2Spec, OptimizerSpec, RandomSpec, SurrogateSpec, TpeSpec
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
@@ -54,9 +55,9 @@ class Build:
         return Seeded(design, rank=self._rank, make=self._core, known=known)
 
     def _around(self) -> int:
-        """How many points around the best seeds are asked first; a surrogate has a design of its own."""
+        """How many points around the best seeds are asked first; where slopes say where to go there are none."""
         match self.spec:
-            case SurrogateSpec():
+            case SurrogateSpec() | GradientSpec():
                 return 0
             case CmaSpec() | Nsga2Spec() | TpeSpec() | RandomSpec():
                 return max(FEWEST_AROUND, first_population(self.spec, len(self.genes)) - len(self.seeds))
@@ -102,6 +103,8 @@ class Build:
                 return sobol
             case SurrogateSpec():
                 return self._surrogate(self.spec, told)
+            case GradientSpec():
+                return Idle()
             case _:
                 assert_never(self.spec)
 
@@ -153,7 +156,7 @@ def resolve(spec: OptimizerSpec | None, genes: Sequence[Gene], objectives: int, 
 def _busy(spec: OptimizerSpec, population: int) -> float:
     """How many workers may be busy with candidates that know nothing of one another; a model misses few of them."""
     match spec:
-        case SurrogateSpec():
+        case SurrogateSpec() | GradientSpec():
             return math.inf
         case CmaSpec() | Nsga2Spec() | TpeSpec() | RandomSpec():
             return population / 2
@@ -175,6 +178,8 @@ def first_population(spec: OptimizerSpec, dimension: int) -> int:
             return spec.population
         case TpeSpec() | RandomSpec():
             return 10
+        case GradientSpec():
+            return 1
         case _:
             assert_never(spec)
 

@@ -14,6 +14,7 @@ from evomerge.events import (
     Event,
     Extended,
     Incident,
+    Learned,
     Opened,
     Stamped,
     Told,
@@ -59,6 +60,7 @@ class RunState:
     """What came of a recipe on a draw, by the recipe's digest and the draw's JSON."""
     told: list[Told] = field(default_factory=list)
     told_numbers: set[int] = field(default_factory=set)
+    learned: list[Learned] = field(default_factory=list)
     confirmed: tuple[int, ...] = ()
     opened: Opened | None = None
     closed: Closed | None = None
@@ -92,7 +94,7 @@ class RunState:
                 self._apply_to_process(event)
             case Created():
                 pass  # It is about files, and verified when they are read.
-            case Ended() | Extended() | Confirmed():
+            case Learned() | Ended() | Extended() | Confirmed():
                 self._apply_to_search(event)
             case _:
                 assert_never(event)
@@ -155,8 +157,10 @@ class RunState:
             case _:
                 assert_never(event)
 
-    def _apply_to_search(self, event: Ended | Extended | Confirmed) -> None:
+    def _apply_to_search(self, event: Learned | Ended | Extended | Confirmed) -> None:
         match event:
+            case Learned():
+                self.learned.append(event)
             case Ended():
                 self.ended = event
             case Extended():
@@ -198,12 +202,12 @@ class RunState:
         return self.processes[-1].standing if self.processes else None
 
     def items(self, table: ItemTable) -> int:
-        """How many search items were put to models, those in flight included."""
+        """How many search items were put to models, those in flight included; of slopes each counts three."""
         covered, found = self._items
         new = (self.works[number].draw for number in range(covered, len(self.works)))
         found += sum(table.count("search", draw.places) for draw in new if draw.pool == "search")
         self._items = len(self.works), found
-        return found
+        return found + (self.learned[-1].items if self.learned else 0)
 
     def layer_evaluations(self) -> LayerEvaluations:
         """Those of the whole run."""

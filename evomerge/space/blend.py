@@ -32,8 +32,10 @@ class BlendSpace:
         SpecError: the parents cannot fill the space.
     """
 
-    def __init__(self, spec: BlendSpec, parents: Parents) -> None:
+    def __init__(self, spec: BlendSpec, parents: Parents, *, whole: bool = False) -> None:
+        """With `whole`, experts of weight 0 are written out."""
         check(spec, parents)
+        self._whole = whole
         self.spec = spec
         self.parents = parents
         self._slots = slots_of(spec, parents)
@@ -53,6 +55,10 @@ class BlendSpace:
             shares[slot] = list(zip(values[::2], values[1::2], strict=True))
         layers = tuple(self._layer(index, shares) for index in range(self.parents.layers))
         return self.parents.recipe(layers, {name: self._outer(name, shares) for name in self.parents.outer})
+
+    def frame(self, genome: Genome) -> Recipe:
+        """The recipe a genome names, with every expert in every blend, also where its weight is 0."""
+        return BlendSpace(self.spec, self.parents, whole=True).decode(genome)
 
     def encode(self, recipe: Recipe) -> Genome:
         """The genome that names `recipe`.
@@ -129,7 +135,7 @@ class BlendSpace:
         sources = tuple(
             Source(parent=name, layer=layer, weight=weight, density=density)
             for name, (weight, density) in zip(self.parents.experts, shares, strict=True)
-            if weight
+            if weight or self._whole
         )
         base = Source(parent=self.parents.base, layer=layer) if operator.needs_base and self.parents.base else None
         return Blend(operator=operator, base=base, sources=sources)

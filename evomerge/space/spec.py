@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from evomerge.errors import SpecError
 from evomerge.limits import HOPS, Weight
-from evomerge.recipe import COMPONENTS, DENSITY_LEVELS, Component, Operator, Parents, TaskArithmetic
+from evomerge.recipe import COMPONENTS, DENSITY_LEVELS, Component, Grain, Operator, Parents, TaskArithmetic
 from evomerge.values import Tagged, by_name
 
 Range: TypeAlias = tuple[Weight, Weight] | Weight
@@ -22,7 +22,8 @@ class BlendSpec(Tagged):
     """A coefficient space: which operator, which parts of the model have genes of their own, which ranges.
 
     `outer` says what happens to embeddings, final norm and head: `own` genes, `join` the first and the last
-    layer group, or taken unchanged from the `base` or from an expert by its name.
+    layer group, or taken unchanged from the `base` or from an expert by its name. `grain` is how finely weights are
+    learned, if not a gene each; groups are then where learning begins.
     """
 
     kind: Literal["blend"] = "blend"
@@ -32,6 +33,7 @@ class BlendSpec(Tagged):
     outer: str = "own"
     weight: Range | None = Field(default=None, description=f"{RANGE}, from -1e6 to 1e6")
     density: Range = Field(default=1.0, description=RANGE)
+    grain: Grain | None = None
 
     @field_validator("weight", "density")
     @classmethod
@@ -91,6 +93,12 @@ class Slot:
     last: int = -1
     component: Component | None = None
     outer: tuple[str, ...] = ()
+
+    def has(self, layer: int | None, part: str) -> bool:
+        """Whether a tensor is in it: of a layer and a component, or of an outer group."""
+        if layer is None:
+            return part in self.outer
+        return self.first <= layer <= self.last and self.component in (None, part)
 
 
 def slots_of(spec: BlendSpec, parents: Parents) -> list[Slot]:

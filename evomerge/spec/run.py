@@ -82,15 +82,17 @@ class CmaSpec(Tagged):
     """CMA-ES, for one objective or a scalarisation of several.
 
     As every optimiser does, it says whether it has `generations`, which `mode` and `population` are about, whether it
-    takes several objectives as they are (`fronts`) or has to be told one number, and whether it wants to be told the
-    scores of items, too (`wants_scores`). `told` left out is what suits the fitness; runs that do not say were told
-    the metric.
+    takes several objectives as they are (`fronts`) or has to be told one number, whether it wants to be told the scores
+    of items, too (`wants_scores`), and whether it `learns` along slopes from the fixed recipes on, instead of asking
+    for one candidate after another. `told` left out is what suits the fitness; runs that do not say were told the
+    metric.
     """
 
     kind: Literal["cma"] = "cma"
     generations: ClassVar[bool] = True
     fronts: ClassVar[bool] = False
     wants_scores: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
     population: Annotated[Population, Field(ge=3)] | None = None
     sigma: Annotated[float, Field(gt=0, le=1)] | None = None
     mode: Mode | None = None
@@ -104,6 +106,7 @@ class Nsga2Spec(Tagged):
     generations: ClassVar[bool] = True
     fronts: ClassVar[bool] = True
     wants_scores: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
     population: Annotated[Population, Field(ge=4)] = 20
     mode: Mode | None = None
     told: Yardstick | None = None
@@ -116,6 +119,7 @@ class TpeSpec(Tagged):
     generations: ClassVar[bool] = False
     fronts: ClassVar[bool] = True
     wants_scores: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
     population: ClassVar[None] = None
     mode: ClassVar[None] = None
     told: Yardstick | None = None
@@ -128,6 +132,7 @@ class RandomSpec(Tagged):
     generations: ClassVar[bool] = False
     fronts: ClassVar[bool] = True
     wants_scores: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
     population: ClassVar[None] = None
     mode: ClassVar[None] = None
     told: ClassVar[None] = None
@@ -143,13 +148,35 @@ class SurrogateSpec(Tagged):
     generations: ClassVar[bool] = True
     fronts: ClassVar[bool] = True
     wants_scores: ClassVar[bool] = True
+    learns: ClassVar[bool] = False
     population: Annotated[Population, Field(ge=1)] = 4
     mode: Mode | None = None
     told: ClassVar[None] = None
 
 
+class GradientSpec(Tagged):
+    """Adam along the slopes of the loss of every item, from the best fixed recipe on.
+
+    `rate` is how far a coefficient goes in a step, at most, at the beginning; `batch` how many items a step learns
+    from, of all objectives together; `held` how many search items of each task are never learned from: they say which
+    iterate is best. Left out: what suits grain, budget and items.
+    """
+
+    kind: Literal["gradient"] = "gradient"
+    generations: ClassVar[bool] = False
+    fronts: ClassVar[bool] = True
+    wants_scores: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
+    told: ClassVar[None] = None
+    population: ClassVar[None] = None
+    mode: ClassVar[None] = None
+    rate: Annotated[float, Field(gt=0, le=10)] | None = None
+    batch: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    held: Positive | None = None
+
+
 OptimizerSpec: TypeAlias = Annotated[
-    CmaSpec | Nsga2Spec | TpeSpec | RandomSpec | SurrogateSpec, Field(discriminator="kind")
+    CmaSpec | Nsga2Spec | TpeSpec | RandomSpec | SurrogateSpec | GradientSpec, Field(discriminator="kind")
 ]
 
 

@@ -2,7 +2,8 @@
 
 from evomerge.store.files import RunFile, StageOf, digest, hold
 from evomerge.store.journal import encoded
+from evomerge.store.learned import LearnedStates
 from evomerge.store.run import RunStore
 from evomerge.store.sizes import Shape, expected_bytes
 
-__all__ = ["RunFile", "RunStore", "Shape", "StageOf", "digest", "encoded", "expected_bytes", "hold"]
+__all__ = ["LearnedStates", "RunFile", "RunStore", "Shape", "StageOf", "digest", "encoded", "expected_bytes", "hold"]

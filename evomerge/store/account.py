@@ -14,6 +14,7 @@ from evomerge.events import (
     Event,
     Extended,
     Incident,
+    Learned,
     MarksAt,
     Opened,
     ScoresAt,
@@ -65,7 +66,7 @@ class Account:
                 self._results(observation.number for observation in event.observations)
             case Confirmed():
                 self._results(event.numbers)
-            case Created() | Opened() | Incident() | Workers() | Ended() | Extended() | Closed():
+            case Created() | Opened() | Incident() | Workers() | Learned() | Ended() | Extended() | Closed():
                 pass
             case _:
                 assert_never(event)

@@ -9,6 +9,7 @@ from evomerge.space import Gene
 from evomerge.terminal.units import duration, size
 
 if TYPE_CHECKING:
+    from evomerge.learning import LearningPlan
     from evomerge.plan import Plan
 
 MOST_NAMES = 40
@@ -53,6 +54,7 @@ def plan_text(plan: "Plan") -> list[str]:
     for label, (cost, parent) in plan.costs.items():
         lines.append(f"size       {label}: {amount(parent, exact=True)} {cost} in an unchanged parent; lower is better")
     lines += _estimator_lines(plan)
+    lines += _learning_lines(plan.learning) if plan.learning is not None else []
     compiled = ", merging compiled" if plan.compiled else ""
     tokens = sum(task.drawn_tokens for task in plan.tasks)
     all_tokens = len(plan.parents) * sum(task.tokens for task in plan.tasks)
@@ -85,6 +87,21 @@ def _estimator_lines(plan: "Plan") -> list[str]:
     if spec.refresh and spec.rotates:
         lines.append(f"           {spec.refresh * 100:g} % as many again for scoring elites on other items")
     return lines
+
+
+def _learning_lines(plan: "LearningPlan") -> list[str]:
+    """What is learned, from which items, in how many steps, and what they take."""
+    what = "genes" if plan.grain is None else f"coefficients, one a source and {plan.grain}"
+    lines = [f"learning   {plan.coefficients:,} {what}, from {plan.items} items; {plan.held} others judge"]
+    if plan.trouble:
+        return [*lines, f"           no step could be made: {plan.trouble}"]
+    if not plan.steps:
+        return [*lines, "           the budget is too small for it: only fixed recipes will be scored"]
+    each, whole = duration(plan.seconds), duration(plan.steps * plan.seconds)
+    return [
+        *lines,
+        f"           {plan.steps} steps of {plan.batch} items, {each} each, {whole} in all",
+    ]
 
 
 def _gene_lines(plan: "Plan") -> list[str]:

@@ -36,7 +36,9 @@ SPECS: dict[str, OptimizerSpec] = {
     "nsga2 steady": Nsga2Spec(population=8, mode="steady"),
     "surrogate steady": SurrogateSpec(mode="steady"),
 }
-assert {spec.kind for spec in SPECS.values()} == set(kinds_of(OptimizerSpec)), "an optimiser without a case"
+LEARNING = {"gradient"}
+"""They ask for nothing; `tests/test_learning.py` is theirs."""
+assert {spec.kind for spec in SPECS.values()} | LEARNING == set(kinds_of(OptimizerSpec)), "an optimiser without a case"
 NAMES = [*SPECS, *(f"{name} mixed" for name in SPECS)]
 """Optimisers of real genes, and the same of genes of all kinds."""
 SEEDS = ((0.0,) * 4, (1.0, 0.0, 1.0, 0.5), (0.5, 0.5, 0.0, 1.0))

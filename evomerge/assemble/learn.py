@@ -1,0 +1,147 @@
+"""What coefficients are learned of a run: which tensors, how finely, on which items."""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evomerge.errors import SpecError
+from evomerge.fitness import EstimatorSpec, Fitness
+from evomerge.items import ItemTable
+from evomerge.learn.layout import Block, Layout
+from evomerge.learning import Ground, LearningPlan, learning_plan
+from evomerge.recipe import Blend, Parents, Recipe
+from evomerge.space import BlendSpec, bind
+from evomerge.space.blend import BlendSpace
+from evomerge.space.spec import slots_of
+from evomerge.spec import GradientSpec, RunSpec
+from evomerge.trial import Draw
+
+if TYPE_CHECKING:
+    from evomerge.checkpoint import Anatomy, Place
+    from evomerge.evaluate import Evaluator
+
+HELD = 6
+"""One search item in so many is held out of learning."""
+MOST_HELD = 96
+FEWEST_HELD = 8
+
+
+def held_estimator(fitness: Fitness, spec: GradientSpec, table: ItemTable) -> EstimatorSpec:
+    """How fixed recipes and what is learned are judged in the search: by the plain mean over the items held out.
+
+    Raises:
+        SpecError: that leaves no items to learn from.
+    """
+    given = fitness.estimator
+    fewest = min(len(task.search.ids) for task in table.tasks.values())
+    held = spec.held or min(MOST_HELD, max(FEWEST_HELD, fewest // HELD))
+    if held >= fewest:
+        raise SpecError(
+            f"optimizer.held: {held} of {fewest} search items are held out, which leaves none to learn from; give"
+            " fewer, or more items.search"
+        )
+    if given != EstimatorSpec():
+        raise SpecError("fitness.estimator: what is learned is judged on optimizer.held items; leave the estimator out")
+    return EstimatorSpec(kind="mean", items=held, design="random", rotate=False, refresh=0.0)
+
+
+def learnable(run: RunSpec, parents: Parents) -> BlendSpace:
+    """The space whose coefficients are learned.
+
+    Raises:
+        SpecError: they have no slopes.
+    """
+    if not isinstance(run.space, BlendSpec):
+        raise SpecError(
+            f"optimizer: a {run.space.kind} space has no coefficients to be learned by their slopes; take cma or nsga2,"
+            " or a blend space"
+        )
+    space = bind(run.space, parents)
+    assert isinstance(space, BlendSpace), "a blend spec is bound to a blend space"
+    return space
+
+
+def ground_of(run: RunSpec, parents: Parents, anatomy: "Anatomy", held: Draw) -> Ground:
+    """What a run learns.
+
+    Raises:
+        SpecError: its space has no coefficients with slopes.
+    """
+    assert isinstance(run.optimizer, GradientSpec), "it learns"
+    space = learnable(run, parents)
+    frame = space.frame((0.5,) * len(space.genes))
+    objectives = {label: run.fitness.keys(label) for label in run.fitness.objectives if run.fitness.keys(label)}
+    return Ground(
+        spec=run.optimizer,
+        layout=_layout(space, frame, anatomy),
+        frame=space.frame,
+        weights=lambda recipe: _weights(recipe, space, anatomy),
+        bounds=space.spec.weights,
+        objectives=objectives,
+        held=held,
+        seed=run.seed,
+    )
+
+
+def is_learned(run: RunSpec) -> bool:
+    """Whether a run, with its optimiser written out, learns coefficients."""
+    return run.optimizer is not None and run.optimizer.learns
+
+
+def planned_learning(run: RunSpec, evaluator: "Evaluator", seeds: int) -> LearningPlan:
+    """What learning will take, when so many fixed recipes of the space have been judged."""
+    parents, table, estimator = evaluator.parents, evaluator.table, run.fitness.estimator
+    held = {task: tuple(range(estimator.drawn_of(items))) for task, items in table.tasks.items()}
+    ground = ground_of(run, parents, evaluator.live.files.anatomy, Draw(pool="search", places=held))
+    budget, each = run.budget, estimator.drawn(table)
+    limits = (budget.item_evaluations, budget.evaluations and budget.evaluations * each)
+    units = min((limit for limit in limits if limit is not None), default=sys.maxsize) - seeds * each
+    return learning_plan(ground, units, table, ground.frame((0.5,) * len(bind(run.space, parents).genes)), evaluator)
+
+
+def blend_at(recipe: Recipe, place: "Place") -> Blend:
+    """How the tensor at a place is made."""
+    component: Any = place.part
+    return recipe.outer[place.part] if place.layer is None else recipe.layers[place.layer].part(component)
+
+
+def _weights(recipe: Recipe, space: BlendSpace, anatomy: "Anatomy") -> Mapping[str, Sequence[float]]:
+    """What is learned of every tensor, as a recipe has it: weights of its sources, or slerp's t."""
+    blends = {name: blend_at(recipe, place) for name, place in anatomy.places.items()}
+    operator = space.spec.operator
+    voices = 2 if operator.pair else len(space.parents.experts)
+    return {
+        name: blend.weights()[1:] if operator.pair else [source.weight for source in blend.sources]
+        for name, blend in blends.items()
+        if blend.operator.kind == operator.kind and len(blend.sources) == voices
+    }
+
+
+def _layout(space: BlendSpace, frame: Recipe, anatomy: "Anatomy") -> Layout:
+    grain = space.spec.grain
+    blocks = [
+        Block(name, len(weights), _size(anatomy.shapes[name], grain))
+        for name, weights in _weights(frame, space, anatomy).items()
+    ]
+    if not blocks:
+        raise SpecError("space: no tensor has coefficients to learn; let outer be own, or take another operator")
+    return Layout(grain or "tensor", blocks, None if grain else _ties(space, blocks, anatomy))
+
+
+def _size(shape: Sequence[int], grain: str | None) -> int:
+    if len(shape) < 2 or grain in (None, "tensor"):
+        return 1
+    return shape[-1] if grain == "column" else math.prod(shape[:-1])
+
+
+def _ties(space: BlendSpace, blocks: Sequence[Block], anatomy: "Anatomy") -> Any:
+    """Coefficients that share a gene: those of one source in all tensors of a slot."""
+    slots, found = slots_of(space.spec, space.parents), []
+    for block in blocks:
+        place = anatomy.places[block.name]
+        slot = next(i for i, each in enumerate(slots) if each.has(place.layer, place.part))
+        found += [slot * block.sources + source for source in range(block.sources)]
+    return np.unique(np.array(found), return_inverse=True)[1]

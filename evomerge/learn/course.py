@@ -1,0 +1,37 @@
+"""How a descent goes, from what it may cost: steps, items a step, rate, looks."""
+
+from evomerge.learn.descent import Course
+from evomerge.recipe import Grain
+
+SLOPE = 3
+"""Forward passes that a slope costs."""
+STEPS = {1: 65, 2: 400}
+"""Steps that a descent of one objective, or of a front, is meant to have."""
+BATCH = {1: (16, 64), 2: (10, 32)}
+"""Fewest and most items a step."""
+LOOKS = 5
+"""How often the average is looked at on held-out items."""
+FEWEST = 10
+"""Steps that are worth a descent."""
+RATES: dict[Grain | None, float] = {None: 0.05, "tensor": 0.04, "column": 0.05, "row": 0.05}
+
+
+def course_for(
+    units: int, look: int, objectives: int, items: int, *, grain: Grain | None, wanted: tuple[float | None, int | None]
+) -> Course | None:
+    """The course of a descent that may cost so many `units`; None if they are too few for one.
+
+    A `look` costs so many units; `items` are there to be learned from, of the objective that has fewest; `wanted` are
+    rate and batch as the user says.
+    """
+    rate, batch = wanted
+    kind = min(objectives, 2)
+    slopes = (units - LOOKS * look) // SLOPE
+    low, high = BATCH[kind]
+    if batch is None:
+        batch = min(max(low, slopes // STEPS[kind]), high)
+    batch = min(batch, items)
+    steps = slopes // max(1, batch)
+    if steps < FEWEST:
+        return None
+    return Course(steps=steps, batch=batch, rate=rate or RATES[grain], every=-(-steps // (LOOKS - 1)))

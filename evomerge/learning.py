@@ -1,1 +1,0 @@
-"""Learned coefficients: steps along the slopes of the loss, from the best fixed recipe on."""

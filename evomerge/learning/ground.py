@@ -1,0 +1,52 @@
+"""What a run learns from: coefficients, objectives, items held out; and what that may cost."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from evomerge.items import ItemTable
+from evomerge.learn.course import course_for
+from evomerge.learn.descent import Course
+from evomerge.learn.layout import Layout
+from evomerge.learn.tradeoff import points_of
+from evomerge.recipe import Recipe
+from evomerge.spec import GradientSpec
+from evomerge.trial import Draw
+from evomerge.values import Genome
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What is learned: coefficients by `layout`, in the `frame` of a genome's recipe, which has these `weights`.
+
+    `objectives` are the tasks of each; `held` are the items that nothing is learned from.
+    """
+
+    spec: GradientSpec
+    layout: Layout
+    frame: Callable[[Genome], Recipe]
+    weights: Callable[[Recipe], Mapping[str, Sequence[float]]]
+    bounds: tuple[float, float]
+    objectives: Mapping[str, Sequence[str]]
+    held: Draw
+    seed: int
+
+    def places(self) -> dict[str, tuple[int, ...]]:
+        """Places of the items held out, by task."""
+        return {task: tuple(places) for task, places in (self.held.places or {}).items()}
+
+    def pools(self, table: ItemTable) -> dict[str, list[int]]:
+        """Places of the items to learn from, by task."""
+        held = {task: set(places) for task, places in self.places().items()}
+        return {
+            task: [place for place in range(len(items.search.ids)) if place not in held.get(task, ())]
+            for task, items in table.tasks.items()
+        }
+
+    def course(self, units: int, table: ItemTable) -> Course | None:
+        """How a descent can go that may cost so many units, with the scoring of what it ends in; None if it cannot."""
+        objectives, held = len(self.objectives), table.count("search", self.held.places)
+        fewest = min(map(len, self.pools(table).values()))
+        wanted = (self.spec.rate, self.spec.batch)
+        grain = None if self.layout.ties is not None else self.layout.grain
+        left = units - held * len(points_of(objectives))
+        return course_for(left, held * objectives, objectives, fewest, grain=grain, wanted=wanted)

@@ -1,0 +1,258 @@
+"""Learned coefficients: a descent along the slopes of the loss, from the best fixed recipe on.
+
+What is learned becomes candidates like any other. A run that was killed goes on from the last state of its descent, and
+comes to the same.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evomerge.arrays import packed, unpacked
+from evomerge.errors import Interrupted
+from evomerge.events import Learned
+from evomerge.learn.adam import Floats
+from evomerge.learn.course import SLOPE
+from evomerge.learn.descent import Course, Descent
+from evomerge.learn.lots import Lots
+from evomerge.learn.tradeoff import Weights, points_of
+from evomerge.learning.ground import Ground
+from evomerge.learning.start import best_fixed, terms
+from evomerge.recipe import Coefficients, Recipe
+from evomerge.session import Session
+from evomerge.store import LearnedStates
+from evomerge.trial import Candidate, Draw, Evaluation, Failure, Learnt, Lesson, Work
+from evomerge.values import Genome
+
+SHARD = 8
+"""Items that one work learns from, at least."""
+SHARDS = 8
+"""Works of a step, at most: whoever computes them, and however many there are, they are the same."""
+OFTEN = 5.0
+"""Seconds between two states that are kept."""
+NOBODY = -1
+"""The number of a model that is no candidate."""
+
+
+class Learning:
+    """The descents of one run, and the candidates that they end in."""
+
+    def __init__(self, session: Session, ground: Ground, say: Callable[[str], None]) -> None:
+        self.session = session
+        self.ground = ground
+        self._say = say
+        self._states = LearnedStates(session.store.folder)
+        self._ids = count(1)
+        self._spent = session.state.learned[-1].items if session.state.learned else 0
+        self._pools = ground.pools(session.store.table)
+
+    def run(self) -> None:
+        """Learn until the budget is spent, and have what was learned scored.
+
+        Raises:
+            Interrupted: after Ctrl-C or SIGTERM.
+            RunError: the disk is full.
+        """
+        if self.session.state.ended is not None:
+            return
+        if self._descent_in_progress() or self._begin():
+            self._descend()
+        while self._finish() and self._begin():
+            self._descend()
+
+    # ---- beginnings
+
+    def _descent_in_progress(self) -> bool:
+        """Take up the descent that the journal told of last, if it has not ended."""
+        learned = self.session.state.learned
+        if not learned:
+            return False
+        last = learned[-1]
+        self._number, self._begun = last.descent, last.begun
+        self._frame = self.ground.frame(self._genome(last.begun[0]))
+        self.descent = self._made(np.zeros((len(self.ground.objectives), self.ground.layout.size)), last.course)
+        arrays, facts = unpacked(self._states.read(last.state), str(self._states))
+        later = self._states.read_latest()
+        if later is not None:
+            found, its = unpacked(later, str(self._states))
+            if its["look"] == last.state:
+                arrays, facts = found, its
+        self.descent.restore(arrays)
+        self._spent = int(facts["items"])
+        return not self.descent.is_over
+
+    def _begin(self) -> bool:
+        """Begin a descent, if the budget is enough for one; whether it is."""
+        course = self.ground.course(self._units(), self.session.store.table)
+        if course is None:
+            return False
+        learned = self.session.state.learned
+        if learned:  # With a larger budget it goes on from the best of the one before.
+            start, self._begun = self.descent.best_terms, learned[-1].begun
+        else:
+            self._begun = best_fixed(self.session, self.ground)
+            if not self._begun:
+                return False
+            genomes = [self._genome(number) for number in self._begun]
+            self._frame, start = self.ground.frame(genomes[0]), terms(self.ground, genomes)
+        self._number = learned[-1].descent + 1 if learned else 0
+        self.descent = self._made(start, course)
+        self._look()
+        return True
+
+    def _made(self, start: NDArray[np.float64] | Floats, course: Course) -> Descent:
+        seed = self.ground.seed + self._number
+        lots = Lots(self._pools, list(self.ground.objectives.values()), seed)
+        return Descent(start.astype(np.float32), course, lots, bounds=self.ground.bounds, seed=seed)
+
+    def _units(self) -> int:
+        """Forward passes of one item that the budget still allows."""
+        left = self.session.items_left()
+        most = self.session.state.budget.evaluations
+        if most is None:
+            return left
+        each = self.session.store.file.spec.fitness.estimator.drawn(self.session.store.table)
+        return min(left, (most - len(self.session.state.counted())) * each - self._spent)
+
+    def _genome(self, number: int) -> Genome:
+        genome = self.session.state.candidates[number].genome
+        assert genome is not None, "it was chosen among those that have one"
+        return genome
+
+    # ---- steps
+
+    def _descend(self) -> None:
+        """Make the steps that are left."""
+        kept = time.monotonic()
+        try:
+            while not self.descent.is_over:
+                self._step()
+                if self.descent.is_over or self.descent.step in self.descent.course.looks() or self._is_late():
+                    self._look()
+                    kept = time.monotonic()
+                    if self._is_late():
+                        return
+                elif time.monotonic() - kept > OFTEN:
+                    self._keep_latest()
+                    kept = time.monotonic()
+        except (Interrupted, KeyboardInterrupt):
+            self._keep_latest()
+            raise
+
+    def _is_late(self) -> bool:
+        left = self.session.time_left()
+        return left is not None and left <= 0
+
+    def _step(self) -> None:
+        asked = self.descent.ask()
+        total = sum(map(len, asked.items.values()))
+        lesson = Lesson(grain=self.ground.layout.grain, weights=dict.fromkeys(asked.items, 1 / total))
+        parts = self._lessons(asked.vector, asked.items, lesson)
+        self._spent += SLOPE * total
+        slopes = None
+        if parts is not None:
+            slopes = np.zeros(self.ground.layout.size)
+            for part in parts:  # In the order of the items, whoever computed them.
+                slopes += self.ground.layout.pulled(part.slopes)
+        self.descent.tell(slopes)
+
+    def _look(self) -> None:
+        """See how far the average has come, on held-out items, and write it down."""
+        losses = []
+        held = self.ground.places()
+        for weights, vector in self.descent.look().items():
+            parts = self._lessons(vector, held, Lesson(weights=dict.fromkeys(held, 1.0)))
+            self._spent += sum(map(len, held.values()))
+            losses.append((weights, self._means(parts)))
+        self.descent.judge(float(np.mean([np.dot(weights, list(mean.values())) for weights, mean in losses])))
+        self._write({label: float(np.mean([mean[label] for _, mean in losses])) for label in self.ground.objectives})
+
+    def _means(self, parts: Sequence[Learnt] | None) -> dict[str, float]:
+        """Mean losses by objective; of a failure they are beyond measure."""
+        found = {}
+        for label, tasks in self.ground.objectives.items():
+            each = [loss for task in tasks for part in parts or () for loss in part.losses.get(task, ())]
+            found[label] = float(np.mean(each)) if each else 1e9
+        return found
+
+    def _lessons(self, vector: Floats, items: Mapping[str, Sequence[int]], lesson: Lesson) -> list[Learnt] | None:
+        """What items teach of the model with these coefficients, piece by piece; None if a piece failed."""
+        coefficients = self.ground.layout.expanded(vector)
+        recipe = self._frame.refined(coefficients)
+        flat = [(task, place) for task, places in items.items() for place in places]
+        pieces = min(SHARDS, max(1, len(flat) // SHARD))
+        works = []
+        for i in range(pieces):
+            places: dict[str, tuple[int, ...]] = {}
+            for task, place in flat[len(flat) * i // pieces : len(flat) * (i + 1) // pieces]:
+                places[task] = (*places.get(task, ()), place)
+            draw = Draw(pool="search", places=places)
+            given = coefficients if recipe.arrays is not None else None
+            works.append(
+                Work(
+                    id=-next(self._ids), number=NOBODY, recipe=recipe, draw=draw, purpose="gradient",
+                    coefficients=given, lesson=lesson,
+                )
+            )  # fmt: skip
+        return self._taught(self.session.lessons(works))
+
+    def _taught(self, results: Sequence[Evaluation]) -> list[Learnt] | None:
+        failed = [result.outcome for result in results if isinstance(result.outcome, Failure)]
+        if failed:
+            self._say(f"a step failed ({failed[0].stage}: {failed[0].reason}); the next one is half as long")
+            return None
+        learnt = [result.learnt for result in results]
+        assert all(each is not None for each in learnt), "whoever was taught says what"
+        return [each for each in learnt if each is not None]
+
+    # ---- what is kept
+
+    def _facts(self, look: str) -> dict[str, str]:
+        return {"items": str(self._spent), "look": look}
+
+    def _write(self, losses: dict[str, float]) -> None:
+        descent = self.descent
+        state = self._states.keep(packed(descent.arrays(), self._facts("")))
+        self.session.record(
+            Learned(
+                at=time.time(), descent=self._number, begun=self._begun, step=descent.step, course=descent.course,
+                items=self._spent, losses=losses, best=descent.best_step, state=state,
+            )
+        )  # fmt: skip
+        self._states.forget_all_but(state)
+        shown = ", ".join(f"{label} {loss:.4g}" for label, loss in losses.items())
+        self._say(f"learning: step {descent.step} of {descent.course.steps}, held-out loss {shown}")
+
+    def _keep_latest(self) -> None:
+        last = self.session.state.learned[-1]
+        self._states.keep_latest(packed(self.descent.arrays(), self._facts(last.state)))
+
+    # ---- ends
+
+    def _finish(self) -> bool:
+        """Have what was learned scored as candidates, once; whether there is a descent that was."""
+        if not self.session.state.learned:
+            return False
+        known = {asked.digest for asked in self.session.state.candidates.values()}
+        draw = self.ground.held
+        for weights in points_of(len(self.ground.objectives)):
+            coefficients = self.ground.layout.expanded(self.descent.best_at(weights))
+            recipe = self._frame.refined(coefficients)
+            if recipe.digest() not in known:
+                known.add(recipe.digest())
+                self._propose(recipe, coefficients, weights, draw)
+        self.session.settle()
+        return True
+
+    def _propose(self, recipe: Recipe, coefficients: Coefficients, weights: Weights, draw: Draw) -> None:
+        session = self.session
+        while not session.room:
+            session.collect()
+        number = session.next_number
+        named = dict(zip(self.ground.objectives, weights, strict=True))
+        candidate = Candidate(number=number, genome=None, recipe=recipe, origin="recommended", tradeoff=named)
+        session.propose(candidate, coefficients if recipe.arrays is not None else None)
+        session.submit(session.assign(number, draw, "search"), recipe)

@@ -1,0 +1,55 @@
+"""Where a descent begins: at the fixed recipes whose answers are nearest to right ones."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from evomerge.estimate.loss import loss
+from evomerge.items import ItemTable
+from evomerge.learn.adam import Floats
+from evomerge.learning.ground import Ground
+from evomerge.results import with_scores
+from evomerge.session import Session
+from evomerge.trial import Observation
+from evomerge.values import Genome
+
+EVEN = 0.94
+"""Of the trade-off that an end of a front begins with: this share is the objective's, the rest everybody's."""
+
+
+def best_fixed(session: Session, ground: Ground) -> tuple[int, ...]:
+    """Candidates to begin with: the one of least mean loss; of several objectives then that of each end of the front.
+
+    None if nobody was scored.
+    """
+    losses = {number: found for number in session.state.candidates if (found := _losses(session, ground, number))}
+    objectives = len(ground.objectives)
+    even, ends = np.full(objectives, 1 / objectives), np.eye(objectives) * EVEN + (1 - EVEN) / objectives
+    wanted = [even] if objectives == 1 else [even, *ends]
+    return tuple(min(losses, key=lambda n: (float(weights @ losses[n]), n)) for weights in wanted) if losses else ()
+
+
+def terms(ground: Ground, genomes: Sequence[Genome]) -> Floats:
+    """Vectors c_0, c_1, ... (objectives, size) of a front through the recipes that it begins with; see `tradeoff`."""
+    vectors = [ground.layout.gathered(ground.weights(ground.frame(genome))) for genome in genomes]
+    middle, *ends = vectors
+    return np.stack([middle, *((end - ends[-1]) / 2 for end in ends[:-1])])
+
+
+def _losses(session: Session, ground: Ground, number: int) -> list[float] | None:
+    """Mean losses by objective of a candidate in the space; None if there are none."""
+    if session.state.candidates[number].genome is None:
+        return None
+    observation = with_scores(Observation(number=number, utilities=None), session.state, session.store)
+    by_task = mean_losses(observation, session.store.table)
+    tasks = [[by_task[task] for task in tasks if task in by_task] for tasks in ground.objectives.values()]
+    return [float(np.mean(each)) for each in tasks] if all(tasks) else None
+
+
+def mean_losses(observation: Observation, table: ItemTable) -> dict[str, float]:
+    """The mean loss of the items of each task that scores are known of."""
+    found = {}
+    for task, rows in (observation.scores or {}).items():
+        golds, places = table.tasks[task].search.golds, (observation.rows or {})[task]
+        found[task] = float(np.mean([loss(row, golds[place]) for place, row in zip(places, rows, strict=True)]))
+    return found

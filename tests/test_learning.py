@@ -1,0 +1,96 @@
+"""Learned coefficients, from the run file to the model: what a user relies on."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Typed, events, refused
+
+from evomerge.recipe import Coefficients
+from evomerge.results import Results
+
+Cli = Callable[..., Typed]
+Write = Callable[..., Path]
+
+
+def fitness(*tasks: str) -> dict[str, object]:
+    return {
+        "include": [str(ROOT / "fitness/demo")],
+        "objectives": {task: {"task": task, "metric": "acc"} for task in tasks or ("math_ja",)},
+        "items": {"search": 48, "confirm": 24, "group": "group"},
+    }
+
+
+def learning(write: Write, **changes: object) -> Path:
+    plain: dict[str, object] = {
+        "space": {"groups": "model", "grain": "tensor"},
+        "fitness": fitness(),
+        "optimizer": "gradient",
+        "budget": {"item_evaluations": 1500},
+    }
+    return write(**(plain | changes))
+
+
+@pytest.mark.parametrize("grain", [None, "tensor", "column", "row"])
+def test_a_search_learns_coefficients_of_every_grain(
+    grain: str | None, run_file: Write, cli: Cli, tmp_path: Path
+) -> None:
+    run = tmp_path / "RUN"
+    space = {"groups": "layer"} | ({"grain": grain} if grain else {})
+    optimizer = {"kind": "gradient", "rate": 0.02 if grain in ("column", "row") else 0.05}
+    found = cli("search", learning(run_file, space=space, optimizer=optimizer), "--out", run)
+    assert found.status == 0, found.err
+    looks = [event for event in events(run) if event["kind"] == "learned"]
+    assert looks[-1]["step"] == looks[-1]["course"]["steps"]
+    losses = [look["losses"]["math_ja"] for look in looks]
+    assert min(losses) < 0.95 * losses[0], "nothing was learned"
+    assert looks[-1]["items"] <= 1500
+    results = Results.load(run)
+    learned = [n for n, asked in results.state.candidates.items() if asked.tradeoff is not None]
+    assert len(learned) == 1
+    assert results.rows[learned[0]].confirmed is not None
+    shown = json.loads(cli("show", run, "--json").out)
+    assert shown["item_evaluations"] <= 1500
+    out = tmp_path / "OUT"
+    done = cli("export", run, "--pick", f"number:{learned[0]}", "--out", out, "--format", "model", "--format", "recipe")
+    assert done.status == 0, done.err
+    recipe = results.recipe(learned[0])
+    assert (recipe.arrays is not None) == (grain in ("column", "row"))
+    if recipe.arrays is not None:
+        assert (
+            Coefficients.of_bytes((out / "coefficients.safetensors").read_bytes(), "it").digest()
+            == recipe.arrays.digest
+        )
+
+
+def test_killed_learning_resumes_bit_for_bit() -> None:
+    """The script that anyone can run with more kills, and other grains."""
+    arguments = [sys.executable, str(ROOT / "scripts/kill_test.py"), "--optimizer", "gradient", "--kills", "3"]
+    found = subprocess.run(
+        [*arguments, "--evaluations", "50"],
+        capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_two_objectives_give_a_front_of_one_function(run_file: Write, cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "RUN"
+    path = learning(run_file, fitness=fitness("math_ja", "lists"), budget={"item_evaluations": 4000})
+    found = cli("search", path, "--out", run)
+    assert found.status == 0, found.err
+    results = Results.load(run)
+    points = {n: asked.tradeoff for n, asked in results.state.candidates.items() if asked.tradeoff is not None}
+    assert len(points) == 9
+    assert all(sum(weights.values()) == pytest.approx(1) for weights in points.values())
+    shares = [weights["math_ja"] for weights in points.values()]
+    assert shares == sorted(shares)
+
+
+def test_what_has_no_slopes_is_refused(run_file: Write, cli: Cli, tmp_path: Path) -> None:
+    refused(cli("search", learning(run_file, space="dataflow-small"), "--out", tmp_path / "1"), "optimizer", "blend")
+    held = learning(run_file, optimizer={"kind": "gradient", "held": 48})
+    refused(cli("search", held, "--out", tmp_path / "2"), "optimizer.held", "48 of 48")
