@@ -48,6 +48,17 @@ def with_rewritten(run: RunSpec, scorer: "ScorerFunction | None", listener: List
     return run.model_copy(update={"models": run.models.model_copy(update={"rewritten": rewritten})})
 
 
+def left_out(run: RunSpec) -> tuple[str, ...]:
+    """What a plan says where there are experts, and no RegMean of them."""
+    if len(run.models.experts) < 2 or run.models.owned():
+        return ()
+    first = next(name for name in run.models.experts if name not in run.models.owners)
+    return (
+        f"RegMean is left out: {first} has no objective of its own (models.experts.{first}: {{path: ..., objective:"
+        " ...})",
+    )
+
+
 def _folders(run: RunSpec, listener: Listener) -> dict[float, Path]:
     """The rewritten experts of each strength, made if they are not there."""
     from evomerge.regmean import EPS, RegMean

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from evomerge.assemble.experts import read_recipe
 from evomerge.assemble.learn import is_learned, planned_learning
 from evomerge.assemble.means import QUIET, Listener, factory
-from evomerge.assemble.rewrite import with_rewritten
+from evomerge.assemble.rewrite import left_out, with_rewritten
 from evomerge.assemble.run import check_calibration, with_defaults
 from evomerge.assemble.start import starting_points, wanted_genomes
 from evomerge.assemble.told import with_told
@@ -48,7 +48,7 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
     check_calibration(run, evaluator.table)
     check_exportable(space.decode(probe(space)), evaluator.live.files)
     start = starting_points(wanted_genomes(run, space, parents), space, parents)
-    notes = later(parents)
+    notes = (*later(parents), *left_out(run))
     listener.say("measuring one candidate")
     if run.executor.apart:
         notes = (*notes, "measured in this process; workers on Ray divide the time, and each takes the memory")

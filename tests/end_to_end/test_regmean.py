@@ -82,6 +82,10 @@ def test_what_regmean_cannot_be_asked_of_is_refused(tmp_path: Path, cli: Callabl
     plain["models"]["experts"]["lists"] = str(DEMO_MODELS / "lists")
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(plain))
     refused(cli("plan", str(tmp_path / "run.yaml")), "start: regmean asks for an objective of its own", "path: ...")
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**plain, "start": []}))
+    planned = cli("plan", str(tmp_path / "run.yaml"))
+    assert planned.status == 0
+    assert "RegMean is left out: lists has no objective of its own" in " ".join(planned.out.split())
     plain["models"]["experts"]["lists"] = {"path": str(DEMO_MODELS / "lists"), "objective": "list"}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(plain))
     refused(cli("plan", str(tmp_path / "run.yaml")), "'list' is no objective with items", "lists or math_ja")
