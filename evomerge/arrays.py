@@ -1,5 +1,6 @@
 """Named arrays as bytes of a safetensors file, named by their content."""
 
+import base64
 import hashlib
 import json
 import struct
@@ -55,3 +56,17 @@ def unpacked(content: bytes, where: str) -> tuple[dict[str, NDArray[Any]], dict[
 def digest_of_bytes(content: bytes) -> str:
     """The digest by which a file is known."""
     return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def spelt(content: bytes) -> str:
+    """Bytes as JSON can hold them."""
+    return base64.b64encode(content).decode()
+
+
+def unspelt(text: str) -> bytes:
+    """The bytes that a text stands for.
+
+    Raises:
+        ValueError: it stands for none.
+    """
+    return base64.b64decode(text, validate=True)

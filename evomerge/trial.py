@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias, assert_never
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
+from pydantic import BeforeValidator, ConfigDict, PlainSerializer
 
+from evomerge.arrays import packed, spelt, unpacked, unspelt
 from evomerge.errors import EvomergeError, RunError, SpecError
 from evomerge.items import PoolName
-from evomerge.recipe import Coefficients, Grain, Recipe
+from evomerge.recipe import Carried, Grain, Recipe
 from evomerge.values import Genome, Value
 
 Origin: TypeAlias = Literal["baseline", "prior", "search", "recommended"]
@@ -103,6 +104,18 @@ class Learnt:
     losses: dict[str, tuple[float, ...]]
     slopes: dict[str, NDArray[np.float32]]
 
+    def spelt(self) -> dict[str, Any]:
+        """The same as JSON types."""
+        return {"losses": self.losses, "slopes": spelt(packed(self.slopes, {}))}
+
+    @classmethod
+    def read(cls, value: object) -> object:
+        """What was spelt so, read again; anything else as it is."""
+        if not isinstance(value, dict):
+            return value
+        losses = {task: tuple(row) for task, row in value["losses"].items()}
+        return cls(losses, unpacked(unspelt(value["slopes"]), "a message")[0])
+
 
 class Work(Value):
     """One errand of a worker: merge a recipe, score it on a draw, or give the lesson that its items hold.
@@ -118,7 +131,7 @@ class Work(Value):
     recipe: Recipe
     draw: Draw
     purpose: Purpose
-    coefficients: Coefficients | None = None
+    coefficients: Carried | None = None
     lesson: Lesson | None = None
     scored: bool = False
 
@@ -165,7 +178,9 @@ class Evaluation(Value):
     number: int
     outcome: dict[str, dict[str, tuple[float, ...]]] | Failure
     scores: dict[str, tuple[tuple[float, ...], ...]] | None = None
-    learnt: Learnt | None = None
+    learnt: Annotated[Learnt, BeforeValidator(Learnt.read), PlainSerializer(Learnt.spelt, when_used="json")] | None = (
+        None
+    )
     seconds: Seconds = Seconds()
     layer_evaluations: LayerEvaluations | None = None
     worker: str = ""

@@ -7,11 +7,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, Typed, events, refused
+from toys import work
 
+from evomerge.execute.ray.messages import packed, unpacked
 from evomerge.recipe import Coefficients
 from evomerge.results import Results
+from evomerge.trial import Evaluation, Learnt, Work
 
 Cli = Callable[..., Typed]
 Write = Callable[..., Path]
@@ -75,6 +79,34 @@ def test_killed_learning_resumes_bit_for_bit() -> None:
         capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_lessons_and_what_they_gave_go_from_process_to_process_bit_for_bit() -> None:
+    arrays = {
+        "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
+        "b": np.full((2, 1), -0.0, dtype=np.float32),
+    }
+    given = work(0).model_copy(update={"coefficients": Coefficients("column", arrays)})
+    there = unpacked(Work, packed(given))
+    assert there.coefficients is not None
+    assert there.coefficients.content == Coefficients("column", arrays).content
+    taught = Evaluation(work=0, number=0, outcome={}, learnt=Learnt({"task": (0.1, 1 / 3)}, arrays))
+    back = unpacked(Evaluation, packed(taught)).learnt
+    assert back is not None
+    assert back.losses == {"task": (0.1, 1 / 3)}
+    assert all(back.slopes[name].tobytes() == array.tobytes() for name, array in arrays.items())
+
+
+def test_two_workers_learn_what_one_process_does(run_file: Write, cli: Cli, tmp_path: Path) -> None:
+    space = {"groups": "layer", "grain": "column"}
+    path = learning(run_file, space=space, budget={"item_evaluations": 1000})
+    runs = [tmp_path / "HERE", tmp_path / "THERE"]
+    for run, far in zip(runs, ((), ("--executor", "ray", "--workers", "2")), strict=True):
+        found = cli("search", path, "--out", run, *far)
+        assert found.status == 0, found.err
+    here, there = ([e["state"] for e in events(run) if e["kind"] == "learned"] for run in runs)
+    assert len(here) > 2
+    assert there == here
 
 
 def test_two_objectives_give_a_front_of_one_function(run_file: Write, cli: Cli, tmp_path: Path) -> None:

@@ -77,7 +77,12 @@ class Descent:
     @property
     def is_over(self) -> bool:
         """Whether there is no step left, or too many failed."""
-        return self.step >= self.course.steps or self._halvings > HALVINGS
+        return self.step >= self.course.steps or self.has_failed
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether too many steps failed."""
+        return self._halvings > HALVINGS
 
     def ask(self) -> Ask:
         """What the next step needs; the same until it is told."""

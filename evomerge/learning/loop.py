@@ -60,7 +60,7 @@ class Learning:
             return
         if self._descent_in_progress() or self._begin():
             self._descend()
-        while self._finish() and self._begin():
+        while self._finish() and not self.descent.has_failed and self._begin():
             self._descend()
 
     # ---- beginnings

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self, TypeAlias, assert_never, get_args
+from typing import Annotated, Literal, Self, TypeAlias, assert_never, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
-from evomerge.arrays import digest_of_bytes, packed, unpacked
+from evomerge.arrays import digest_of_bytes, packed, spelt, unpacked, unspelt
 from evomerge.errors import SpecError
 from evomerge.values import Value
 from evomerge.visible import visible
@@ -112,3 +112,15 @@ class Coefficients:
         if digest_of_bytes(content) != named.digest:
             raise SpecError(f"{path} is not what the recipe was written with (digests differ); restore it from a copy")
         return cls.of_bytes(content, str(path))
+
+
+def _carried(value: object) -> object:
+    return Coefficients.of_bytes(unspelt(value), "a message") if isinstance(value, str) else value
+
+
+Carried: TypeAlias = Annotated[
+    Coefficients,
+    BeforeValidator(_carried),
+    PlainSerializer(lambda value: spelt(value.content), return_type=str, when_used="json"),
+]
+"""Coefficients in a value that goes from process to process as JSON."""
