@@ -15,7 +15,9 @@ PER_GENE = 5
 
 
 def with_told(run: RunSpec, table: ItemTable, genes: int) -> RunSpec:
-    """The run with what its optimiser is told written out.
+    """The run with what its optimiser is told written out: losses of accuracies where they are known.
+
+    Several objectives that must become one number are weighed as the user weighs them: in their metrics.
 
     Raises:
         SpecError: losses are asked for, and no objective has any.
@@ -31,7 +33,9 @@ def with_told(run: RunSpec, table: ItemTable, genes: int) -> RunSpec:
             "optimizer.told: no objective is acc or exact_match of a task that gives scores, without a tie break;"
             " leave told out"
         )
-    return run.model_copy(update={"optimizer": optimizer.model_copy(update={"told": optimizer.told or "metric"})})
+    as_they_are = optimizer.fronts or len(run.fitness.objectives) == 1
+    suited = "loss" if losses and as_they_are else "metric"
+    return run.model_copy(update={"optimizer": optimizer.model_copy(update={"told": optimizer.told or suited})})
 
 
 def subjects(fitness: Fitness, table: ItemTable) -> tuple[Subject, ...]:
