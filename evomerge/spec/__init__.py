@@ -22,12 +22,13 @@ from evomerge.spec.run import (
     RunSpec,
     SurrogateSpec,
     TpeSpec,
+    Yardstick,
 )
 from evomerge.spec.stages import StagedSpec, StageSpec
 
 __all__ = [
     "SPEC", "STAGES", "YAML", "AnySpec", "Budget", "CmaSpec", "ExecutorKind", "ExecutorSpec", "GradientSpec",
     "InlineSpec", "Mode", "Models", "Nsga2Spec", "OptimizerSpec", "RandomSpec", "RaySpec", "Rewritten", "RunSpec",
-    "StageSpec", "StagedSpec", "SurrogateSpec", "TpeSpec", "anchored", "anchored_recipe", "is_run", "load_fitness",
-    "load_run", "load_spec", "parent_source", "parse", "read_json", "read_yaml", "spec_of", "split_pick",
+    "StageSpec", "StagedSpec", "SurrogateSpec", "TpeSpec", "Yardstick", "anchored", "anchored_recipe", "is_run",
+    "load_fitness", "load_run", "load_spec", "parent_source", "parse", "read_json", "read_yaml", "spec_of", "split_pick",
 ]  # fmt: skip

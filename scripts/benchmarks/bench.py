@@ -1,13 +1,14 @@
 """Benchmarks: the merge kernels, one candidate against what today's tools do, the start of the command line.
 
-    scripts/bench [operators] [candidate] [start] [prefix] [demo] [policies] [estimators] [clock] [ray] [gradient]
+    scripts/bench [operators] [candidate] [start] [prefix] [demo] [policies] [estimators] [clock] [ray]
+                  [gradient] [ranking]
 
 Times are CPU seconds of one thread, rounds of the competitors interleaved, medians; what is quoted are ratios within
 one run, since machines are noisy. Left out unless they are named: `prefix`, layers that candidates share run once,
 `demo`, five seeds of the demo's two searches, `policies`, five seeds of the default estimator against the mean on fixed
 items, `estimators`, some 300 searches on simulated models, `clock`, searches with many workers, by a simulated clock,
-`ray`, what a work costs there beside itself, and what stays behind of 2,000 of them, and `gradient`, slopes of losses
-beside forward passes.
+`ray`, what a work costs there beside itself, and what stays behind of 2,000 of them, `gradient`, slopes of losses
+beside forward passes, and `ranking`, how well what is told ranks candidates, by estimators and yardsticks.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from measure import demo_run, table
 from operators import bench_operators
 from policies import bench_policies
 from prefix import bench_prefix
+from ranking import bench_ranking
 from rays import bench_ray
 
 from evomerge.assemble import search
@@ -82,8 +84,9 @@ BENCHMARKS = {
     "clock": bench_clock,
     "ray": bench_ray,
     "gradient": bench_gradient,
+    "ranking": bench_ranking,
 }
-LONG = ("prefix", "demo", "policies", "estimators", "clock", "ray", "gradient")
+LONG = ("prefix", "demo", "policies", "estimators", "clock", "ray", "gradient", "ranking")
 
 
 def main() -> None:
