@@ -30,5 +30,6 @@ __all__ = [
     "SPEC", "STAGES", "YAML", "AnySpec", "Budget", "CmaSpec", "ExecutorKind", "ExecutorSpec", "GradientSpec",
     "InlineSpec", "Mode", "Models", "Nsga2Spec", "OptimizerSpec", "RandomSpec", "RaySpec", "Rewritten", "RunSpec",
     "StageSpec", "StagedSpec", "SurrogateSpec", "TpeSpec", "Yardstick", "anchored", "anchored_recipe", "is_run",
-    "load_fitness", "load_run", "load_spec", "parent_source", "parse", "read_json", "read_yaml", "spec_of", "split_pick",
+    "load_fitness", "load_run", "load_spec", "parent_source", "parse", "read_json", "read_yaml", "spec_of",
+    "split_pick",
 ]  # fmt: skip
