@@ -12,9 +12,13 @@ import pytest
 from conftest import ROOT, Typed, events, refused
 from toys import work
 
+from evomerge.assemble.means import QUIET
+from evomerge.assemble.run import prepare
 from evomerge.execute.ray.messages import packed, unpacked
 from evomerge.recipe import Coefficients
 from evomerge.results import Results
+from evomerge.space import BlendSpec
+from evomerge.spec import GradientSpec, load_run
 from evomerge.trial import Evaluation, Learnt, Work
 
 Cli = Callable[..., Typed]
@@ -122,7 +126,24 @@ def test_two_objectives_give_a_front_of_one_function(run_file: Write, cli: Cli, 
     assert shares == sorted(shares)
 
 
+def test_the_grain_is_what_the_items_bear_and_slopes_follow_from_it(run_file: Write, tmp_path: Path) -> None:
+    grains = {}
+    for search in (48, 200):
+        items = {"search": search, "confirm": 24, "group": "group"}
+        plain = {"space": "learned", "optimizer": None, "budget": {"item_evaluations": 300}}
+        path = learning(run_file, **plain, fitness=fitness() | {"items": items})
+        prepared = prepare(load_run(path), None, QUIET)
+        prepared.means.close()
+        run = prepared.file.spec
+        assert run.optimizer == GradientSpec()
+        assert isinstance(run.space, BlendSpec)
+        grains[search] = run.space.grain
+    assert grains == {48: "tensor", 200: "column"}
+
+
 def test_what_has_no_slopes_is_refused(run_file: Write, cli: Cli, tmp_path: Path) -> None:
     refused(cli("search", learning(run_file, space="dataflow-small"), "--out", tmp_path / "1"), "optimizer", "blend")
+    cma = learning(run_file, optimizer="cma")
+    refused(cli("search", cma, "--out", tmp_path / "3"), "space.grain", "cma")
     held = learning(run_file, optimizer={"kind": "gradient", "held": 48})
     refused(cli("search", held, "--out", tmp_path / "2"), "optimizer.held", "48 of 48")

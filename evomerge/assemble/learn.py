@@ -27,6 +27,8 @@ HELD = 6
 """One search item in so many is held out of learning."""
 MOST_HELD = 96
 FEWEST_HELD = 8
+ENOUGH = 128
+"""Items to learn from, of each task, with which columns are worth more than tensors."""
 
 
 def held_estimator(fitness: Fitness, spec: GradientSpec, table: ItemTable) -> EstimatorSpec:
@@ -46,6 +48,22 @@ def held_estimator(fitness: Fitness, spec: GradientSpec, table: ItemTable) -> Es
     if given != EstimatorSpec():
         raise SpecError("fitness.estimator: what is learned is judged on optimizer.held items; leave the estimator out")
     return EstimatorSpec(kind="mean", items=held, design="random", rotate=False, refresh=0.0)
+
+
+def with_learning(run: RunSpec, optimizer: GradientSpec, parents: Parents, table: ItemTable | None) -> RunSpec:
+    """The run with what learning needs written out: how it is judged, and how finely it learns.
+
+    Raises:
+        SpecError: its space has nothing to learn, or there are too few items.
+    """
+    space = learnable(run, parents)
+    if table is None:
+        return run
+    judged = held_estimator(run.fitness, optimizer, table)
+    fewest = min(len(task.search.ids) - judged.drawn_of(task) for task in table.tasks.values())
+    spec = space.spec.model_copy(update={"grain": "column" if fewest >= ENOUGH else "tensor"})
+    changes = {"fitness": run.fitness.model_copy(update={"estimator": judged})}
+    return run.model_copy(update=changes | ({"space": spec} if space.spec.grain == "auto" else {}))
 
 
 def learnable(run: RunSpec, parents: Parents) -> BlendSpace:
@@ -122,6 +140,7 @@ def _weights(recipe: Recipe, space: BlendSpace, anatomy: "Anatomy") -> Mapping[s
 
 def _layout(space: BlendSpace, frame: Recipe, anatomy: "Anatomy") -> Layout:
     grain = space.spec.grain
+    assert grain != "auto", "resolved when the run was opened"
     blocks = [
         Block(name, len(weights), _size(anatomy.shapes[name], grain))
         for name, weights in _weights(frame, space, anatomy).items()

@@ -1,8 +1,9 @@
-"""One candidate of a run by its number."""
+"""One candidate of a run by its number, and what it is called."""
 
 from collections.abc import Mapping
 
 from evomerge.errors import SpecError
+from evomerge.events import Asked
 from evomerge.results.row import Row
 
 
@@ -24,3 +25,10 @@ def numbered(rows: Mapping[int, Row], what: str, run: object) -> Row | None:
     if row.failure is None and word == "failed":
         raise SpecError(f"{what}: candidate {row.number} did not fail; give number:{row.number}")
     return row
+
+
+def called(asked: Asked) -> str:
+    """What a candidate without a name is called; a learned one by the weights of the objectives but the last."""
+    if asked.tradeoff is None:
+        return f"candidate {asked.number}"
+    return " ".join(["learned", *(f"{weight:.2f}" for weight in list(asked.tradeoff.values())[:-1])])

@@ -11,7 +11,7 @@ from evomerge.events import Asked
 from evomerge.fitness import Bounds, EstimatorKind, Fitness, bounds_of
 from evomerge.items import PoolName
 from evomerge.recipe import Recipe
-from evomerge.results.numbered import numbered
+from evomerge.results.numbered import called, numbered
 from evomerge.results.pareto import best_fronts, knee, non_dominated, volumes
 from evomerge.results.pool import pool_keys
 from evomerge.results.reading import read_into
@@ -260,7 +260,7 @@ class Results:
         failed = [e.failure for e in self.state.scored.get((asked.number, "search"), ()) if e.failure is not None]
         return Row(
             number=asked.number,
-            name=asked.name or f"candidate {asked.number}",
+            name=asked.name or called(asked),
             origin=asked.origin,
             recipe=asked.digest,
             items=self.appraiser.ledger.items(asked.number),

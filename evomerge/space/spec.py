@@ -33,7 +33,7 @@ class BlendSpec(Tagged):
     outer: str = "own"
     weight: Range | None = Field(default=None, description=f"{RANGE}, from -1e6 to 1e6")
     density: Range = Field(default=1.0, description=RANGE)
-    grain: Grain | None = None
+    grain: Grain | Literal["auto"] | None = None
 
     @field_validator("weight", "density")
     @classmethod

@@ -148,7 +148,10 @@ def _legend(results: Results, heads: Sequence[str]) -> str:
     parts += ["*: best"] if results.best in rows else []
     if len(results.objectives) > 1 and rows:
         parts.append(f"knee: {results.pick('knee').number}")
-    if any(row.origin == "recommended" for row in rows):
+    learned = [row for row in rows if row.name.startswith("learned")]
+    if learned and len(results.objectives) > 1:
+        parts.append("learned: with the weights of the objectives but the last that it was learned for")
+    if any(row.origin == "recommended" and row not in learned for row in rows):
         parts.append("r: recommended, the optimiser's centre or the mean of its top 8")
     return "; ".join(parts)
 
@@ -156,7 +159,7 @@ def _legend(results: Results, heads: Sequence[str]) -> str:
 def _called(results: Results, row: Row) -> str:
     mark = " *" if results.best is not None and row.number == results.best.number else ""
     name = "" if row.name.startswith("candidate ") else f" {row.name}"
-    origin = " r" if row.origin == "recommended" else ""
+    origin = " r" if row.origin == "recommended" and not row.name.startswith("learned") else ""
     return f"{row.number}{name}{origin}{mark}"
 
 

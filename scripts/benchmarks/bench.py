@@ -1,14 +1,15 @@
 """Benchmarks: the merge kernels, one candidate against what today's tools do, the start of the command line.
 
     scripts/bench [operators] [candidate] [start] [prefix] [demo] [policies] [estimators] [clock] [ray]
-                  [gradient] [ranking]
+                  [gradient] [ranking] [learned]
 
 Times are CPU seconds of one thread, rounds of the competitors interleaved, medians; what is quoted are ratios within
 one run, since machines are noisy. Left out unless they are named: `prefix`, layers that candidates share run once,
 `demo`, five seeds of the demo's two searches, `policies`, five seeds of the default estimator against the mean on fixed
 items, `estimators`, some 300 searches on simulated models, `clock`, searches with many workers, by a simulated clock,
 `ray`, what a work costs there beside itself, and what stays behind of 2,000 of them, `gradient`, slopes of losses
-beside forward passes, and `ranking`, how well what is told ranks candidates, by estimators and yardsticks.
+beside forward passes, `ranking`, how well what is told ranks candidates, by estimators and yardsticks, and `learned`,
+five seeds of coefficients learned on the demo.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from candidate import bench_candidate
 from clock import bench_clock
 from estimators import bench_estimators
 from gradient import bench_gradient
+from learned import bench_learned
 from measure import demo_run, table
 from operators import bench_operators
 from policies import bench_policies
@@ -85,8 +87,9 @@ BENCHMARKS = {
     "ray": bench_ray,
     "gradient": bench_gradient,
     "ranking": bench_ranking,
+    "learned": bench_learned,
 }
-LONG = ("prefix", "demo", "policies", "estimators", "clock", "ray", "gradient", "ranking")
+LONG = ("prefix", "demo", "policies", "estimators", "clock", "ray", "gradient", "ranking", "learned")
 
 
 def main() -> None:
