@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 
@@ -13,10 +13,19 @@ from evomerge.items import ItemTable
 from evomerge.learn.layout import Block, Layout
 from evomerge.learning import Ground, LearningPlan, learning_plan
 from evomerge.recipe import Blend, Parents, Recipe
-from evomerge.space import BlendSpec, bind
+from evomerge.space import BlendSpec, JointSpec, PathSpec, RepeatSpec, StackSpec, SwapSpec, bind
 from evomerge.space.blend import BlendSpace
 from evomerge.space.spec import slots_of
-from evomerge.spec import GradientSpec, RunSpec
+from evomerge.spec import (
+    CmaSpec,
+    GradientSpec,
+    Nsga2Spec,
+    OptimizerSpec,
+    RandomSpec,
+    RunSpec,
+    SurrogateSpec,
+    TpeSpec,
+)
 from evomerge.trial import Draw
 
 if TYPE_CHECKING:
@@ -29,6 +38,17 @@ MOST_HELD = 96
 FEWEST_HELD = 8
 ENOUGH = 128
 """Items to learn from, of each task, with which columns are worth more than tensors."""
+
+
+def gradient_of(optimizer: OptimizerSpec | None) -> GradientSpec | None:
+    """How coefficients are learned along slopes, if that is what the optimiser is."""
+    match optimizer:
+        case GradientSpec():
+            return optimizer
+        case CmaSpec() | Nsga2Spec() | TpeSpec() | RandomSpec() | SurrogateSpec() | None:
+            return None
+        case _:
+            assert_never(optimizer)
 
 
 def held_estimator(fitness: Fitness, spec: GradientSpec, table: ItemTable) -> EstimatorSpec:
@@ -59,6 +79,9 @@ def with_learning(run: RunSpec, optimizer: GradientSpec, parents: Parents, table
     space = learnable(run, parents)
     if table is None:
         return run
+    silent = [name for name, task in table.tasks.items() if not task.search.golds]
+    if silent:
+        raise SpecError(f"optimizer: task {silent[0]!r} gives no scores to learn from; take cma or nsga2")
     judged = held_estimator(run.fitness, optimizer, table)
     fewest = min(len(task.search.ids) - judged.drawn_of(task) for task in table.tasks.values())
     spec = space.spec.model_copy(update={"grain": "column" if fewest >= ENOUGH else "tensor"})
@@ -72,14 +95,16 @@ def learnable(run: RunSpec, parents: Parents) -> BlendSpace:
     Raises:
         SpecError: they have no slopes.
     """
-    if not isinstance(run.space, BlendSpec):
-        raise SpecError(
-            f"optimizer: a {run.space.kind} space has no coefficients to be learned by their slopes; take cma or nsga2,"
-            " or a blend space"
-        )
-    space = bind(run.space, parents)
-    assert isinstance(space, BlendSpace), "a blend spec is bound to a blend space"
-    return space
+    match run.space:
+        case BlendSpec():
+            return BlendSpace(run.space, parents)
+        case PathSpec() | StackSpec() | RepeatSpec() | SwapSpec() | JointSpec():
+            raise SpecError(
+                f"optimizer: a {run.space.kind} space has no coefficients to be learned by their slopes; take cma or"
+                " nsga2, or a blend space"
+            )
+        case _:
+            assert_never(run.space)
 
 
 def ground_of(run: RunSpec, parents: Parents, anatomy: "Anatomy", held: Draw) -> Ground:
@@ -88,12 +113,13 @@ def ground_of(run: RunSpec, parents: Parents, anatomy: "Anatomy", held: Draw) ->
     Raises:
         SpecError: its space has no coefficients with slopes.
     """
-    assert isinstance(run.optimizer, GradientSpec), "it learns"
+    spec = gradient_of(run.optimizer)
+    assert spec is not None, "it learns"
     space = learnable(run, parents)
     frame = space.frame((0.5,) * len(space.genes))
     objectives = {label: run.fitness.keys(label) for label in run.fitness.objectives if run.fitness.keys(label)}
     return Ground(
-        spec=run.optimizer,
+        spec=spec,
         layout=_layout(space, frame, anatomy),
         frame=space.frame,
         weights=lambda recipe: _weights(recipe, space, anatomy),
@@ -102,11 +128,6 @@ def ground_of(run: RunSpec, parents: Parents, anatomy: "Anatomy", held: Draw) ->
         held=held,
         seed=run.seed,
     )
-
-
-def is_learned(run: RunSpec) -> bool:
-    """Whether a run, with its optimiser written out, learns coefficients."""
-    return run.optimizer is not None and run.optimizer.learns
 
 
 def planned_learning(run: RunSpec, evaluator: "Evaluator", seeds: int) -> LearningPlan:

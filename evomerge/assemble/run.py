@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evomerge.assemble.learn import ground_of, with_learning
+from evomerge.assemble.learn import gradient_of, ground_of, with_learning
 from evomerge.assemble.means import (
     HERE,
     QUIET,
@@ -37,7 +37,7 @@ from evomerge.recipe import Parents
 from evomerge.results import FINALISTS, Results
 from evomerge.schedule import Draws, Policy, hop_order
 from evomerge.session import Session
-from evomerge.space import BlendSpec, bind, names_for
+from evomerge.space import bind, names_for
 from evomerge.spec import Budget, GradientSpec, RunSpec
 from evomerge.store import RunFile, RunStore
 from evomerge.study import WHOLE, Parts, Study
@@ -180,11 +180,11 @@ def with_defaults(run: RunSpec, parents: Parents, table: ItemTable | None = None
     genes = bind(run.space, parents).genes
     if not genes:
         raise SpecError("space: nothing is searched, every number is fixed; give weight or density a range")
-    grain = run.space.grain if isinstance(run.space, BlendSpec) else None
+    grain = run.space.grain
     wanted = run.optimizer or (GradientSpec() if grain is not None else None)
     optimizer = resolve(wanted, genes, len(run.fitness.objectives), workers)
-    if isinstance(optimizer, GradientSpec):
-        run = with_learning(run, optimizer, parents, table)
+    if (learned := gradient_of(optimizer)) is not None:
+        run = with_learning(run, learned, parents, table)
     elif grain is not None:
         raise SpecError(
             f"space.grain: weights of a {grain} are learned, and {optimizer.kind} searches genes; leave grain out, or"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.assemble.experts import read_recipe
-from evomerge.assemble.learn import is_learned, planned_learning
+from evomerge.assemble.learn import gradient_of, planned_learning
 from evomerge.assemble.means import QUIET, Listener, factory
 from evomerge.assemble.rewrite import left_out, with_rewritten
 from evomerge.assemble.run import check_calibration, with_defaults
@@ -54,7 +54,7 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
         notes = (*notes, "measured in this process; workers on Ray divide the time, and each takes the memory")
     seeds, outside = tuple(start.seeds.values()), tuple(start.outside)
     made = make_plan(run, evaluator, space, seeds=seeds, outside=outside, where=where)
-    learned = planned_learning(run, evaluator, len(seeds) + len(outside)) if is_learned(run) else None
+    learned = planned_learning(run, evaluator, len(seeds) + len(outside)) if gradient_of(run.optimizer) else None
     return made.model_copy(update={"notes": (*made.notes, *notes), "learning": learned})
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import permutations, product
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -34,6 +34,7 @@ class HopsSpec(Tagged):
     """
 
     kind: Any
+    grain: ClassVar[None] = None
     anchor: str | None = None
     parents: Anchored | None = Field(default=None, description="anchor, or a list of parents")
     scale: tuple[float, float] | float | None = Field(default=None, description=RANGE)

@@ -1,6 +1,6 @@
 """Coefficients and path together: hops are layers of a blend that is searched at the same time."""
 
-from typing import Annotated, Literal, TypeAlias, assert_never
+from typing import Annotated, ClassVar, Literal, TypeAlias, assert_never
 
 from pydantic import Field, field_validator
 
@@ -26,8 +26,16 @@ class JointSpec(Tagged):
     """
 
     kind: Literal["joint"] = "joint"
+    grain: ClassVar[None] = None
     blend: BlendSpec
     path: RouteSpec
+
+    @field_validator("blend")
+    @classmethod
+    def _is_searched(cls, blend: BlendSpec) -> BlendSpec:
+        if blend.grain is not None:
+            raise ValueError("has a grain, and what is learned has no path; leave it out, or learn in a stage before")
+        return blend
 
     @field_validator("path")
     @classmethod

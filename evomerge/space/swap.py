@@ -1,7 +1,7 @@
 """Layer swapping: the middle of one expert between the bottom and the top of another."""
 
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ class SwapSpec(Tagged):
     """
 
     kind: Literal["swap"] = "swap"
+    grain: ClassVar[None] = None
     inside: str | None = None
     outside: str | None = None
     transition: int = Field(2, ge=0, le=HOPS)
