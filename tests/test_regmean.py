@@ -41,12 +41,12 @@ def rewritten(
 
 @torch.no_grad()
 def read_by(path: Path, scorer: TaskScorer, task: str) -> dict[str, Tensor]:
-    """What every linear map of a model reads of a task's search items, one sequence after another: (tokens, inputs)."""
+    """What every linear map of a model reads of a task's search items, without first tokens: (tokens, inputs)."""
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     read: dict[str, list[Tensor]] = {}
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear | Conv1D):
-            module.register_forward_pre_hook(lambda _, xs, name=name: read.setdefault(name, []).append(xs[0][0]))
+            module.register_forward_pre_hook(lambda _, xs, name=name: read.setdefault(name, []).append(xs[0][0, 1:]))
     for key in scorer.table.tasks[task].search.ids:
         requests = scorer.requests(task, key)
         for request in requests:
@@ -130,7 +130,7 @@ def test_maps_that_read_the_same_share_a_gram_matrix_and_padding_counts_for_noth
         two(x), one(x)
     assert grams["one"] is grams["two"] is not None
     assert grams.stands_for("one") == "two"
-    rows = x[filled]
+    rows = torch.cat([x[0, 1:2], x[1, 1:]])  # First tokens count for nothing, either.
     assert torch.allclose(grams["one"], 2 * rows.T @ rows, atol=1e-5)  # type: ignore[arg-type]
 
 

@@ -32,8 +32,13 @@ class Grams:
         return self._stands_for.get(name, name)
 
     def begin(self, filled: Tensor) -> None:
-        """A pass begins, in which these are tokens, and the rest padding: (rows, length)."""
-        self._filled, self._last = filled, None
+        """A pass begins, in which these are tokens, and the rest padding: (rows, length).
+
+        The first of a row does not count. Many models park their attention there, with activations a thousand times as
+        large as all others, which are the same whatever is read.
+        """
+        self._filled, self._last = filled.clone(), None
+        self._filled[:, 0] = False
 
     def over(self, count: int) -> Self:
         """The same, divided by a number of items."""
