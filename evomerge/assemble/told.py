@@ -8,8 +8,8 @@ from evomerge.learn.losses import Right
 from evomerge.learn.sheet import Questions, Subject
 from evomerge.spec import RunSpec
 
-FEWEST = 100
-"""Items that a search by scores puts candidates to, at least: with 50, two searches of six went astray."""
+ENOUGH, FEWEST = 100, 50
+"""Items that a search by scores puts candidates to where no budget of items is given, and at least where one is."""
 PER_GENE = 5
 """Candidates a gene that its items leave the budget for."""
 
@@ -55,7 +55,7 @@ def _questions(table: ItemTable, key: str) -> Questions:
 def _with_scores(run: RunSpec, table: ItemTable, genes: int) -> Fitness:
     """The same items for all candidates: scores tell them apart without a new draw."""
     budget, tasks = run.budget.item_evaluations, len(table.tasks)
-    count = max(FEWEST, (budget or 0) // (PER_GENE * genes))
+    count = ENOUGH if budget is None else max(FEWEST, budget // (PER_GENE * genes))
     items = min(-(-count // tasks), max(len(task.search.ids) for task in table.tasks.values()))
     estimator = EstimatorSpec(kind="mean", items=items, rotate=False, refresh=0.0)
     return run.fitness.model_copy(update={"estimator": estimator})

@@ -65,6 +65,11 @@ class Sheet:
         return len(self._rows)
 
     @property
+    def genomes(self) -> list[Genome]:
+        """Theirs, in the order in which they were told of first."""
+        return list(self._genomes.values())
+
+    @property
     def items(self) -> int:
         """Items that scores were told of."""
         return sum(place.task is not None for place in self._columns)

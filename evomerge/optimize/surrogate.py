@@ -27,6 +27,8 @@ DOUBT = 0.15
 FIT_STEPS = 12
 REFIT = 1.25
 """The kernel is fitted anew when so many times as many candidates are known."""
+SCOUTS = (0.5, 1 / 3, 2 / 3)
+"""Shares of the range that all real genes get where fewer starts than these are known."""
 AROUND = 8
 """Directions in which items that are new to all candidates are made known, at most."""
 PULLS = (1.0, 0.5, 0.25, 0.125)
@@ -74,9 +76,9 @@ class Surrogate:
         self._home: Floats | None = None
         self._design: list[Floats] = []
         self.tell(initial)
-        self._design = (
-            self._directions(0, min(len(genes), DESIGN)) if self._sheet.candidates < 2 * len(genes) + 4 else []
-        )
+        known = self._sheet.candidates
+        self._scouts = self._scouted() if known < len(SCOUTS) else []
+        self._design = self._directions(0, min(len(genes), DESIGN)) if known < 2 * len(genes) + 4 else []
 
     @property
     def generation(self) -> int | None:
@@ -129,14 +131,19 @@ class Surrogate:
             hope.region.shrink()
 
     def _next(self, rng: np.random.Generator) -> Genome:
+        if self._scouts:
+            return self._fresh(self._scouts.pop(0), rng)
         if not self._sheet.candidates:
-            point = np.full(len(self._genes), 0.5) if not self._known else rng.random(len(self._genes))
-            return self._fresh(point, rng)
+            return self._fresh(rng.random(len(self._genes)), rng)
         self._learn()
         if self._home is None:
             self._home = self._incumbent(self._aim(self._now, self._middle))
         if self._design:
-            return self._fresh(self._flipped(self._home + self._design.pop(0), FLIPS, rng), rng)
+            step = self._design.pop(0)
+            inside = np.abs(self._home + step - 0.5) <= np.abs(
+                self._home - step - 0.5
+            )  # Or more so than the other way.
+            return self._fresh(self._flipped(self._home + np.where(inside, step, -step), FLIPS, rng), rng)
         return self._proposed(rng)
 
     def _learn(self) -> None:
@@ -217,6 +224,12 @@ class Surrogate:
         genomes = aim.model.known.genomes
         best: Floats = genomes[int(np.argmin(aim.values(genomes)))]
         return best
+
+    def _scouted(self) -> list[Floats]:
+        """Points with the same of every real gene, where little is known of a start."""
+        genomes = self._sheet.genomes
+        first = np.array(genomes[0]) if genomes else np.full(len(self._genes), 0.5)
+        return [np.where([gene.discrete for gene in self._genes], first, share) for share in SCOUTS]
 
     def _directions(self, stream: int, count: int) -> list[Floats]:
         """Steps that have nothing in common with one another."""

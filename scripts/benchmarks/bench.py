@@ -1,15 +1,15 @@
 """Benchmarks: the merge kernels, one candidate against what today's tools do, the start of the command line.
 
     scripts/bench [operators] [candidate] [start] [prefix] [demo] [policies] [estimators] [clock] [ray]
-                  [gradient] [ranking] [learned]
+                  [gradient] [ranking] [learned] [search]
 
 Times are CPU seconds of one thread, rounds of the competitors interleaved, medians; what is quoted are ratios within
 one run, since machines are noisy. Left out unless they are named: `prefix`, layers that candidates share run once,
 `demo`, five seeds of the demo's two searches, `policies`, five seeds of the default estimator against the mean on fixed
 items, `estimators`, some 300 searches on simulated models, `clock`, searches with many workers, by a simulated clock,
 `ray`, what a work costs there beside itself, and what stays behind of 2,000 of them, `gradient`, slopes of losses
-beside forward passes, `ranking`, how well what is told ranks candidates, by estimators and yardsticks, and `learned`,
-five seeds of coefficients learned on the demo.
+beside forward passes, `ranking`, how well what is told ranks candidates, by estimators and yardsticks, `learned`, five
+seeds of coefficients learned on the demo, and `search`, optimisers on zoos whose best merge is known.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from policies import bench_policies
 from prefix import bench_prefix
 from ranking import bench_ranking
 from rays import bench_ray
+from search import bench_search
 
 from evomerge.assemble import search
 
@@ -88,8 +89,9 @@ BENCHMARKS = {
     "gradient": bench_gradient,
     "ranking": bench_ranking,
     "learned": bench_learned,
+    "search": bench_search,
 }
-LONG = ("prefix", "demo", "policies", "estimators", "clock", "ray", "gradient", "ranking", "learned")
+LONG = ("prefix", "demo", "policies", "estimators", "clock", "ray", "gradient", "ranking", "learned", "search")
 
 
 def main() -> None:
