@@ -1,6 +1,6 @@
 """Benchmarks: the merge kernels, one candidate against what today's tools do, the start of the command line.
 
-    scripts/bench [operators] [candidate] [start] [prefix] [demo] [policies] [estimators] [clock] [ray]
+    scripts/bench [operators] [candidate] [start] [grains] [prefix] [demo] [policies] [estimators] [clock] [ray]
                   [gradient] [ranking] [learned] [search]
 
 Times are CPU seconds of one thread, rounds of the competitors interleaved, medians; what is quoted are ratios within
@@ -26,6 +26,7 @@ from candidate import bench_candidate
 from clock import bench_clock
 from estimators import bench_estimators
 from gradient import bench_gradient
+from grains import bench_grains
 from learned import bench_learned
 from measure import demo_run, table
 from operators import bench_operators
@@ -80,6 +81,7 @@ BENCHMARKS = {
     "operators": bench_operators,
     "candidate": bench_candidate,
     "start": bench_start,
+    "grains": bench_grains,
     "prefix": bench_prefix,
     "demo": bench_demo,
     "policies": bench_policies,

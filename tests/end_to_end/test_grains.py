@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import DEMO_MODELS, Typed, edited, refused
+from conftest import DEMO_MODELS, Typed, edited, refused, small_fitness
 
 from evomerge.assemble import load
 from evomerge.checkpoint import Shares, open_parents
@@ -110,6 +110,33 @@ def test_a_merge_of_a_recipe_with_a_side_file_is_an_expert(
     assert plain["parents"]["mix"]["arrays"]["path"] == side.name
     shutil.rmtree(exported)
     assert cli("merge", tmp_path / "mixed/recipe.yaml", "--out", tmp_path / "last").status == 0
+
+
+def test_what_was_kept_and_never_named_is_nobodys(
+    copy_of_run: Callable[[str], Path], cli: Cli, finished: dict[str, Path]
+) -> None:
+    """As where a process was killed in between; the next one keeps the same again."""
+    run = copy_of_run("one")
+    recipe, coefficients = refined(run, "row")
+    recipe = recipe.refined(coefficients)
+    for _ in range(2):
+        store = RunStore(run, write=True)
+        store.side_files.keep(coefficients)
+        store.close()
+        assert cli("show", run, "--json").out == cli("show", finished["one"], "--json").out
+    found = RunStore(run).side_files.read(recipe)
+    assert found is not None
+    assert found.content == coefficients.content
+
+
+def test_a_recipe_is_scored_as_its_folder_is(exported: Path, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text(yaml.safe_dump(small_fitness()))
+    said = [
+        cli("score", model, "--fitness", tmp_path / "f.yaml", "--json")
+        for model in (exported / "recipe.yaml", exported)
+    ]
+    assert said[0].status == 0, said[0].err
+    assert said[0].out == said[1].out
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {

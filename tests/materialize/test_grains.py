@@ -1,6 +1,7 @@
 """Weights finer than a blend's: each tensor, column or row is what a merge with that weight alone would make of it."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,13 +106,13 @@ class Bench:
             base=Source(parent="base") if operator.needs_base else None,
             sources=tuple(Source(parent=f"e{expert}", density=density) for expert in range(experts)),
         )
-        self._merger = Merger(
-            lambda name, _, __: self.tensors[name].view(-1), lambda one, _, s: len(one.parent) * 7 + s, CPU
+        self._merger = partial(
+            Merger, lambda name, _, __: self.tensors[name].view(-1), lambda one, _, s: len(one.parent) * 7 + s, CPU
         )
 
-    def merged(self, blend: Blend, fine: Fine | None = None) -> torch.Tensor:
+    def merged(self, blend: Blend, fine: Fine | None = None, *, compiled: bool = False) -> torch.Tensor:
         out = torch.empty(SHAPE)
-        self._merger.write(Job(blend, "t", out.view(-1), torch.float32, 5, fine))
+        self._merger(compiled=compiled).write(Job(blend, "t", out.view(-1), torch.float32, 5, fine))
         return out
 
 
@@ -133,6 +134,14 @@ def test_a_column_is_what_a_merge_with_its_weights_makes_of_it(
             torch.testing.assert_close(mine, its, rtol=1e-5, atol=1e-5)
         else:
             assert torch.equal(mine, its)
+
+
+@pytest.mark.parametrize(("kind", "grain"), [("ties, normalised", "column"), ("dare_ties", "row")])
+def test_compiled_kernels_give_the_same_bits(kind: str, grain: FineGrain) -> None:
+    bench = Bench(CASES[kind])
+    count = SHAPE[1] if grain == "column" else SHAPE[0]
+    fine = Fine(grain, np.random.default_rng(1).uniform(-0.5, 1.5, (3, count)).astype(np.float32), SHAPE[1])
+    assert torch.equal(bench.merged(bench.blend, fine), bench.merged(bench.blend, fine, compiled=True))
 
 
 def test_every_operator_with_weights_has_a_case() -> None:
