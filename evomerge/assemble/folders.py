@@ -8,8 +8,9 @@ import yaml
 
 from evomerge.errors import SpecError
 from evomerge.files import is_file, new_folder
+from evomerge.recipe import Recipe
 from evomerge.spec import SPEC, STAGES, StagedSpec, parse, read_yaml
-from evomerge.store import RunStore, StageOf, digest
+from evomerge.store import RunStore, SideFiles, StageOf, digest
 from evomerge.values import Value
 
 
@@ -40,6 +41,8 @@ class StagedRun:
         text = yaml.safe_dump(file.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         with new_folder(RunStore.target(folder)) as fresh:
             (fresh / STAGES).write_bytes(text.encode())
+            experts = file.spec.models.experts.values()
+            SideFiles(fresh).keep_of([expert for expert in experts if isinstance(expert, Recipe)])
         return cls(folder, file)
 
     @classmethod
@@ -53,7 +56,9 @@ class StagedRun:
         plain = read_yaml(path)
         if plain.get("format") != 1:
             raise SpecError(f"{path}: format is {plain.get('format')}, this evomerge reads 1; use a newer evomerge")
-        return cls(folder, parse(StagedFile, plain, str(path)))
+        file = parse(StagedFile, plain, str(path))
+        spec = file.spec.model_copy(update={"models": SideFiles(folder).placed_among(file.spec.models)})
+        return cls(folder, file.model_copy(update={"spec": spec}))
 
     @property
     def count(self) -> int:

@@ -16,7 +16,7 @@ from evomerge.export.rounding import rounding_remark
 from evomerge.export.to_mergekit import caveats, to_mergekit
 from evomerge.export.weights import write_weights
 from evomerge.files import Target, among, changed_since, new_folder, write_sums
-from evomerge.recipe import FILE, Coefficients, Recipe
+from evomerge.recipe import FILE, Arrays, Coefficients, Recipe
 from evomerge.results import Results, Row
 from evomerge.values import digest_of
 from evomerge.visible import visible
@@ -103,30 +103,33 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
     Raises:
         SpecError: that cannot be read, or was changed.
     """
-    plain = {"format": recipe.format, **_with_side_files(recipe, path.parent).to_plain()}
+    plain = {"format": recipe.format, **_with_side_files(recipe, path.parent, recipe.arrays).to_plain()}
     _write(path, yaml.dump(plain, Dumper=_Compact, sort_keys=False, allow_unicode=True, width=120))
-
-
-def _with_side_files(recipe: Recipe, folder: Path, name: str = FILE) -> Recipe:
-    """The recipe with its side file in a folder, under this name, and those of recipes among its parents."""
-    parents = {}
-    for key, parent in recipe.parents.items():
-        inner = parent if isinstance(parent, Recipe) else None
-        digest = "" if inner is None or inner.arrays is None else inner.arrays.digest.removeprefix("sha256:")
-        parents[key] = (
-            parent if inner is None else _with_side_files(inner, folder, f"{Path(FILE).stem}-{digest}{SUFFIX}")
-        )
-    changes: dict[str, object] = {"parents": parents}
-    if recipe.arrays is not None:
-        (folder / name).write_bytes(Coefficients.read(recipe.arrays).content)
-        changes["arrays"] = recipe.arrays.model_copy(update={"path": name})
-    return recipe.model_copy(update=changes)
 
 
 def write_run(path: Path, results: Results) -> None:
-    """The run file of a search, with every default written out, which `evomerge search` reads."""
-    plain = results.file.spec.model_dump(mode="json", exclude_none=True)
+    """The run file of a search, with every default written out, which `evomerge search` reads.
+
+    Raises:
+        SpecError: the side file of a recipe among its experts cannot be read, or was changed.
+    """
+    spec = results.file.spec
+    sources = spec.models.experts.items()
+    experts = {name: _with_side_files(it, path.parent) if isinstance(it, Recipe) else it for name, it in sources}
+    spec = spec.model_copy(update={"models": spec.models.model_copy(update={"experts": experts})})
+    plain = spec.model_dump(mode="json", exclude_none=True)
     _write(path, yaml.dump(plain, Dumper=_Compact, sort_keys=False, allow_unicode=True, width=120))
+
+
+def _with_side_files(recipe: Recipe, folder: Path, own: Arrays | None = None) -> Recipe:
+    """The recipe with copies of all its side files in a folder: its `own` under the usual name, others by content."""
+
+    def name(arrays: Arrays) -> str:
+        return FILE if arrays == own else f"{Path(FILE).stem}-{arrays.digest.removeprefix('sha256:')}{SUFFIX}"
+
+    for arrays in recipe.side_files():
+        (folder / name(arrays)).write_bytes(Coefficients.read(arrays).content)
+    return recipe.with_side_files(name)
 
 
 def _write_model(folder: Path, recipe: Recipe, files: ParentFiles) -> str | None:

@@ -5,7 +5,7 @@ each, any order) are the same type with other numbers.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from operator import mul
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
@@ -57,6 +57,14 @@ class Folder(Value):
     def folders(self) -> list["Folder"]:
         """The model folders that it is made of in the end: itself."""
         return [self]
+
+    def side_files(self) -> list[Arrays]:
+        """Side files of the recipes that it is made of: none."""
+        return []
+
+    def with_side_files(self, place: Callable[[Arrays], str]) -> "Folder":  # noqa: ARG002  It has none.
+        """The same, its side files at other places: it has none."""
+        return self
 
 
 def _kind(value: Any) -> str:
@@ -178,6 +186,19 @@ class Recipe(Value):
             for folder in parent.folders():
                 found.setdefault(folder.digest or folder.path, folder)
         return list(found.values())
+
+    def side_files(self) -> list[Arrays]:
+        """Side files of it and of the recipes that it is made of."""
+        own = [self.arrays] if self.arrays is not None else []
+        return own + [arrays for parent in self.parents.values() for arrays in parent.side_files()]
+
+    def with_side_files(self, place: Callable[[Arrays], str]) -> "Recipe":
+        """The same, its side file and those of the recipes that it is made of at other places."""
+        parents = {name: parent.with_side_files(place) for name, parent in self.parents.items()}
+        arrays = self.arrays
+        if arrays is not None:
+            arrays = arrays.model_copy(update={"path": place(arrays)})
+        return self.model_copy(update={"parents": parents, "arrays": arrays})
 
     def digest(self) -> str:
         """Content address: of the parents' files and what is done with them, never of paths or names."""

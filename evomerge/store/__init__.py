@@ -4,6 +4,18 @@ from evomerge.store.files import RunFile, StageOf, digest, hold
 from evomerge.store.journal import encoded
 from evomerge.store.learned import LearnedStates
 from evomerge.store.run import RunStore
+from evomerge.store.side_files import SideFiles
 from evomerge.store.sizes import Shape, expected_bytes
 
-__all__ = ["LearnedStates", "RunFile", "RunStore", "Shape", "StageOf", "digest", "encoded", "expected_bytes", "hold"]
+__all__ = [
+    "LearnedStates",
+    "RunFile",
+    "RunStore",
+    "Shape",
+    "SideFiles",
+    "StageOf",
+    "digest",
+    "encoded",
+    "expected_bytes",
+    "hold",
+]

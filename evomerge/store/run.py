@@ -86,6 +86,7 @@ class RunStore:
             (fresh / "responses").mkdir()
             for name, content in {**files, JOURNAL: line, MARKS: b"", LOCK: b""}.items():
                 (fresh / name).write_bytes(content)
+            SideFiles(fresh).keep_of(file.parents.models.values())
         return cls(folder, write=True)
 
     @staticmethod
@@ -196,7 +197,7 @@ class RunStore:
         _, marks, scores = self._state_of_files
         content = read_bytes(self.folder / JOURNAL)
         created = _first(content)
-        self.file = read_run_file(self.folder, created)
+        self.file = self.side_files.placed_in(read_run_file(self.folder, created))
         self.table = read_items(self.folder, self.file, created)
         self.calibration = read_copy_of_calibration(self.folder, self.file, created)
         self._account = Account(self.table, wanted(self.file.spec.fitness, self.table))

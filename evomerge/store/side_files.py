@@ -1,19 +1,22 @@
-"""The side files of recipes that a journal names, kept in the run folder by what is in them."""
+"""The side files of a run's recipes, kept in its folder by what is in them."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from evomerge.arrays import SUFFIX
 from evomerge.errors import RunError, SpecError
 from evomerge.events import Asked, Event
 from evomerge.files import sync
-from evomerge.recipe import Coefficients, Recipe
+from evomerge.recipe import Arrays, Coefficients, Parent, Recipe
+from evomerge.spec import Models
+from evomerge.store.files import RunFile
 
 FOLDER = "coefficients"
 
 
 class SideFiles:
-    """Merge coefficients of a run's candidates, each file there as a whole or not at all."""
+    """Merge coefficients of candidates and of recipes among the models, each file there as a whole or not at all."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
@@ -40,12 +43,30 @@ class SideFiles:
                 f"{path} cannot be written ({error.strerror}); make room, then go on with: evomerge resume {self._run}"
             ) from None
 
+    def keep_of(self, models: Iterable[Parent]) -> None:
+        """Write copies of the side files of recipes among models, so that theirs may be deleted.
+
+        Raises:
+            SpecError: one cannot be read, or was changed.
+            RunError: the disk is full or failing.
+        """
+        for arrays in (arrays for model in models for arrays in model.side_files()):
+            self.keep(Coefficients.read(arrays))
+
     def placed(self, recipe: Recipe) -> Recipe:
-        """A recipe as the journal has it, with its side file where it lies, if it has one."""
-        if recipe.arrays is None:
-            return recipe
-        path = str(self._path(recipe.arrays.digest).absolute())
-        return recipe.model_copy(update={"arrays": recipe.arrays.model_copy(update={"path": path})})
+        """A recipe as the run has it, with its side files where they lie."""
+        return recipe.with_side_files(self._place)
+
+    def placed_in(self, file: RunFile) -> RunFile:
+        """The file of the run, with the side files of recipes among its models where they lie."""
+        models = {name: model.with_side_files(self._place) for name, model in file.parents.models.items()}
+        spec = file.spec.model_copy(update={"models": self.placed_among(file.spec.models)})
+        return file.model_copy(update={"spec": spec, "parents": file.parents.model_copy(update={"models": models})})
+
+    def placed_among(self, models: Models) -> Models:
+        """Models to merge, with the side files of recipes among them where they lie."""
+        experts = {name: self.placed(it) if isinstance(it, Recipe) else it for name, it in models.experts.items()}
+        return models.model_copy(update={"experts": experts})
 
     def read(self, recipe: Recipe) -> Coefficients | None:
         """What the side file of a recipe of the journal holds, if it has one.
@@ -67,6 +88,9 @@ class SideFiles:
                 self.read(event.recipe)
             except SpecError as error:
                 raise SpecError(f"line {line} of the journal: {error}") from None
+
+    def _place(self, arrays: Arrays) -> str:
+        return str(self._path(arrays.digest).absolute())
 
     def _path(self, digest: str) -> Path:
         return self._run / FOLDER / f"{digest.removeprefix('sha256:')}{SUFFIX}"

@@ -12,6 +12,8 @@ import yaml
 from conftest import DEMO_MODELS, Typed, edited, refused, small_fitness
 
 from evomerge.assemble import load
+from evomerge.assemble.experts import with_recipes
+from evomerge.assemble.folders import StagedFile, StagedRun
 from evomerge.checkpoint import Shares, open_parents
 from evomerge.errors import SpecError
 from evomerge.events import Asked
@@ -19,6 +21,7 @@ from evomerge.export.recipe_table import recipe_table
 from evomerge.recipe import Coefficients, Grain, Recipe, own_weights
 from evomerge.report import grains
 from evomerge.space import BlendSpec, JointSpec, PathSpec, SpaceSpec, SwapSpec, bind
+from evomerge.spec import StagedSpec, load_spec
 from evomerge.store import RunStore
 
 Cli = Callable[..., Typed]
@@ -101,15 +104,33 @@ def test_a_merge_of_a_recipe_with_a_side_file_is_an_expert(
         assert found.status == 0, found.err
         said.append([load(out).marks(number, "confirm") for number in load(out).rows])
     assert said[0] == said[1]
-    results = load(tmp_path / "R0")
+    shutil.rmtree(exported)
+    (tmp_path / "R0").rename(tmp_path / "R2")
+    assert cli("resume", tmp_path / "R2", "--budget", "7").status == 0, "a run has what it needs of the recipe's files"
+    results = load(tmp_path / "R2")
     merged = next(number for number in results.rows if results.recipe(number).used() == {"base", "maths", "mix"})
-    pick = ("export", tmp_path / "R0", "--pick", f"number:{merged}", "--format", "recipe")
+    pick = ("export", tmp_path / "R2", "--pick", f"number:{merged}", "--format", "recipe")
     assert cli(*pick, "--out", tmp_path / "mixed").status == 0
     (side,) = (tmp_path / "mixed").glob("coefficients-*.safetensors")
     plain = yaml.safe_load((tmp_path / "mixed/recipe.yaml").read_text())
     assert plain["parents"]["mix"]["arrays"]["path"] == side.name
-    shutil.rmtree(exported)
+    shutil.rmtree(tmp_path / "R2")
     assert cli("merge", tmp_path / "mixed/recipe.yaml", "--out", tmp_path / "last").status == 0
+    assert cli("search", tmp_path / "mixed/run.yaml", "--budget", "5", "--out", tmp_path / "R3").status == 0
+
+
+def test_a_run_in_stages_has_what_later_ones_need(
+    exported: Path, run_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    models = {"base": str(DEMO_MODELS / "base"), "experts": {"mix": "M/recipe.yaml"}}
+    spec = load_spec(run_file(models=models, space="two-stage"))
+    spec = spec.model_copy(update={"models": with_recipes(spec.models, lambda _: None)})
+    assert isinstance(spec, StagedSpec)
+    StagedRun.create(tmp_path / "S", StagedFile(evomerge="", spec=spec))
+    shutil.rmtree(exported)
+    mix = StagedRun.load(tmp_path / "S").file.spec.models.experts["mix"]
+    assert isinstance(mix, Recipe)
+    assert mix.coefficients() is not None
 
 
 def test_what_was_kept_and_never_named_is_nobodys(
