@@ -116,13 +116,9 @@ def _gene(name: str, given: tuple[float, float] | Gene) -> Gene:
 
 
 def _right(answer: Answer) -> Right:
-    match answer:
-        case None:
-            return Right()
-        case int() | np.integer():
-            return Right(golds=(int(answer),))
-        case _:
-            return Right(golds=tuple(int(each) for each in answer))
+    if answer is None:
+        return Right()
+    return Right(golds=(answer,) if isinstance(answer, int) else tuple(answer))
 
 
 def _floats(scores: Scores) -> tuple[tuple[float, ...], ...]:
