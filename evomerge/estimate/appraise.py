@@ -123,8 +123,9 @@ class Appraiser:
         return _mean([judge.difference(pieces, others) for judge in self._judges_of(label)])
 
     def sizes(self, key: str, generation: int) -> Floats:
-        """How much there is to learn from every item of a task before a draw, over the metrics that count (items,)."""
-        found = [self.expectation(key, metric).sizes(generation, self.weights(key)) for metric in self._metrics(key)]
+        """How much there is to learn from every item of a task before a draw, over what is told of it (items,)."""
+        metrics = self._metrics(key, told=True)
+        found = [self.expectation(key, metric).sizes(generation, self.weights(key)) for metric in metrics]
         return np.asarray(sum(sizes / sizes.sum() for sizes in found))
 
     def responses(self, key: str, generation: int) -> Floats:
@@ -162,11 +163,12 @@ class Appraiser:
         """What every search item of a task counts (items,), summing to 1."""
         return self.ledger.table.tasks[key].search.shares()
 
-    def _metrics(self, key: str) -> list[str]:
-        """The metrics of a task that objectives are about."""
+    def _metrics(self, key: str, *, told: bool = False) -> list[str]:
+        """The metrics of a task that objectives are about; with `told` their loss, where that is what is told."""
         fitness = self.grader.fitness
         labels = [label for label in fitness.objectives if key in fitness.keys(label)]
-        return list(dict.fromkeys(self.grader.metric_name(key, fitness.objectives[label].metric) for label in labels))
+        named = {label: self.grader.metric_name(key, fitness.objectives[label].metric) for label in labels}
+        return list(dict.fromkeys(LOSS if told and label in self.losses else name for label, name in named.items()))
 
     def expectation(self, key: str, metric: str) -> Expectation:
         """The response models of a metric."""

@@ -109,3 +109,23 @@ def test_an_optimiser_is_told_minus_the_mean_loss_of_the_pool_and_the_metric_is_
     few = Draw(pool="search", places={"scored": (7, 2)})
     part = {"scored": {"acc": (1.0, 0.0)}}
     assert with_losses(part, {"scored": (SCORES[7], SCORES[2])}, few, table)["scored"][LOSS] == (each[7], each[2])
+
+
+def test_items_are_drawn_by_what_is_told_of_them() -> None:
+    """Where the loss is told, items that all get right differ by how sure of it candidates are."""
+    fitness = Fitness(objectives={"it": PLAIN})
+    table = ItemTable(tasks={"scored": TABLE.tasks["scored"]})
+    ledger, whole = Ledger(table), Draw(pool="search")
+    spread = np.linspace(0.0, 6.0, COUNT)
+    for number in range(6):
+        sure = [tuple(9.0 + spread[i] * (number % 2) * (place in RIGHT[i]) for place in range(3)) for i in range(COUNT)]
+        draw = whole if number < 2 else Draw(pool="search", places={"scored": tuple(range(COUNT))}, generation=0)
+        marks = with_losses({"scored": {"acc": (1.0,) * COUNT}}, {"scored": sure}, draw, table)
+        ledger.begin(0)
+        ledger.add(Piece(number, (number / 6,), draw, marks, work=number), is_parent=number < 2)
+    ledger.begin(1)
+    by_loss, by_metric = (Appraiser(Grader(fitness, table), ledger, losses=losses) for losses in (["it"], ()))
+    assert np.ptp(by_metric.sizes("scored", 1)) == pytest.approx(0.0, abs=1e-9)
+    sizes = by_loss.sizes("scored", 1)
+    assert sizes[-1] > 1.5 * sizes[0]
+    assert np.corrcoef(sizes, spread)[0, 1] > 0.8
