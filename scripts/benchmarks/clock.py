@@ -64,9 +64,9 @@ class Bowl:
         rng = np.random.default_rng(zlib.crc32(np.asarray(genome).tobytes()))
         return np.asarray(1 - self.loss(genome) + rng.normal(0, NOISE * ITEMS**0.5, 2 * ITEMS))
 
-    def margins_of(self, genome: Genome) -> Floats:
-        """Log-odds of the marks, which are about one (items,)."""
-        return self.marks(genome)
+    def scores_of(self, genome: Genome) -> Floats:
+        """Log-probabilities of the one token of an answer (items, 1)."""
+        return self.marks(genome)[:, None]
 
     @cached_property
     def pools(self) -> Mapping[str, NDArray[np.int64]]:

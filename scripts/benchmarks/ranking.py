@@ -1,6 +1,6 @@
 """How well what an optimiser is told ranks the candidates of a generation: the same ones, told in every way.
 
-Models are simulated: the margin of every item is a smooth random function of the genes, and its key is what one hidden
+Models are simulated: the score of every option is a smooth random function of the genes, and the key is what one hidden
 genome answers, as in planted zoos of tiny models. A search on all items says which candidates there are; they are then
 proposed again by a script, put to draws of 40 of 200 items, and told by each estimator, in the metric or by the loss.
 """
@@ -25,9 +25,9 @@ from evomerge.study import Study
 from evomerge.trial import Observation
 from evomerge.values import Genome
 
-SEARCH, CONFIRM, WAVES = 200, 600, 256
-SMOOTHNESS = 1.0
-"""How far, in genes, the answers of two models are alike: uniform merges get .5 to .7, as in planted zoos."""
+SEARCH, CONFIRM, OPTIONS, WAVES = 200, 600, 4, 256
+SMOOTHNESS = 1.4
+"""How far, in genes, the answers of two models are alike: uniform merges get .4 to .7, as in planted zoos."""
 GENERATION = 8
 EVERY = EstimatorSpec(kind="mean", items="all")
 WAYS: Mapping[str, tuple[EstimatorSpec, Yardstick]] = {
@@ -44,28 +44,30 @@ WAYS: Mapping[str, tuple[EstimatorSpec, Yardstick]] = {
 
 @dataclass(frozen=True)
 class Planted:
-    """Items whose margins are sums of waves over the genes, turned so that a hidden genome is right on each."""
+    """Items whose options have sums of waves over the genes for scores; what a hidden genome chooses is right."""
 
     seed: int
 
     @cached_property
     def _waves(self) -> tuple[Floats, Floats, Floats]:
-        """Directions (waves, genes), phases (waves,), amplitudes with the key's sign (items, waves)."""
+        """Directions (waves, genes), phases (waves,), amplitudes, the right option's first (items, options, waves)."""
         rng = np.random.default_rng((self.seed, 17))
         directions = rng.normal(size=(WAVES, GROUPS)) / SMOOTHNESS * 1.5
-        phases, sizes = rng.uniform(0, 2 * np.pi, WAVES), rng.gamma(2.0, 1.0, (SEARCH + CONFIRM, 1))
-        heights = rng.normal(size=(SEARCH + CONFIRM, WAVES)) * sizes * np.sqrt(2 / WAVES)
-        hidden = rng.uniform(0.05, 0.95, GROUPS)
-        return directions, phases, heights * np.sign(heights @ np.cos(directions @ hidden + phases))[:, None]
+        phases, hidden = rng.uniform(0, 2 * np.pi, WAVES), rng.uniform(0.05, 0.95, GROUPS)
+        sizes = rng.gamma(2.0, 1.0, (SEARCH + CONFIRM, 1, 1)) * np.sqrt(2 / WAVES)
+        heights = rng.normal(size=(SEARCH + CONFIRM, OPTIONS, WAVES)) * sizes
+        right = (heights @ np.cos(directions @ hidden + phases)).argmax(axis=1)
+        order = (right[:, None] + np.arange(OPTIONS)) % OPTIONS
+        return directions, phases, np.take_along_axis(heights, order[:, :, None], axis=1)
 
-    def margins_of(self, genome: Genome) -> Floats:
-        """By how much the right one of an item's two options is likelier than the other, in nats (items,)."""
+    def scores_of(self, genome: Genome) -> Floats:
+        """Log-likelihoods of every item's options, the right one first (items, options)."""
         directions, phases, heights = self._waves
         return np.asarray(heights @ np.cos(directions @ np.asarray(genome) + phases))
 
     def marks(self, genome: Genome) -> Floats:
         """The mark of every item (items,)."""
-        return np.asarray(self.margins_of(genome) > 0, dtype=np.float64)
+        return np.asarray(self.scores_of(genome).argmax(axis=1) == 0, dtype=np.float64)
 
     @cached_property
     def pools(self) -> Mapping[str, NDArray[np.int64]]:

@@ -59,8 +59,8 @@ class Items(Protocol):
         """The mark of every item (items,)."""
         ...
 
-    def margins_of(self, genome: Genome) -> Floats:
-        """By how much the right one of an item's two options is likelier than the other, in nats (items,)."""
+    def scores_of(self, genome: Genome) -> Floats:
+        """Log-likelihoods of every item's options, the right one first (items, options)."""
         ...
 
     def items(self) -> TaskItems:
@@ -88,6 +88,11 @@ class World:
         mixed = one * (self.layers @ (1 - t)) + other * (self.layers @ t)
         return np.asarray(mixed + self.synergy * (self.layers @ (4 * t * (1 - t))))
 
+    def scores_of(self, genome: Genome) -> Floats:
+        """Log-likelihoods of two options, the right one first (items, options)."""
+        margins = self.margins_of(genome)
+        return np.column_stack([margins, np.zeros_like(margins)])
+
     def truth(self, genome: Genome) -> float:
         """Accuracy over all items, of the search and of the confirm pool."""
         return float(self.marks(genome).mean())
@@ -108,7 +113,7 @@ class World:
 
 
 def task_items(pools: Mapping[str, NDArray[np.int64]]) -> TaskItems:
-    """A task's pools as a run knows them, every item a cluster of its own, of two options the first one right."""
+    """A task's pools as a run knows them, every item a cluster of its own, of its options the first one right."""
     named = {name: tuple(f"item {place}" for place in places) for name, places in pools.items()}
     known = {name: Pool(ids=ids, clusters=ids, golds=((0,),) * len(ids)) for name, ids in named.items()}
     return TaskItems(search=known["search"], confirm=known["confirm"], metrics={"acc": True})
@@ -172,7 +177,7 @@ class Simulator:
             places = range(len(pool)) if work.draw.places is None else work.draw.places.get(task, ())
             rows = pool[list(places)]
             outcome[task] = {"acc": tuple(map(float, world.marks(genome)[rows]))}
-            scores[task] = tuple((float(np.float32(margin)), 0.0) for margin in world.margins_of(genome)[rows])
+            scores[task] = tuple(map(tuple, world.scores_of(genome)[rows].astype(np.float32).tolist()))
         return Evaluation(work=work.id, number=work.number, outcome=outcome, scores=scores if work.scored else None)
 
     def _genome(self, recipe: Recipe) -> Genome:
