@@ -15,9 +15,10 @@ PER_GENE = 5
 
 
 def with_told(run: RunSpec, table: ItemTable, genes: int) -> RunSpec:
-    """The run with what its optimiser is told written out: losses of accuracies where they are known.
+    """The run with what its optimiser is told written out: the loss of a single objective, where it has one.
 
-    Several objectives that must become one number are weighed as the user weighs them: in their metrics.
+    A tie break says what else to tell equal accuracies apart by. Of several objectives a front in losses spreads over
+    models that are right about nothing, and weights of a sum are about metrics.
 
     Raises:
         SpecError: losses are asked for, and no objective has any.
@@ -30,11 +31,10 @@ def with_told(run: RunSpec, table: ItemTable, genes: int) -> RunSpec:
         return run
     if optimizer.told == "loss" and not losses:
         raise SpecError(
-            "optimizer.told: no objective is acc or exact_match of a task that gives scores, without a tie break;"
-            " leave told out"
+            "optimizer.told: no objective is acc or exact_match of a task that gives scores; leave told out"
         )
-    as_they_are = optimizer.fronts or len(run.fitness.objectives) == 1
-    suited = "loss" if losses and as_they_are else "metric"
+    objectives = list(run.fitness.objectives.values())
+    suited = "loss" if losses and len(objectives) == 1 and objectives[0].tie_break is None else "metric"
     return run.model_copy(update={"optimizer": optimizer.model_copy(update={"told": optimizer.told or suited})})
 
 

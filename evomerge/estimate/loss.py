@@ -15,10 +15,7 @@ ACCURACIES = ("acc", "exact_match")
 
 
 def with_loss(fitness: Fitness, table: ItemTable) -> frozenset[str]:
-    """Objectives that can be told by their loss: accuracies of tasks that give scores.
-
-    Those with a tie break, or with a direction that is not the metric's own, stay what the user made of them.
-    """
+    """Objectives that can be told by their loss: accuracies of tasks that give scores, unless they are to be low."""
     return frozenset(
         label
         for label, objective in fitness.objectives.items()
@@ -27,8 +24,8 @@ def with_loss(fitness: Fitness, table: ItemTable) -> frozenset[str]:
 
 
 def _has_loss(objective: Objective, task: TaskItems) -> bool:
-    plain = objective.tie_break is None and objective.direction in (None, "max")
-    return plain and bool(task.search.golds) and task.metric(objective.metric) in ACCURACIES
+    scored = bool(task.search.golds) and task.metric(objective.metric) in ACCURACIES
+    return scored and objective.direction in (None, "max")
 
 
 def with_losses(marks: Marks, scores: Scores, draw: Draw, table: ItemTable) -> Marks:

@@ -52,7 +52,7 @@ PLAIN = Objective(task="scored")
         (Objective(task="scored", metric="acc_norm"), False),
         (Objective(task="scored", metric="perplexity"), False),
         (Objective(task="scored", direction="min"), False),
-        (Objective(task="scored", tie_break=TieBreak(metric="perplexity", weight=0.1)), False),
+        (Objective(task="scored", tie_break=TieBreak(metric="perplexity", weight=0.1)), True),
         (Objective(cost="layers"), False),
     ],
 )
@@ -68,12 +68,15 @@ def test_accuracies_of_tasks_with_scores_have_a_loss(objective: Objective, expec
         (CmaSpec(), (PLAIN, PLAIN), "metric"),
         (CmaSpec(told="loss"), (PLAIN, PLAIN), "loss"),
         (CmaSpec(told="metric"), (PLAIN,), "metric"),
-        (Nsga2Spec(), (PLAIN, Objective(task="other")), "loss"),
+        (CmaSpec(), (Objective(task="scored", tie_break=TieBreak(metric="perplexity", weight=0.1)),), "metric"),
+        (Nsga2Spec(), (PLAIN, Objective(task="other")), "metric"),
+        (Nsga2Spec(told="loss"), (PLAIN, Objective(task="other")), "loss"),
+        (TpeSpec(), (PLAIN,), "loss"),
         (TpeSpec(), (Objective(task="other"),), "metric"),
         (RandomSpec(), (PLAIN,), None),
     ],
 )
-def test_losses_are_told_where_the_objectives_weights_do_not_say_otherwise(
+def test_the_loss_of_a_single_objective_is_told_unless_a_tie_break_says_otherwise(
     optimizer: OptimizerSpec, objectives: tuple[Objective, ...], expected: Any
 ) -> None:
     resolved = with_told(run(optimizer, *objectives), TABLE, 14).optimizer
