@@ -1,12 +1,11 @@
 """What a descent is, kept beside the journal so that a run goes on from there: at its last look, and since."""
 
 import contextlib
-import os
 from pathlib import Path
 
 from evomerge.arrays import SUFFIX, digest_of_bytes
-from evomerge.errors import RunError, SpecError
-from evomerge.files import sync
+from evomerge.errors import SpecError
+from evomerge.store.whole import write_whole
 
 FOLDER = "learned"
 LATEST = "latest"
@@ -28,7 +27,7 @@ class LearnedStates:
             RunError: the disk is full or failing.
         """
         digest = digest_of_bytes(content)
-        self._write(self._name(digest), content)
+        write_whole(self._run, FOLDER, self._name(digest), content)
         return digest
 
     def keep_latest(self, content: bytes) -> None:
@@ -37,7 +36,7 @@ class LearnedStates:
         Raises:
             RunError: the disk is full or failing.
         """
-        self._write(LATEST, digest_of_bytes(content).encode() + content)
+        write_whole(self._run, FOLDER, LATEST, digest_of_bytes(content).encode() + content)
 
     def forget_all_but(self, digest: str) -> None:
         """Remove the states of looks before the one with this digest."""
@@ -70,18 +69,3 @@ class LearnedStates:
 
     def _name(self, digest: str) -> str:
         return digest.removeprefix("sha256:") + SUFFIX
-
-    def _write(self, name: str, content: bytes) -> None:
-        path, fresh = self._folder / name, self._folder / f".{name}.new"
-        try:
-            self._folder.mkdir(exist_ok=True)
-            with fresh.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-            sync(self._folder)
-        except OSError as error:
-            raise RunError(
-                f"{path} cannot be written ({error.strerror}); make room, then go on with: evomerge resume {self._run}"
-            ) from None

@@ -1,16 +1,15 @@
 """The side files of a run's recipes, kept in its folder by what is in them."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from evomerge.arrays import SUFFIX
-from evomerge.errors import RunError, SpecError
+from evomerge.errors import SpecError
 from evomerge.events import Asked, Event
-from evomerge.files import sync
 from evomerge.recipe import Arrays, Coefficients, Parent, Recipe
 from evomerge.spec import Models
 from evomerge.store.files import RunFile
+from evomerge.store.whole import write_whole
 
 FOLDER = "coefficients"
 
@@ -27,21 +26,7 @@ class SideFiles:
         Raises:
             RunError: the disk is full or failing.
         """
-        path = self._path(coefficients.digest())
-        fresh = path.with_name(f".{path.name}.new")
-        try:
-            path.parent.mkdir(exist_ok=True)
-            with fresh.open("wb") as file:
-                file.write(coefficients.content)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-            sync(path.parent)
-            sync(self._run)
-        except OSError as error:
-            raise RunError(
-                f"{path} cannot be written ({error.strerror}); make room, then go on with: evomerge resume {self._run}"
-            ) from None
+        write_whole(self._run, FOLDER, self._path(coefficients.digest()).name, coefficients.content)
 
     def keep_of(self, models: Iterable[Parent]) -> None:
         """Write copies of the side files of recipes among models, so that theirs may be deleted.
