@@ -17,6 +17,7 @@ from evomerge.assemble.run import prepare
 from evomerge.execute.ray.messages import packed, unpacked
 from evomerge.recipe import Coefficients
 from evomerge.results import Results
+from evomerge.results.between import between
 from evomerge.space import BlendSpec
 from evomerge.spec import GradientSpec, load_run
 from evomerge.trial import Evaluation, Learnt, Work
@@ -124,6 +125,19 @@ def test_two_objectives_give_a_front_of_one_function(run_file: Write, cli: Cli, 
     assert all(sum(weights.values()) == pytest.approx(1) for weights in points.values())
     shares = [weights["math_ja"] for weights in points.values()]
     assert shares == sorted(shares)
+    exact, at_point = (between(results, f"tradeoff:{share}")[0] for share in (0.5, shares[6]))
+    assert at_point.digest() == results.recipe(list(points)[6]).digest()
+    assert exact.digest() == results.recipe(list(points)[4]).digest()
+    mixed, (low, high) = (between(results, "tradeoff:0.6")[0], (results.recipe(list(points)[n]) for n in (4, 5)))
+    assert any(low.tensors[name] != high.tensors[name] for name in low.tensors)
+    for name, weights in mixed.tensors.items():
+        ends = zip(low.tensors[name], high.tensors[name], strict=True)
+        assert all(min(e) - 1e-6 <= w <= max(e) + 1e-6 for w, e in zip(weights, ends, strict=True))
+    out = tmp_path / "OUT"
+    done = cli("export", run, "--pick", "tradeoff:0.6", "--out", out)
+    assert done.status == 0, done.err
+    assert "nobody has scored" in done.out + done.err
+    refused(cli("export", run, "--pick", "tradeoff:1.5", "--out", tmp_path / "NO"), "--pick", "1.5", "0 to 1")
 
 
 def test_the_grain_is_what_the_items_bear_and_slopes_follow_from_it(run_file: Write, tmp_path: Path) -> None:

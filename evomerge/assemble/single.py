@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.assemble.experts import read_recipe
@@ -14,11 +15,12 @@ from evomerge.assemble.start import starting_points, wanted_genomes
 from evomerge.assemble.told import with_told
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader
-from evomerge.files import is_file, is_there
+from evomerge.files import Target, is_file, is_there
 from evomerge.fitness import Fitness
 from evomerge.items import POOLS, PoolName
 from evomerge.recipe import BASE, Folder, Parent, Parents, Recipe
 from evomerge.results import Results, Row
+from evomerge.results.between import WORD, between
 from evomerge.space import bind, unchanged
 from evomerge.spec import Models, RunSpec, read_yaml
 from evomerge.trial import Draw
@@ -97,10 +99,40 @@ def export(
     from evomerge.export import export_run, export_target
 
     target = export_target(out, force=force, needed=[results.store.folder])
+    if pick.startswith(WORD):
+        return _export_between(results, pick, target, formats, listener)
     try:
         row = results.pick(pick)
     except SpecError as error:
         raise SpecError(f"--pick {error}") from None
+    files = _opened_again(results, listener)
+    listener.say(f"writing candidate {row.number}")
+    return [*_doubts(results, row), *export_run(results, row, files, target, formats)]
+
+
+def _export_between(
+    results: Results, pick: str, target: "Target", formats: Sequence["Format"], listener: Listener
+) -> list[str]:
+    """Write a model of a learned front that is none of its points."""
+    from evomerge.export import export_recipe
+
+    if not set(formats) <= {"all", "model"}:
+        raise SpecError(f"--format: {pick} is written as a model, with its recipe; leave --format out")
+    try:
+        recipe, coefficients = between(results, pick)
+    except SpecError as error:
+        raise SpecError(f"--pick {error}") from None
+    files = _opened_again(results, listener)
+    listener.say(f"writing {pick}")
+    with TemporaryDirectory() as folder:
+        if coefficients is not None and recipe.arrays is not None:
+            (Path(folder) / recipe.arrays.path).write_bytes(coefficients.content)
+            recipe = recipe.model_copy(update={"arrays": recipe.arrays.at(Path(folder))})
+        return [f"nobody has scored {pick}; its neighbours on the front were", *export_recipe(recipe, files, target)]
+
+
+def _opened_again(results: Results, listener: Listener) -> "ParentFiles":
+    """A run's models, if they are what they were."""
     run = results.file.spec
     files = _open(run.models, run.seed, listener)
     for name, parent in results.file.parents.models.items():
@@ -108,8 +140,7 @@ def export(
             raise SpecError(f"{name} at {parent.shown()} has changed since the search; restore it, or search again")
     listener.say("reading the models again")
     files.read_again()
-    listener.say(f"writing candidate {row.number}")
-    return [*_doubts(results, row), *export_run(results, row, files, target, formats)]
+    return files
 
 
 def _doubts(results: Results, row: Row) -> list[str]:
