@@ -118,7 +118,7 @@ def _gene(name: str, given: tuple[float, float] | Gene) -> Gene:
 def _right(answer: Answer) -> Right:
     if answer is None:
         return Right()
-    return Right(golds=(answer,) if isinstance(answer, int) else tuple(answer))
+    return Right(golds=tuple(int(option) for option in np.atleast_1d(answer)))  # Numpy's integers are none of Python's.
 
 
 def _floats(scores: Scores) -> tuple[tuple[float, ...], ...]:

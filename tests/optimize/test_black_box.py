@@ -12,7 +12,7 @@ from evomerge.errors import SpecError
 from evomerge.space import Gene
 
 RANGES = {f"g{i}": (-1.0, 3.0) for i in range(5)}
-ANSWERS = [1, [0, 2], None]
+ANSWERS = [np.int64(1), [0, 2], None]
 SCORES = [[-1.0, -2.0], [-1.0, -2.0, -3.0], [-0.5]]
 
 
