@@ -140,7 +140,7 @@ def correlations(world: Planted, rows: Sequence[tuple[Genome, float]]) -> Iterat
             yield float(np.corrcoef(each)[0, 1])
 
 
-def bench_ranking(seeds: int = 8, evaluations: int = 200) -> None:
+def bench_ranking(seeds: int = 6, evaluations: int = 120) -> None:
     """Every way in the same planted worlds, and how it differs from the first."""
     found: dict[str, list[float]] = {name: [] for name in WAYS}
     for seed in range(seeds):
