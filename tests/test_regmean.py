@@ -34,7 +34,6 @@ def rewritten(
     files = open_parents(str(paths["base"]), {name: str(paths[name]) for name in OWNERS}, 0)
     live = LiveModel(files, CPU)
     scorer = TaskScorer(fitness, open_banks(fitness), live.model, files.template)
-    scorer._responder._takes_masks = False  # So that every sequence is read by itself, as below.
     RegMean(live, scorer.lessons(), OWNERS).write({each: folder / f"{each:g}" for each in eps})
     return paths, scorer, live
 
@@ -47,11 +46,11 @@ def read_by(path: Path, scorer: TaskScorer, task: str) -> dict[str, Tensor]:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear | Conv1D):
             module.register_forward_pre_hook(lambda _, xs, name=name: read.setdefault(name, []).append(xs[0][0, 1:]))
-    for key in scorer.table.tasks[task].search.ids:
+    for place, key in enumerate(scorer.table.tasks[task].search.ids):
         requests = scorer.requests(task, key)
-        for request in requests:
-            tokens = (*request.context, *request.continuation[:-1]) if task == "choices" else request.context
-            model(torch.tensor([tokens]), use_cache=False)
+        request = requests[place % len(requests)]
+        tokens = (*request.context, *request.continuation[:-1]) if task == "choices" else request.context
+        model(torch.tensor([tokens]), use_cache=False)
     return {name: torch.cat(rows) for name, rows in read.items()}
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from evomerge.evaluate import Evaluator
     from evomerge.score import ScorerFunction
 
-VERSION = 2
+VERSION = 3
 """Of how experts are rewritten: what an older one wrote is not taken for a newer one's."""
 
 

@@ -51,6 +51,13 @@ class Exercise:
         """Predictions that are looked at."""
         return sum(len(request.continuation) for request in self.requests)
 
+    def unanswered(self) -> Request:
+        """One of the options, in turn from item to item; or a reference answer's context, of which all is read."""
+        if self.wanted is None:
+            context = self.requests[0].context
+            return Request(context, context[-1:])
+        return self.requests[self.place % len(self.requests)]
+
     def loss(self, scores: Tensor, lesson: Lesson) -> Tensor:
         """The loss, from the log-likelihoods of the requests (requests,)."""
         match lesson.loss:
@@ -110,21 +117,16 @@ class Lessons:
         return {task: tuple(row) for task, row in found.items()}
 
     def read(self, tasks: Sequence[str], begin: Callable[[Tensor], None]) -> int:
-        """Let the model read the search items of tasks, with all their options, but no reference answers.
+        """Let the model read the search items of tasks, each with one of its options in turn, or without an answer.
 
-        So nothing shows which answers are right. Before each pass `begin` is told where tokens are (rows, length);
-        returns how many items there are.
+        So nothing shows which answers are right; and every item is read by itself, whatever others begin like it.
+        Before each pass `begin` is told where tokens are (rows, length); returns how many items there are.
 
         Raises:
             SpecError: a task gives no scores, or this model class no log-likelihoods by passes of ours.
         """
         exercises = self._exercises(Draw(pool="search"), Lesson(weights={}), tasks)
-        requests = [
-            request if exercise.wanted is not None else Request(request.context, request.context[-1:])
-            for exercise in exercises
-            for request in exercise.requests
-        ]
-        plan = self._responder.likelihood_plan(requests)
+        plan = self._responder.likelihood_plan([exercise.unanswered() for exercise in exercises], apart=True)
         if plan is None:
             raise self._no_passes()
         plan.read(self._responder.model, begin)
