@@ -15,8 +15,8 @@ Form: TypeAlias = Literal["choice", "imitation", "answer", "utility"]
 log-probabilities of the tokens of a reference answer; or one number, the higher the better."""
 CERTAIN = -1e-4
 """The log-probability of a token above which it counts as this: there is nothing left to gain."""
-HOPELESS = -30.0
-"""The lowest log-odds of a token: what is lower is numerical noise."""
+HOPELESS = -4.0
+"""The lowest log-odds of a token: how much less likely it is still hardly matters, and would outweigh all that does."""
 
 
 @dataclass(frozen=True)
