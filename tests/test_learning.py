@@ -67,6 +67,7 @@ def test_a_search_learns_coefficients_of_every_grain(
     out = tmp_path / "OUT"
     done = cli("export", run, "--pick", f"number:{learned[0]}", "--out", out, "--format", "model", "--format", "recipe")
     assert done.status == 0, done.err
+    assert "were learned from" in (out / "README.md").read_text()
     recipe = results.recipe(learned[0])
     assert (recipe.arrays is not None) == (grain in ("column", "row"))
     if recipe.arrays is not None:

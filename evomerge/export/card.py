@@ -49,8 +49,10 @@ def _summary(results: Results, row: Row, recipe: Recipe) -> str:
     run = results.file.spec
     assert run.optimizer is not None, "resolved when the run was opened"
     kind = run.optimizer.kind
+    learned = results.state.candidates[row.number].tradeoff is not None
+    made = "with weights of its parents that were learned from the search's items" if learned else "without training"
     return (
-        f"A merge of {len(recipe.folders())} models ({', '.join(kinds)}) in {recipe.dtype}, made without training. It"
+        f"A merge of {len(recipe.folders())} models ({', '.join(kinds)}) in {recipe.dtype}, made {made}. It"
         f" is candidate {row.number} of a search over {len(results.state.finished())} candidates by evomerge ({kind})."
         " `recipe.yaml` says what goes where; `evomerge merge recipe.yaml --out DIR` gives these weights again."
     )

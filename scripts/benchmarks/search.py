@@ -18,6 +18,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "cma": {"kind": "cma"},
     "cma, loss": {"kind": "cma", "told": "loss"},
     "surrogate": {"kind": "surrogate"},
+    "gradient": {"kind": "gradient"},
 }
 
 
