@@ -13,6 +13,8 @@ LOOKS = 5
 """How often the average is looked at on held-out items."""
 FEWEST = 10
 """Steps that are worth a descent."""
+SLOWER = {1: 1.0, 2: 0.8}
+"""Of a front the rate is so many times that of one objective: it has more steps, of fewer items."""
 RATES: dict[Grain | None, float] = {None: 0.05, "tensor": 0.04, "column": 0.05, "row": 0.05}
 
 
@@ -34,4 +36,4 @@ def course_for(
     steps = slopes // max(1, batch)
     if steps < FEWEST:
         return None
-    return Course(steps=steps, batch=batch, rate=rate or RATES[grain], every=-(-steps // (LOOKS - 1)))
+    return Course(steps=steps, batch=batch, rate=rate or RATES[grain] * SLOWER[kind], every=-(-steps // (LOOKS - 1)))
