@@ -30,10 +30,10 @@ models:
   base: {models}/base
   experts:
 {experts}
-space: per-layer
+space: {space}
 fitness: {fitness}
 optimizer: {{kind: {optimizer}}}
-budget: {{evaluations: {evaluations}}}
+budget: {{{budget}}}
 seed: {seed}
 """
 
@@ -41,8 +41,11 @@ seed: {seed}
 SEARCHES = {
     "skill": (("maths", "japanese"), "demo-maths", "cma"),
     "front": (("maths", "japanese", "lists"), "demo", "nsga2"),
+    "learned": (("maths", "japanese", "lists"), "demo", "gradient"),
 }
-"""Experts, fitness and optimiser of the two searches."""
+"""Experts, fitness and optimiser of the searches."""
+UNITS = 40
+"""Item evaluations that learning gets for each candidate of a search, which is put to some 40 items of a task."""
 
 
 def free(path: Path) -> Path:
@@ -51,8 +54,8 @@ def free(path: Path) -> Path:
     return path if not os.path.lexists(path) else next(other for other in numbered if not os.path.lexists(other))
 
 
-def tell(out: Path, *, evaluations: int = 300, seed: int = 7) -> tuple[Results, Results]:
-    """Search twice, confirm, export, ask the exported model, write the reports; all of it below `out`.
+def tell(out: Path, *, evaluations: int = 300, seed: int = 7) -> dict[str, Results]:
+    """Search, learn, confirm, export, ask the exported model, write the reports; all of it below `out`.
 
     Raises:
         SpecError: `out` exists and is not empty, or cannot be made.
@@ -82,26 +85,48 @@ def tell(out: Path, *, evaluations: int = 300, seed: int = 7) -> tuple[Results, 
         console,
         f"Hypervolume on held-out items: front {volumes['front']:.4f}, all fixed recipes {volumes['fixed']:.4f}",
     )
+    three = _learned(console, out, volumes)
     model = out / "model"
-    export(one, "best", model)
-    _say(console, f"\nThe best merge is in {model}. Stock transformers loads it; here it is beside its parents:")
+    export(three, one.objectives[0], model)
+    _say(console, f"\nThe one best at Japanese maths is in {model}. Stock transformers loads it; beside its parents:")
     console.print(_conversation(one, {"merged": model, **{name: MODELS / name for name in ("maths", "japanese")}}))
-    reports = [write_report(results, out / f"{name}.html") for name, results in (("skill", one), ("front", two))]
-    _say(console, f"\nReports: {reports[0]} and {reports[1]}. All of it took {duration(time.monotonic() - started)}.")
+    told = dict(zip(SEARCHES, (one, two, three), strict=True))
+    reports = [str(write_report(results, out / f"{name}.html")) for name, results in told.items()]
+    _say(console, f"\nReports: {', '.join(reports)}. All of it took {duration(time.monotonic() - started)}.")
     _say(console, _next_steps(out))
-    return one, two
+    return told
+
+
+def _learned(console: Console, out: Path, volumes: Mapping[str, float]) -> Results:
+    """The same front, learned instead of searched."""
+    _say(
+        console,
+        """
+
+        Those weights were searched: of each candidate nothing counted but how good it was as a whole. Now they are
+        learned, from which way every answer leans: one weight an expert and column of every tensor, as a function of
+        what the two skills count, for as many items.
+        """,
+    )
+    found = _search(console, out / "learned")
+    _tables(console, found)
+    front = (found.hypervolumes() or {})["front"]
+    _say(console, f"Hypervolume on held-out items: learned {front:.4f}, evolved {volumes['front']:.4f}")
+    return found
 
 
 def _run_file(out: Path, evaluations: int, seed: int) -> str:
     """What the user can edit, to search again."""
     experts, fitness, optimizer = SEARCHES[out.name]
+    learned = optimizer == "gradient"
     return RUN_FILE.format(
         title=f"Run it again, with another seed, say: evomerge search {out}.yaml --out AGAIN",
         models=MODELS,
         experts="\n".join(f"    {name}: {MODELS / name}" for name in experts),
         fitness=fitness,
+        space="learned" if learned else "per-layer",
         optimizer=optimizer,
-        evaluations=evaluations,
+        budget=f"item_evaluations: {UNITS * evaluations}" if learned else f"evaluations: {evaluations}",
         seed=seed,
     )
 
