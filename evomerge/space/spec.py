@@ -28,7 +28,9 @@ class BlendSpec(Tagged):
 
     kind: Literal["blend"] = "blend"
     operator: Annotated[Operator, BeforeValidator(by_name)] = TaskArithmetic()
-    groups: Groups = Field(default="layer", description="layer, model, tensor, how many, or ranges like [[0, 3]]")
+    groups: Groups = Field(
+        default="layer", description="layer, model, tensor, how many, or ranges like [[0, 3], [4, 7]]"
+    )
     components: Literal["all", "split"] = "all"
     outer: str = "own"
     weight: Range | None = Field(default=None, description=f"{RANGE}, from -1e6 to 1e6")

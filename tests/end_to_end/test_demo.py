@@ -12,6 +12,7 @@ import yaml
 from conftest import DEMO_MODELS, ROOT, Typed
 
 from evomerge.fitness import Fitness
+from evomerge.recipe import Recipe
 from evomerge.space import SpaceSpec
 from evomerge.spec import Budget, RunSpec, StagedSpec, load_fitness, load_run, load_spec, parse
 
@@ -100,7 +101,8 @@ def test_run_files_spaces_and_fitnesses_of_the_documents_are_understood(workplac
 
 
 def test_the_recipe_of_the_documents_is_merged(workplace: Path, cli: Cli) -> None:
-    (text,) = blocks("yaml", "docs/recipe.md")
+    text, fragment = blocks("yaml", "docs/recipe.md")
+    assert set(yaml.safe_load(fragment)) < set(Recipe.model_fields)
     Path("recipe.yaml").write_text(text.replace("path: models/", f"path: {DEMO_MODELS}/"))
     found = cli("merge", "recipe.yaml", "--out", "OF-RECIPE")
     assert found.status == 0, found.err
