@@ -135,6 +135,10 @@ def test_two_objectives_give_a_front_of_one_function(run_file: Write, cli: Cli, 
         ends = zip(low.tensors[name], high.tensors[name], strict=True)
         assert all(min(e) - 1e-6 <= w <= max(e) + 1e-6 for w, e in zip(weights, ends, strict=True))
     out = tmp_path / "OUT"
+    assert cli("export", run, "--out", tmp_path / "RECIPE", "--format", "recipe").status == 0
+    prepared = prepare(load_run(tmp_path / "RECIPE/run.yaml"), None, QUIET)  # With what was worked out written down.
+    prepared.means.close()
+    assert prepared.file.spec == results.file.spec
     done = cli("export", run, "--pick", "tradeoff:0.6", "--out", out)
     assert done.status == 0, done.err
     assert "nobody has scored" in done.out + done.err

@@ -3,17 +3,19 @@
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 import numpy as np
 
 from evomerge.errors import SpecError
-from evomerge.fitness import EstimatorSpec, Fitness
+from evomerge.fitness import EstimatorSpec
 from evomerge.items import ItemTable
+from evomerge.learn.course import held_for
 from evomerge.learn.layout import Block, Layout
+from evomerge.learn.tradeoff import points_of
 from evomerge.learning import Ground, LearningPlan, learning_plan
 from evomerge.recipe import Blend, Parents, Recipe
-from evomerge.space import BlendSpec, JointSpec, PathSpec, RepeatSpec, StackSpec, SwapSpec, bind
+from evomerge.space import BlendSpec, JointSpec, PathSpec, RepeatSpec, StackSpec, SwapSpec, bind, fixed_recipes
 from evomerge.space.blend import BlendSpace
 from evomerge.space.spec import slots_of
 from evomerge.spec import (
@@ -51,23 +53,35 @@ def gradient_of(optimizer: OptimizerSpec | None) -> GradientSpec | None:
             assert_never(optimizer)
 
 
-def held_estimator(fitness: Fitness, spec: GradientSpec, table: ItemTable) -> EstimatorSpec:
+def held_estimator(run: RunSpec, spec: GradientSpec, parents: Parents, table: ItemTable) -> EstimatorSpec:
     """How fixed recipes and what is learned are judged in the search: by the plain mean over the items held out.
 
     Raises:
         SpecError: that leaves no items to learn from.
     """
-    given = fitness.estimator
-    fewest = min(len(task.search.ids) for task in table.tasks.values())
-    held = spec.held or min(MOST_HELD, max(FEWEST_HELD, fewest // HELD))
-    if held >= fewest:
+    given, fewest = run.fitness.estimator, min(len(task.search.ids) for task in table.tasks.values())
+    if given != EstimatorSpec() and given != _mean_of(given.items):
+        raise SpecError("fitness.estimator: what is learned is judged on optimizer.held items; leave the estimator out")
+    held = given.items if given != EstimatorSpec() else spec.held or _held(run, parents, table, fewest)
+    if held == "all" or held >= fewest:
         raise SpecError(
             f"optimizer.held: {held} of {fewest} search items are held out, which leaves none to learn from; give"
             " fewer, or more items.search"
         )
-    if given != EstimatorSpec():
-        raise SpecError("fitness.estimator: what is learned is judged on optimizer.held items; leave the estimator out")
-    return EstimatorSpec(kind="mean", items=held, design="random", rotate=False, refresh=0.0)
+    return _mean_of(held)
+
+
+def _mean_of(items: int | Literal["all"]) -> EstimatorSpec:
+    return EstimatorSpec(kind="mean", items=items, design="random", rotate=False, refresh=0.0)
+
+
+def _held(run: RunSpec, parents: Parents, table: ItemTable, fewest: int) -> int:
+    """A share of the items, as far as a share of the budget goes."""
+    most, objectives = min(MOST_HELD, fewest // HELD), len(run.fitness.objectives) - len(run.fitness.costs())
+    if run.budget.item_evaluations is not None:
+        models = len(fixed_recipes(parents)) + len(points_of(objectives))
+        most = min(most, held_for(run.budget.item_evaluations, len(table.tasks), models, objectives))
+    return max(FEWEST_HELD, most)
 
 
 def with_learning(run: RunSpec, optimizer: GradientSpec, parents: Parents, table: ItemTable | None) -> RunSpec:
@@ -82,7 +96,7 @@ def with_learning(run: RunSpec, optimizer: GradientSpec, parents: Parents, table
     silent = [name for name, task in table.tasks.items() if not task.search.golds]
     if silent:
         raise SpecError(f"optimizer: task {silent[0]!r} gives no scores to learn from; take cma or nsga2")
-    judged = held_estimator(run.fitness, optimizer, table)
+    judged = held_estimator(run, optimizer, parents, table)
     fewest = min(len(task.search.ids) - judged.drawn_of(task) for task in table.tasks.values())
     spec = space.spec.model_copy(update={"grain": "column" if fewest >= ENOUGH else "tensor"})
     changes = {"fitness": run.fitness.model_copy(update={"estimator": judged})}

@@ -9,8 +9,10 @@ STEPS = {1: 65, 2: 400}
 """Steps that a descent of one objective, or of a front, is meant to have."""
 BATCH = {1: (16, 64), 2: (10, 32)}
 """Fewest and most items a step."""
-LOOKS = 5
-"""How often the average is looked at on held-out items."""
+LOOKS = {1: 5, 2: 3}
+"""How often the average is looked at on held-out items, at the beginning and at the end included."""
+BESIDE = 0.25
+"""Share of a budget that may go to held-out items: of fixed recipes, looks, and what is learned in the end."""
 FEWEST = 10
 """Steps that are worth a descent."""
 SLOWER = {1: 1.0, 2: 0.8}
@@ -28,7 +30,7 @@ def course_for(
     """
     rate, batch = wanted
     kind = min(objectives, 2)
-    slopes = (units - LOOKS * look) // SLOPE
+    slopes = (units - LOOKS[kind] * look) // SLOPE
     low, high = BATCH[kind]
     if batch is None:
         batch = min(max(low, slopes // STEPS[kind]), high)
@@ -36,4 +38,12 @@ def course_for(
     steps = slopes // max(1, batch)
     if steps < FEWEST:
         return None
-    return Course(steps=steps, batch=batch, rate=rate or RATES[grain] * SLOWER[kind], every=-(-steps // (LOOKS - 1)))
+    return Course(
+        steps=steps, batch=batch, rate=rate or RATES[grain] * SLOWER[kind], every=-(-steps // (LOOKS[kind] - 1))
+    )
+
+
+def held_for(units: int, tasks: int, models: int, objectives: int) -> int:
+    """Items of each of so many tasks that a budget of `units` can hold out, if so many `models` are put to them."""
+    puttings = models + LOOKS[min(objectives, 2)] * objectives
+    return int(BESIDE * units / (tasks * puttings))
