@@ -160,6 +160,31 @@ def test_the_grain_is_what_the_items_bear_and_slopes_follow_from_it(run_file: Wr
     assert grains == {48: "tensor", 200: "column"}
 
 
+def test_a_budget_of_seconds_leaves_time_for_what_was_learned(run_file: Write, cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "RUN"
+    found = cli("search", learning(run_file, budget={"seconds": 8.0}), "--out", run)
+    assert found.status == 0, found.err
+    results = Results.load(run)
+    learned = [n for n, asked in results.state.candidates.items() if asked.tradeoff is not None]
+    assert len(learned) == 1
+    assert results.rows[learned[0]].confirmed is not None
+    assert results.state.learned[-1].step > 5
+
+
+def test_a_larger_budget_learns_on_from_where_it_was(run_file: Write, cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "RUN"
+    path = learning(run_file, budget={"evaluations": 120})
+    assert cli("search", path, "--out", run).status == 0
+    first = Results.load(run).state.learned
+    assert {event.descent for event in first} == {0}
+    found = cli("resume", run, "--budget", 240)
+    assert found.status == 0, found.err
+    learned = Results.load(run).state.learned
+    assert learned[: len(first)] == first
+    assert {event.descent for event in learned} == {0, 1}
+    assert learned[len(first)].losses["math_ja"] == min(event.losses["math_ja"] for event in first)
+
+
 def test_what_has_no_slopes_is_refused(run_file: Write, cli: Cli, tmp_path: Path) -> None:
     refused(cli("search", learning(run_file, space="dataflow-small"), "--out", tmp_path / "1"), "optimizer", "blend")
     cma = learning(run_file, optimizer="cma")

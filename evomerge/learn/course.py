@@ -13,6 +13,8 @@ LOOKS = {1: 5, 2: 3}
 """How often the average is looked at on held-out items, at the beginning and at the end included."""
 BESIDE = 0.25
 """Share of a budget that may go to held-out items: of fixed recipes, looks, and what is learned in the end."""
+MOST = 10
+"""Times as many steps as are meant that a descent has at most: with a larger budget another one follows it."""
 FEWEST = 10
 """Steps that are worth a descent."""
 SLOWER = {1: 1.0, 2: 0.8}
@@ -35,7 +37,7 @@ def course_for(
     if batch is None:
         batch = min(max(low, slopes // STEPS[kind]), high)
     batch = min(batch, items)
-    steps = slopes // max(1, batch)
+    steps = min(slopes // max(1, batch), MOST * STEPS[kind])
     if steps < FEWEST:
         return None
     return Course(

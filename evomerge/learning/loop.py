@@ -33,6 +33,8 @@ SHARDS = 8
 """Works of a step, at most: whoever computes them, and however many there are, they are the same."""
 OFTEN = 5.0
 """Seconds between two states that are kept."""
+MARGIN = 2.5
+"""Times as much as what is still to be done should take that is left for it, where time is what ends a search."""
 NOBODY = -1
 """The number of a model that is no candidate."""
 
@@ -48,6 +50,7 @@ class Learning:
         self._ids = count(1)
         self._spent = session.state.learned[-1].items if session.state.learned else 0
         self._pools = ground.pools(session.store.table)
+        self._longest = 0.0  # Seconds that lessons took.
 
     def run(self) -> None:
         """Learn until the budget is spent, and have what was learned scored.
@@ -58,15 +61,15 @@ class Learning:
         """
         if self.session.state.ended is not None:
             return
-        if self._descent_in_progress() or self._begin():
+        if self._takes_up() or (not self.session.state.learned and self._begin()):
             self._descend()
         while self._finish() and not self.descent.has_failed and self._begin():
             self._descend()
 
     # ---- beginnings
 
-    def _descent_in_progress(self) -> bool:
-        """Take up the descent that the journal told of last, if it has not ended."""
+    def _takes_up(self) -> bool:
+        """Take up the descent that the journal told of last; whether there is one."""
         learned = self.session.state.learned
         if not learned:
             return False
@@ -82,12 +85,12 @@ class Learning:
                 arrays, facts = found, its
         self.descent.restore(arrays)
         self._spent = int(facts["items"])
-        return not self.descent.is_over
+        return True
 
     def _begin(self) -> bool:
         """Begin a descent, if the budget is enough for one; whether it is."""
         course = self.ground.course(self._units(), self.session.store.table)
-        if course is None:
+        if course is None or self._is_late():
             return False
         learned = self.session.state.learned
         if learned:  # With a larger budget it goes on from the best of the one before.
@@ -125,26 +128,34 @@ class Learning:
     # ---- steps
 
     def _descend(self) -> None:
-        """Make the steps that are left."""
+        """Make the steps that are left, and look where a look is due."""
         kept = time.monotonic()
         try:
-            while not self.descent.is_over:
-                self._step()
-                if self.descent.is_over or self.descent.step in self.descent.course.looks() or self._is_late():
+            while True:
+                if self._is_look_due():
                     self._look()
                     kept = time.monotonic()
-                    if self._is_late():
-                        return
                 elif time.monotonic() - kept > OFTEN:
                     self._keep_latest()
                     kept = time.monotonic()
+                if self.descent.is_over or self._is_late():
+                    return
+                self._step()
         except (Interrupted, KeyboardInterrupt):
             self._keep_latest()
             raise
 
+    def _is_look_due(self) -> bool:
+        step, wanted = self.descent.step, self.descent.course.looks()
+        due = step in wanted or self.descent.is_over or self._is_late()
+        return due and self.session.state.learned[-1].step != step
+
     def _is_late(self) -> bool:
-        left = self.session.time_left()
-        return left is not None and left <= 0
+        """Whether there may be no more time than one more step, a look, and scoring what was learned take."""
+        left, each = self.session.time_left(), self.session.state.price().seconds
+        return left is not None and left <= MARGIN * (
+            self._longest + each * len(points_of(len(self.ground.objectives)))
+        )
 
     def _step(self) -> None:
         asked = self.descent.ask()
@@ -165,8 +176,8 @@ class Learning:
         held = self.ground.places()
         for weights, vector in self.descent.look().items():
             parts = self._lessons(vector, held, Lesson(weights=dict.fromkeys(held, 1.0)))
-            self._spent += sum(map(len, held.values()))
             losses.append((weights, self._means(parts)))
+        self._spent += len(losses) * sum(map(len, held.values()))
         self.descent.judge(float(np.mean([np.dot(weights, list(mean.values())) for weights, mean in losses])))
         self._write({label: float(np.mean([mean[label] for _, mean in losses])) for label in self.ground.objectives})
 
@@ -197,7 +208,10 @@ class Learning:
                     coefficients=given, lesson=lesson,
                 )
             )  # fmt: skip
-        return self._taught(self.session.lessons(works))
+        started = time.monotonic()
+        results = self.session.lessons(works)
+        self._longest = max(self._longest, time.monotonic() - started)
+        return self._taught(results)
 
     def _taught(self, results: Sequence[Evaluation]) -> list[Learnt] | None:
         failed = [result.outcome for result in results if isinstance(result.outcome, Failure)]
