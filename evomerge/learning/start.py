@@ -18,15 +18,17 @@ EVEN = 0.94
 
 
 def best_fixed(session: Session, ground: Ground) -> tuple[int, ...]:
-    """Candidates to begin with: the one of least mean loss; of several objectives then that of each end of the front.
+    """Candidates to begin with: of several objectives the one whose worst is best, then that of each end of the front.
 
-    None if nobody was scored.
+    What is hopeless at one objective has slopes that lead nowhere. None if nobody was scored.
     """
     losses = {number: found for number in session.state.candidates if (found := _losses(session, ground, number))}
+    if not losses:
+        return ()
     objectives = len(ground.objectives)
-    even, ends = np.full(objectives, 1 / objectives), np.eye(objectives) * EVEN + (1 - EVEN) / objectives
-    wanted = [even] if objectives == 1 else [even, *ends]
-    return tuple(min(losses, key=lambda n: (float(weights @ losses[n]), n)) for weights in wanted) if losses else ()
+    even = min(losses, key=lambda n: (max(losses[n]), sum(losses[n]), n))
+    ends = np.eye(objectives) * EVEN + (1 - EVEN) / objectives if objectives > 1 else ()
+    return (even, *(min(losses, key=lambda n: (float(weights @ losses[n]), n)) for weights in ends))
 
 
 def terms(ground: Ground, genomes: Sequence[Genome]) -> Floats:
