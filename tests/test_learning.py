@@ -77,6 +77,17 @@ def test_a_search_learns_coefficients_of_every_grain(
         )
 
 
+def test_a_slerp_has_one_number_a_tensor_however_fine_the_grain(run_file: Write, cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "RUN"
+    space = {"operator": "slerp", "groups": "layer", "grain": "column"}
+    found = cli("search", learning(run_file, space=space, budget={"item_evaluations": 1000}), "--out", run)
+    assert found.status == 0, found.err
+    looks = [event for event in events(run) if event["kind"] == "learned"]
+    assert looks[-1]["step"] == looks[-1]["course"]["steps"] > 0
+    (learned,) = (asked for asked in Results.load(run).state.candidates.values() if asked.tradeoff is not None)
+    assert learned.recipe is not None
+
+
 def test_killed_learning_resumes_bit_for_bit() -> None:
     """The script that anyone can run with more kills, and other grains."""
     arguments = [sys.executable, str(ROOT / "scripts/kill_test.py"), "--optimizer", "gradient", "--kills", "3"]

@@ -1,6 +1,5 @@
 """What coefficients are learned of a run: which tensors, how finely, on which items."""
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, assert_never
@@ -14,7 +13,7 @@ from evomerge.learn.course import held_for
 from evomerge.learn.layout import Block, Layout
 from evomerge.learn.tradeoff import points_of
 from evomerge.learning import Ground, LearningPlan, learning_plan
-from evomerge.recipe import Blend, Parents, Recipe
+from evomerge.recipe import Grain, Parents, Recipe, count_of
 from evomerge.space import BlendSpec, JointSpec, PathSpec, RepeatSpec, StackSpec, SwapSpec, bind, fixed_recipes
 from evomerge.space.blend import BlendSpace
 from evomerge.space.spec import slots_of
@@ -31,7 +30,7 @@ from evomerge.spec import (
 from evomerge.trial import Draw
 
 if TYPE_CHECKING:
-    from evomerge.checkpoint import Anatomy, Place
+    from evomerge.checkpoint import Anatomy
     from evomerge.evaluate import Evaluator
 
 HELD = 6
@@ -155,19 +154,15 @@ def planned_learning(run: RunSpec, evaluator: "Evaluator", seeds: int) -> Learni
     return learning_plan(ground, units, table, ground.frame((0.5,) * len(bind(run.space, parents).genes)), evaluator)
 
 
-def blend_at(recipe: Recipe, place: "Place") -> Blend:
-    """How the tensor at a place is made."""
-    component: Any = place.part
-    return recipe.outer[place.part] if place.layer is None else recipe.layers[place.layer].part(component)
-
-
 def _weights(recipe: Recipe, space: BlendSpace, anatomy: "Anatomy") -> Mapping[str, Sequence[float]]:
     """What is learned of every tensor, as a recipe has it: weights of its sources, or slerp's t."""
-    blends = {name: blend_at(recipe, place) for name, place in anatomy.places.items()}
-    operator = space.spec.operator
+    from evomerge.checkpoint import Shares
+
+    shares, operator = Shares(recipe, anatomy), space.spec.operator
+    blends = {name: shares.mix(place).blend for name, place in anatomy.places.items()}
     voices = 2 if operator.pair else len(space.parents.experts)
     return {
-        name: blend.weights()[1:] if operator.pair else [source.weight for source in blend.sources]
+        name: blend.coefficients()
         for name, blend in blends.items()
         if blend.operator.kind == operator.kind and len(blend.sources) == voices
     }
@@ -176,19 +171,14 @@ def _weights(recipe: Recipe, space: BlendSpace, anatomy: "Anatomy") -> Mapping[s
 def _layout(space: BlendSpace, frame: Recipe, anatomy: "Anatomy") -> Layout:
     grain = space.spec.grain
     assert grain != "auto", "resolved when the run was opened"
+    finest: Grain = "tensor" if grain is None or space.spec.operator.pair else grain  # A slerp has one t a tensor.
     blocks = [
-        Block(name, len(weights), _size(anatomy.shapes[name], grain))
+        Block(name, len(weights), count_of(finest, anatomy.shapes[name]))
         for name, weights in _weights(frame, space, anatomy).items()
     ]
     if not blocks:
         raise SpecError("space: no tensor has coefficients to learn; let outer be own, or take another operator")
     return Layout(grain or "tensor", blocks, None if grain else _ties(space, blocks, anatomy))
-
-
-def _size(shape: Sequence[int], grain: str | None) -> int:
-    if len(shape) < 2 or grain in (None, "tensor"):
-        return 1
-    return shape[-1] if grain == "column" else math.prod(shape[:-1])
 
 
 def _ties(space: BlendSpace, blocks: Sequence[Block], anatomy: "Anatomy") -> Any:

@@ -61,9 +61,7 @@ def tell(out: Path, *, evaluations: int = 300, seed: int = 7) -> dict[str, Resul
         SpecError: `out` exists and is not empty, or cannot be made.
         RunError: the disk is full.
     """
-    with new_folder(RunStore.target(out)) as fresh:
-        for name in SEARCHES:
-            (fresh / f"{name}.yaml").write_text(_run_file(out / name, evaluations, seed), encoding="utf-8")
+    _write_run_files(out, evaluations, seed)
     console = new_console()
     started = time.monotonic()
     _say(
@@ -113,6 +111,12 @@ def _learned(console: Console, out: Path, volumes: Mapping[str, float]) -> Resul
     front = (found.hypervolumes() or {})["front"]
     _say(console, f"Hypervolume on held-out items: learned {front:.4f}, evolved {volumes['front']:.4f}")
     return found
+
+
+def _write_run_files(out: Path, evaluations: int, seed: int) -> None:
+    with new_folder(RunStore.target(out)) as fresh:
+        for name in SEARCHES:
+            (fresh / f"{name}.yaml").write_text(_run_file(out / name, evaluations, seed), encoding="utf-8")
 
 
 def _run_file(out: Path, evaluations: int, seed: int) -> str:

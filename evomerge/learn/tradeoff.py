@@ -16,7 +16,6 @@ SPREAD = 0.49
 """Standard deviation of the places that are drawn."""
 BEYOND = 1.08
 """The largest place that is drawn."""
-EVEN = 0.0
 GRID = (-1.0, -0.707, -0.474, -0.2315, 0.0, 0.2315, 0.474, 0.707, 1.0)
 """Places of the nine points of a front of two objectives: weights of .025 .07 .15 .3 .5 .7 .85 .93 .975."""
 
