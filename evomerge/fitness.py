@@ -271,6 +271,12 @@ class Fitness(Value):
         wanted = [TaskUse.of(self.objectives[objective], task) for task in self.objectives[objective].task_names()]
         return tuple(name for use in wanted for name, other in named.items() if other == use)
 
+    def owned(self, name: str) -> tuple[str, ...]:
+        """Names, in `uses`, of an objective's tasks, or of the one task of this name; none if there is neither."""
+        if name in self.objectives:
+            return self.keys(name)
+        return tuple(each for each, use in self.uses().items() if name in (each, use.task))
+
 
 class TaskUse(Value):
     """A task together with all that shapes its prompts: two objectives that agree in these share their marks."""

@@ -86,7 +86,7 @@ def _key(run: RunSpec, evaluator: "Evaluator") -> str:
 
 
 def _owners(run: RunSpec) -> dict[str, tuple[str, ...]]:
-    return {name: run.fitness.keys(run.models.owners[name]) for name in run.models.experts}
+    return {name: run.fitness.owned(run.models.owners[name]) for name in run.models.experts}
 
 
 def _losses(run: RunSpec, folders: Mapping[float, Path], listener: Listener) -> dict[float, float]:

@@ -42,8 +42,9 @@ class Models(Value):
     `template` is the one whose config, tokenizer and chat template a merged model gets; left out: the base, or else
     the first expert. Code that comes with models is run only with `trust_remote_code`; nobody is ever asked.
 
-    `owners` says which objective is whose own: an expert may also be written `{path: ..., objective: ...}`. Where each
-    has one, the experts are `rewritten` by RegMean when a run is opened, which writes down where they are.
+    `owners` says which objective, or which task of one, is whose own: an expert may also be written `{path: ...,
+    objective: ...}`. Where each has one, the experts are `rewritten` by RegMean when a run is opened, which writes down
+    where they are.
     """
 
     base: str | None = None
@@ -270,10 +271,13 @@ class RunSpec(Value):
     def _aims_at_objectives(self) -> Self:
         check_target(self.budget, self.fitness)
         for name, label in self.models.owners.items():
-            objective = self.fitness.objectives.get(label)
-            if objective is None or objective.cost is not None:
-                known = " or ".join(key for key, each in self.fitness.objectives.items() if each.cost is None)
-                raise ValueError(f"models.experts.{name}.objective: {label!r} is no objective with items; give {known}")
+            if not self.fitness.owned(label):
+                known = [key for key, each in self.fitness.objectives.items() if each.cost is None]
+                known += [task for task in self.fitness.uses() if task not in known]
+                raise ValueError(
+                    f"models.experts.{name}.objective: {label!r} is no objective with items, nor a task of one; give"
+                    f" {' or '.join(known)}"
+                )
         if REGMEAN in self.start and not self.models.owned():
             raise ValueError(
                 f"start: {REGMEAN} asks for an objective of its own for each of several experts; write models.experts"

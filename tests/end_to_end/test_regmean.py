@@ -10,6 +10,7 @@ from conftest import DEMO_MODELS, Typed, refused, small_fitness
 
 from evomerge.assemble import export, load, resume, search
 from evomerge.assemble.means import Listener
+from evomerge.assemble.rewrite import with_rewritten
 from evomerge.errors import SpecError
 from evomerge.results import Results, Row
 from evomerge.spec import Budget, RunSpec, load_run
@@ -63,6 +64,16 @@ def test_regmean_is_compared_with_or_begun_at(tmp_path: Path, monkeypatch: pytes
     assert len(longer.state.finished()) >= 5
     export(longer, f"number:{inside.number}", tmp_path / "out", formats=("model",))
     assert (tmp_path / "out/model.safetensors").is_file()
+
+
+def test_an_expert_owns_an_objective_or_one_of_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
+    fitness = small_fitness("math_ja", "lists", search=12, confirm=12)
+    apart = with_rewritten(run_of(tmp_path, fitness=fitness), None, Listener(say=lambda _: None))
+    fitness["objectives"] = {"both": {"tasks": [each["task"] for each in fitness["objectives"].values()]}}
+    together = with_rewritten(run_of(tmp_path, fitness=fitness), None, Listener(say=lambda _: None))
+    assert together.models.rewritten is not None
+    assert together.models.rewritten == apart.models.rewritten
 
 
 def regmean_of(results: Results) -> Row:
