@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from evomerge.assemble.means import Listener, factory
 from evomerge.environment import cache_folder
 from evomerge.errors import RunError, SpecError
-from evomerge.files import is_there
+from evomerge.files import is_there, turn
 from evomerge.space import REGMEAN, fixed_recipes
 from evomerge.spec import Models, Rewritten, RunSpec
 from evomerge.trial import Draw, Failure, Lesson, Work
@@ -66,13 +66,13 @@ def _folders(run: RunSpec, listener: Listener) -> dict[float, Path]:
     evaluator = factory(run, None, listener).build()
     home = cache_folder() / REGMEAN / _key(run, evaluator)
     folders = {eps: home / f"{eps:g}" for eps in EPS}
-    missing = {eps: folder for eps, folder in folders.items() if not is_there(folder)}
-    if missing:
-        count = sum(len(evaluator.table.tasks[task].search.ids) for row in _owners(run).values() for task in row)
-        listener.say(f"RegMean: reading {count} search items, without their answers")
-        home.mkdir(parents=True, exist_ok=True)
-        assert evaluator.lessons is not None, "tasks score, not a callable"
-        RegMean(evaluator.live, evaluator.lessons, _owners(run)).write(missing)
+    with turn(home, lambda: listener.say("RegMean: another process rewrites the same experts; waiting for it")):
+        missing = {eps: folder for eps, folder in folders.items() if not is_there(folder)}
+        if missing:
+            count = sum(len(evaluator.table.tasks[task].search.ids) for row in _owners(run).values() for task in row)
+            listener.say(f"RegMean: reading {count} search items, without their answers")
+            assert evaluator.lessons is not None, "tasks score, not a callable"
+            RegMean(evaluator.live, evaluator.lessons, _owners(run)).write(missing)
     return folders
 
 

@@ -5,6 +5,7 @@ from evomerge.files.looking import at_home, is_file, is_there
 from evomerge.files.moves import sync
 from evomerge.files.sums import SUMS, changed_since, write_sums
 from evomerge.files.target import Rule, Target, among
+from evomerge.files.turns import turn
 from evomerge.files.write import new_folder, write_file
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "refuse_path",
     "sync",
     "told",
+    "turn",
     "write_file",
     "write_sums",
 ]

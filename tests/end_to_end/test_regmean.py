@@ -1,6 +1,7 @@
 """Searches from RegMean: experts rewritten once, searched over or merely compared with, exported like any others."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from evomerge.assemble import export, load, resume, search
 from evomerge.assemble.means import Listener
 from evomerge.assemble.rewrite import with_rewritten
 from evomerge.errors import SpecError
+from evomerge.files import turn
 from evomerge.results import Results, Row
 from evomerge.spec import Budget, RunSpec, load_run
 
@@ -74,6 +76,24 @@ def test_an_expert_owns_an_objective_or_one_of_its_tasks(tmp_path: Path, monkeyp
     together = with_rewritten(run_of(tmp_path, fitness=fitness), None, Listener(say=lambda _: None))
     assert together.models.rewritten is not None
     assert together.models.rewritten == apart.models.rewritten
+
+
+def test_searches_that_begin_together_rewrite_experts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVOMERGE_CACHE", str(tmp_path / "cache"))
+    run = run_of(tmp_path, fitness=small_fitness("math_ja", "lists", search=12, confirm=12))
+    first = with_rewritten(run, None, Listener(say=lambda _: None)).models.rewritten
+    assert first is not None
+    home, other, said = Path(first.folders["lists"]).parents[1], ExitStack(), []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "waiting for it" in line:
+            other.close()
+
+    other.enter_context(turn(home, lambda: None))
+    assert with_rewritten(run, None, Listener(say=say)).models.rewritten == first
+    assert any("another process rewrites the same experts" in line for line in said)
+    assert not any("without their answers" in line for line in said)
 
 
 def regmean_of(results: Results) -> Row:
