@@ -30,7 +30,8 @@ class Objective(Value):
     `metric` is written as lm-eval prints it, with a filter after a comma where a task has several
     (`exact_match,strict-match`); left out, it is the task's first. `direction` defaults to the metric's own,
     `split` to what lm-eval evaluates on: test documents, or validation documents where there are none. A `cost` is
-    how many layers or weights the merged model has: exact, known without any items, lower is better.
+    how many layers or weights the merged model has: exact, known without any items, lower is better. `reference` is
+    what is learned from items: their targets, or the probabilities that experts, whose own objective it is, give them.
     """
 
     task: str | None = None
@@ -45,6 +46,7 @@ class Objective(Value):
     generation: dict[str, Any] | None = None
     tie_break: TieBreak | None = None
     cost: Cost | None = None
+    reference: Literal["target", "experts"] = "target"
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Self:

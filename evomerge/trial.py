@@ -15,7 +15,8 @@ from evomerge.recipe import Carried, Grain, Recipe
 from evomerge.values import Genome, Value
 
 Origin: TypeAlias = Literal["baseline", "prior", "search", "recommended"]
-Purpose: TypeAlias = Literal["search", "refresh", "confirm", "baseline", "gradient"]
+Purpose: TypeAlias = Literal["search", "refresh", "confirm", "baseline", "reference", "gradient"]
+"""What a work is for. A `reference` is what an expert answers, to be imitated: its marks say nothing of the expert."""
 Marks: TypeAlias = Mapping[str, Mapping[str, tuple[float, ...]]]
 """Task, then metric, then one mark per drawn item in the draw's order."""
 Scores: TypeAlias = Mapping[str, tuple[tuple[float, ...], ...]]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 import numpy as np
 
+from evomerge.assemble.references import imitated
 from evomerge.errors import SpecError
 from evomerge.fitness import EstimatorSpec
 from evomerge.items import ItemTable
@@ -90,6 +91,7 @@ def with_learning(run: RunSpec, optimizer: GradientSpec, parents: Parents, table
         SpecError: its space has nothing to learn, or there are too few items.
     """
     space = learnable(run, parents)
+    imitated(run, table)
     if table is None:
         return run
     silent = [name for name, task in table.tasks.items() if not task.search.golds]
@@ -140,6 +142,7 @@ def ground_of(run: RunSpec, parents: Parents, anatomy: "Anatomy", held: Draw) ->
         objectives=objectives,
         held=held,
         seed=run.seed,
+        imitated=imitated(run),
     )
 
 
@@ -151,6 +154,7 @@ def planned_learning(run: RunSpec, evaluator: "Evaluator", seeds: int) -> Learni
     budget, each = run.budget, estimator.drawn(table)
     limits = (budget.item_evaluations, budget.evaluations and budget.evaluations * each)
     units = min((limit for limit in limits if limit is not None), default=sys.maxsize) - seeds * each
+    units -= sum(len(names) * len(ground.pools(table)[task]) for task, names in ground.imitated.items())
     return learning_plan(ground, units, table, ground.frame((0.5,) * len(bind(run.space, parents).genes)), evaluator)
 
 

@@ -5,17 +5,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evomerge.assemble.means import Listener, factory
+from evomerge.assemble.references import imitated
 from evomerge.environment import cache_folder
 from evomerge.errors import RunError, SpecError
+from evomerge.estimate.loss import mean_probabilities
 from evomerge.files import is_there, turn
-from evomerge.space import REGMEAN, fixed_recipes
+from evomerge.space import REGMEAN, fixed_recipes, unchanged
 from evomerge.spec import Models, Rewritten, RunSpec
-from evomerge.trial import Draw, Failure, Lesson, Work
+from evomerge.trial import Draw, Failure, Lesson, Scores, Work
 from evomerge.values import digest_of
 
 if TYPE_CHECKING:
     from evomerge.evaluate import Evaluator
     from evomerge.score import ScorerFunction
+
+Targets = dict[str, tuple[tuple[float, ...], ...]]
 
 VERSION = 3
 """Of how experts are rewritten: what an older one wrote is not taken for a newer one's."""
@@ -37,9 +41,9 @@ def with_rewritten(run: RunSpec, scorer: "ScorerFunction | None", listener: List
         raise SpecError(
             "models.experts: RegMean reads items of tasks, which a scorer of your own has not; leave objective out"
         )
-    folders = _folders(run, listener)
+    folders, targets = _folders_and_targets(run, listener)
     listener.say("RegMean: comparing two strengths of regularisation")
-    losses = _losses(run, folders, listener)
+    losses = _losses(run, folders, targets, listener)
     eps = min(losses, key=losses.__getitem__)
     told = " and ".join(f"{loss:.4g} at {each:g}" for each, loss in losses.items())
     listener.say(f"RegMean: search loss {told}; experts are rewritten with {eps:g}, in {folders[eps]}")
@@ -59,11 +63,15 @@ def left_out(run: RunSpec) -> tuple[str, ...]:
     )
 
 
-def _folders(run: RunSpec, listener: Listener) -> dict[float, Path]:
+def _folders_and_targets(run: RunSpec, listener: Listener) -> tuple[dict[float, Path], Targets]:
+    evaluator = factory(run, None, listener).build()  # It is let go of before another one is built.
+    return _folders(run, evaluator, listener), _targets(run, evaluator)
+
+
+def _folders(run: RunSpec, evaluator: "Evaluator", listener: Listener) -> dict[float, Path]:
     """The rewritten experts of each strength, made if they are not there."""
     from evomerge.regmean import EPS, RegMean
 
-    evaluator = factory(run, None, listener).build()
     home = cache_folder() / REGMEAN / _key(run, evaluator)
     folders = {eps: home / f"{eps:g}" for eps in EPS}
     with turn(home, lambda: listener.say("RegMean: another process rewrites the same experts; waiting for it")):
@@ -89,7 +97,25 @@ def _owners(run: RunSpec) -> dict[str, tuple[str, ...]]:
     return {name: run.fitness.owned(run.models.owners[name]) for name in run.models.experts}
 
 
-def _losses(run: RunSpec, folders: Mapping[float, Path], listener: Listener) -> dict[float, float]:
+def _targets(run: RunSpec, evaluator: "Evaluator") -> Targets:
+    """What experts answer to search items of tasks in which they are imitated."""
+    found: dict[str, tuple[tuple[float, ...], ...]] = {}
+    for task, names in imitated(run, evaluator.table).items():
+        places = {task: tuple(range(len(evaluator.table.tasks[task].search.ids)))}
+        answers = [_answers(evaluator, name, Draw(pool="search", places=places))[task] for name in names]
+        found[task] = tuple(map(mean_probabilities, zip(*answers, strict=True)))
+    return found
+
+
+def _answers(evaluator: "Evaluator", name: str, draw: Draw) -> Scores:
+    recipe = unchanged(evaluator.parents, name)
+    back = evaluator(Work(id=0, number=0, recipe=recipe, draw=draw, purpose="reference", scored=True))
+    if isinstance(back.outcome, Failure):
+        raise back.outcome.error(name)
+    return back.scores or {}
+
+
+def _losses(run: RunSpec, folders: Mapping[float, Path], targets: Targets, listener: Listener) -> dict[float, float]:
     """What experts of each strength lose at equal weights, on average over objectives and their search items."""
     names = {eps: tuple(f"{name} {place}" for name in run.models.experts) for place, eps in enumerate(folders)}
     experts = {
@@ -99,10 +125,10 @@ def _losses(run: RunSpec, folders: Mapping[float, Path], listener: Listener) -> 
     }
     models = Models(base=run.models.base, trust_remote_code=run.models.trust_remote_code, experts=dict(experts))
     evaluator = factory(run.model_copy(update={"models": models}), None, listener).build()
-    return {eps: _loss(run, evaluator, row) for eps, row in names.items()}
+    return {eps: _loss(run, evaluator, targets, row) for eps, row in names.items()}
 
 
-def _loss(run: RunSpec, evaluator: "Evaluator", experts: tuple[str, ...]) -> float:
+def _loss(run: RunSpec, evaluator: "Evaluator", targets: Targets, experts: tuple[str, ...]) -> float:
     parents = evaluator.parents.with_rewritten(experts, instead=True)
     owners = {task for row in _owners(run).values() for task in row}
     places = {task: tuple(range(len(evaluator.table.tasks[task].search.ids))) for task in sorted(owners)}
@@ -113,7 +139,7 @@ def _loss(run: RunSpec, evaluator: "Evaluator", experts: tuple[str, ...]) -> flo
         recipe=recipe,
         draw=Draw(pool="search", places=places),
         purpose="gradient",
-        lesson=Lesson(weights={}),
+        lesson=Lesson(weights={}, targets=targets),
     )
     found = evaluator(work)
     if isinstance(found.outcome, Failure) or found.learnt is None:

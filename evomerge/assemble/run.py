@@ -22,6 +22,7 @@ from evomerge.assemble.means import (
     set_up,
     set_up_again,
 )
+from evomerge.assemble.references import refuse_imitation
 from evomerge.assemble.rewrite import with_rewritten
 from evomerge.assemble.start import Start, starting_points, wanted_genomes
 from evomerge.assemble.told import subjects, with_told
@@ -185,7 +186,9 @@ def with_defaults(run: RunSpec, parents: Parents, table: ItemTable | None = None
     optimizer = resolve(wanted, genes, len(run.fitness.objectives), workers)
     if (learned := gradient_of(optimizer)) is not None:
         run = with_learning(run, learned, parents, table)
-    elif grain is not None:
+        return run.model_copy(update={"optimizer": optimizer})
+    refuse_imitation(run, optimizer.kind)
+    if grain is not None:
         raise SpecError(
             f"space.grain: weights of a {grain} are learned, and {optimizer.kind} searches genes; leave grain out, or"
             " optimizer"

@@ -46,3 +46,15 @@ def loss(scores: Sequence[float], right: Sequence[int]) -> float:
     if not right:
         return -float(np.sum(scores))
     return float(np.logaddexp.reduce(scores) - np.logaddexp.reduce([scores[place] for place in right]))
+
+
+def mean_probabilities(scores: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Of each option of an item, as models give them on average, of each of which there are scores."""
+    each = np.asarray(scores)
+    shares = np.exp(each - np.logaddexp.reduce(each, axis=-1, keepdims=True))
+    return tuple(float(share) for share in shares.mean(axis=0))
+
+
+def imitation_loss(scores: Sequence[float], wanted: Sequence[float]) -> float:
+    """The cross-entropy of options' probabilities with those that are wanted of them, in nats."""
+    return float(np.logaddexp.reduce(scores) - np.dot(wanted, scores))

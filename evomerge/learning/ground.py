@@ -1,7 +1,7 @@
 """What a run learns from: coefficients, objectives, items held out; and what that may cost."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from evomerge.items import ItemTable
 from evomerge.learn.course import course_for
@@ -18,7 +18,8 @@ from evomerge.values import Genome
 class Ground:
     """What is learned: coefficients by `layout`, in the `frame` of a genome's recipe, which has these `weights`.
 
-    `objectives` are the tasks of each; `held` are the items that nothing is learned from.
+    `objectives` are the tasks of each; `held` are the items that nothing is learned from. `imitated` are the tasks
+    whose items are learned from what experts answer, by these experts' names.
     """
 
     spec: GradientSpec
@@ -29,6 +30,7 @@ class Ground:
     objectives: Mapping[str, Sequence[str]]
     held: Draw
     seed: int
+    imitated: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def places(self) -> dict[str, tuple[int, ...]]:
         """Places of the items held out, by task."""

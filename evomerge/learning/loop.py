@@ -20,6 +20,7 @@ from evomerge.learn.descent import Course, Descent
 from evomerge.learn.lots import Lots
 from evomerge.learn.tradeoff import Weights, points_of
 from evomerge.learning.ground import Ground
+from evomerge.learning.references import References
 from evomerge.learning.start import best_fixed, terms
 from evomerge.recipe import Coefficients, Recipe
 from evomerge.session import Session
@@ -50,6 +51,7 @@ class Learning:
         self._ids = count(1)
         self._spent = session.state.learned[-1].items if session.state.learned else 0
         self._pools = ground.pools(session.store.table)
+        self._references = References(session, ground.imitated)
         self._longest = 0.0  # Seconds that lessons took.
 
     def run(self) -> None:
@@ -59,7 +61,7 @@ class Learning:
             Interrupted: after Ctrl-C or SIGTERM.
             RunError: the disk is full.
         """
-        if self.session.state.ended is not None:
+        if self.session.state.ended is not None or not self._references.ask():
             return
         if self._takes_up() or (not self.session.state.learned and self._begin()):
             self._descend()
@@ -96,7 +98,7 @@ class Learning:
         if learned:  # With a larger budget it goes on from the best of the one before.
             start, self._begun = self.descent.best_terms, learned[-1].begun
         else:
-            self._begun = best_fixed(self.session, self.ground)
+            self._begun = best_fixed(self.session, self.ground, self._references.wanted)
             if not self._begun:
                 return False
             genomes = [self._genome(number) for number in self._begun]
@@ -118,7 +120,8 @@ class Learning:
         if most is None:
             return left
         each = self.session.store.file.spec.fitness.estimator.drawn(self.session.store.table)
-        return min(left, (most - len(self.session.state.counted())) * each - self._spent)
+        spent = self._spent + self._references.cost
+        return min(left, (most - len(self.session.state.counted())) * each - spent)
 
     def _genome(self, number: int) -> Genome:
         genome = self.session.state.candidates[number].genome
@@ -205,7 +208,7 @@ class Learning:
             works.append(
                 Work(
                     id=-next(self._ids), number=NOBODY, recipe=recipe, draw=draw, purpose="gradient",
-                    coefficients=given, lesson=lesson,
+                    coefficients=given, lesson=lesson.model_copy(update={"targets": self._references.of(places)}),
                 )
             )  # fmt: skip
         started = time.monotonic()

@@ -1,6 +1,6 @@
 """What a run has found so far."""
 
-from evomerge.results.answers import with_scores
+from evomerge.results.answers import scores_of, with_scores
 from evomerge.results.hopeless import refuse_failed_parents, refuse_nothing_but_failures
 from evomerge.results.pareto import hypervolume, non_dominated, volumes, worst
 from evomerge.results.pool import pool_keys
@@ -15,6 +15,7 @@ from evomerge.results.words import RIVALS, amount, difference, number, with_erro
 __all__ = [
     "AS_BEFORE", "FINALISTS", "MOST_FINALISTS", "RIVALS", "Process", "Results", "Row", "RunState", "Stopping", "Which",
     "amount", "difference", "hypervolume", "non_dominated", "number", "pool_keys", "read_into", "volumes", "with_error",
-    "refuse_failed_parents", "refuse_nothing_but_failures", "was_cut_behind_a_telling", "with_scores", "worker_names",
+    "refuse_failed_parents", "refuse_nothing_but_failures", "was_cut_behind_a_telling", "scores_of", "with_scores",
+    "worker_names",
     "worst",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ def read_into(ledger: Ledger, event: Event, state: RunState, store: RunStore, *,
     if not isinstance(event, Evaluated):
         return
     work, asked = state.works[event.work], state.candidates[event.number]
-    if work.draw.pool == "search":
+    if work.draw.pool == "search" and work.purpose != "reference":
         marks, again = store.marks(event), work.purpose == "refresh"
         if losses and marks is not None and (scores := store.scores(event)) is not None:
             marks = with_losses(marks, scores, work.draw, store.table)

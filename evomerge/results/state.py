@@ -126,6 +126,10 @@ class RunState:
         self.outcomes[event.work] = event
         self.open.pop(event.work, None)
         work, origin = self.works[event.work], self.candidates[event.number].origin
+        if self.processes:
+            self.processes[-1].works(event)
+        if work.purpose == "reference":
+            return
         before = self.scored.setdefault((event.number, work.draw.pool), [])
         if not before and work.draw.pool == "search" and origin != "baseline":
             self._pay(event, whole=work.draw.places is None)
@@ -133,8 +137,6 @@ class RunState:
         self.models[self._model_key(work)] = event
         if work.draw.pool == "search" and of_optimizer(origin):
             self.pending.add(event.number)
-        if self.processes:
-            self.processes[-1].works(event)
 
     def _pay(self, event: Evaluated, *, whole: bool) -> None:
         """Remember what a candidate took, if anybody worked on it."""

@@ -23,7 +23,7 @@ def phase_of(purpose: Purpose) -> str:
             return "search"
         case "confirm":
             return "confirm"
-        case "gradient":
+        case "reference" | "gradient":
             return "learn"
         case _:
             assert_never(purpose)
