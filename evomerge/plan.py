@@ -81,6 +81,7 @@ class Plan(Value):
     `seeds` are the points of the prior design, `fixed` the fixed recipes, parents included, all of which are confirmed.
     `score_seconds` are those of one draw, `parents_seconds` those of all parents on all search items. `costs` says of
     every objective that is a cost which one it is, and what it is of an unchanged parent.
+    `why` says why it is this optimiser, where the run file leaves that open.
     """
 
     parents: tuple[ParentPlan, ...]
@@ -107,6 +108,7 @@ class Plan(Value):
     free_bytes: int
     notes: tuple[str, ...]
     learning: LearningPlan | None = None
+    why: str | None = None
 
 
 def make_plan(
@@ -131,7 +133,7 @@ def make_plan(
         parents=_parents(files),
         layers=files.parents.layers,
         genes=space.genes,
-        optimizer=run.optimizer.kind if run.optimizer is not None else "",
+        optimizer=run.optimizer.kind,
         seeds=len(seeds),
         fixed=_fixed(seeds, outside),
         outside=tuple(outside),

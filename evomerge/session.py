@@ -41,7 +41,7 @@ class Session:
         self._backlog: list[Work] = []
         self.state = RunState(store.file.spec.budget)
         self._is_stopped = self._nobody_works = False
-        optimizer = store.file.spec.optimizer
+        optimizer = store.file.spec.chosen
         self._scored = optimizer is not None and (optimizer.wants_scores or optimizer.told == "loss")
         self._watch = watch
         self._in_flight: set[int] = set()

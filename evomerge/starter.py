@@ -21,6 +21,7 @@ models:
 # Which merges may be proposed: a preset, a file, or a mapping.
 #   Presets: {spaces}.
 #   A mapping: {{kind: blend, operator: ties, groups: 4, weight: [0.0, 1.5], density: [0.2, 1.0]}}
+#   Where every objective has scores, `learned` learns more than {space} can: a weight a tensor, or a column of it.
 space: {space}
 
 # What counts as better, on which items. Tasks are lm-eval's (`lm-eval ls tasks`), or YAML files of your own in
@@ -32,12 +33,13 @@ fitness:
     first: {{task: arc_easy, metric: acc_norm, split: validation}}    # one gives a best model, two or more a front
     second: {{task: gsm8k, metric: "exact_match,flexible-extract", fewshot: 5, split: train}}
   items: {{search: 128, confirm: 384}}                # per task, chosen by hash; more search items, less overfitting
-  # Each candidate answers a few search items, others for every generation; its score on all is estimated from them.
-  # More items: fewer candidates an hour, surer ones. Kinds: aipw, difference, mean, ...; items: all estimates nothing.
-  estimator: {{kind: aipw, items: 40}}
+  # In an evolution each candidate answers a few search items, others for every generation; its score on all is
+  # estimated from them. Kinds: aipw, difference, mean, ...; items: all estimates nothing.
+  # estimator: {{kind: aipw, items: 60}}
 
-# Left out: cma for one objective, nsga2 for several or for paths. Others: tpe, random.
-# optimizer: {{kind: nsga2, population: 20}}
+# What suits space, objectives and budget; `evomerge plan` says which it is, and why. Weights are learned (gradient)
+# where every objective has scores, as multiple choice has, else evolved. Others: surrogate, cma, nsga2, tpe, random.
+optimizer: auto
 
 # Recipes or finished runs to begin with, beside the fixed recipes that every search begins with.
 # start: [recipe.yaml, OTHER_RUN]

@@ -18,7 +18,9 @@ from evomerge.recipe import Grain, Parents, Recipe, count_of
 from evomerge.space import BlendSpec, JointSpec, PathSpec, RepeatSpec, StackSpec, SwapSpec, bind, fixed_recipes
 from evomerge.space.blend import BlendSpace
 from evomerge.space.spec import slots_of
+from evomerge.space.tensor import TensorSpace
 from evomerge.spec import (
+    Budget,
     CmaSpec,
     GradientSpec,
     Nsga2Spec,
@@ -84,6 +86,12 @@ def _held(run: RunSpec, parents: Parents, table: ItemTable, fewest: int) -> int:
     return max(FEWEST_HELD, most)
 
 
+def units_of(budget: Budget, each: int, models: int) -> int:
+    """Forward passes of one item that a budget allows, if candidates are put to `each` items, beside so many models."""
+    limits = (budget.item_evaluations, budget.evaluations and budget.evaluations * each)
+    return min((limit for limit in limits if limit is not None), default=sys.maxsize) - models * each
+
+
 def with_learning(run: RunSpec, optimizer: GradientSpec, parents: Parents, table: ItemTable | None) -> RunSpec:
     """The run with what learning needs written out: how it is judged, and how finely it learns.
 
@@ -104,13 +112,15 @@ def with_learning(run: RunSpec, optimizer: GradientSpec, parents: Parents, table
     return run.model_copy(update=changes | ({"space": spec} if space.spec.grain == "auto" else {}))
 
 
-def learnable(run: RunSpec, parents: Parents) -> BlendSpace:
+def learnable(run: RunSpec, parents: Parents) -> BlendSpace | TensorSpace:
     """The space whose coefficients are learned.
 
     Raises:
         SpecError: they have no slopes.
     """
     match run.space:
+        case BlendSpec(groups="tensor"):
+            return TensorSpace(run.space, parents)
         case BlendSpec():
             return BlendSpace(run.space, parents)
         case PathSpec() | StackSpec() | RepeatSpec() | SwapSpec() | JointSpec():
@@ -128,7 +138,7 @@ def ground_of(run: RunSpec, parents: Parents, anatomy: "Anatomy", held: Draw) ->
     Raises:
         SpecError: its space has no coefficients with slopes.
     """
-    spec = gradient_of(run.optimizer)
+    spec = gradient_of(run.chosen)
     assert spec is not None, "it learns"
     space = learnable(run, parents)
     frame = space.frame((0.5,) * len(space.genes))
@@ -151,14 +161,12 @@ def planned_learning(run: RunSpec, evaluator: "Evaluator", seeds: int) -> Learni
     parents, table, estimator = evaluator.parents, evaluator.table, run.fitness.estimator
     held = {task: tuple(range(estimator.drawn_of(items))) for task, items in table.tasks.items()}
     ground = ground_of(run, parents, evaluator.live.files.anatomy, Draw(pool="search", places=held))
-    budget, each = run.budget, estimator.drawn(table)
-    limits = (budget.item_evaluations, budget.evaluations and budget.evaluations * each)
-    units = min((limit for limit in limits if limit is not None), default=sys.maxsize) - seeds * each
+    units = units_of(run.budget, estimator.drawn(table), seeds)
     units -= sum(len(names) * len(ground.pools(table)[task]) for task, names in ground.imitated.items())
     return learning_plan(ground, units, table, ground.frame((0.5,) * len(bind(run.space, parents).genes)), evaluator)
 
 
-def _weights(recipe: Recipe, space: BlendSpace, anatomy: "Anatomy") -> Mapping[str, Sequence[float]]:
+def _weights(recipe: Recipe, space: BlendSpace | TensorSpace, anatomy: "Anatomy") -> Mapping[str, Sequence[float]]:
     """What is learned of every tensor, as a recipe has it: weights of its sources, or slerp's t."""
     from evomerge.checkpoint import Shares
 
@@ -172,7 +180,7 @@ def _weights(recipe: Recipe, space: BlendSpace, anatomy: "Anatomy") -> Mapping[s
     }
 
 
-def _layout(space: BlendSpace, frame: Recipe, anatomy: "Anatomy") -> Layout:
+def _layout(space: BlendSpace | TensorSpace, frame: Recipe, anatomy: "Anatomy") -> Layout:
     grain = space.spec.grain
     assert grain != "auto", "resolved when the run was opened"
     finest: Grain = "tensor" if grain is None or space.spec.operator.pair else grain  # A slerp has one t a tensor.
@@ -182,12 +190,13 @@ def _layout(space: BlendSpace, frame: Recipe, anatomy: "Anatomy") -> Layout:
     ]
     if not blocks:
         raise SpecError("space: no tensor has coefficients to learn; let outer be own, or take another operator")
-    return Layout(grain or "tensor", blocks, None if grain else _ties(space, blocks, anatomy))
+    tied = grain is None and space.spec.groups != "tensor"
+    return Layout(grain or "tensor", blocks, _ties(space.spec, space.parents, blocks, anatomy) if tied else None)
 
 
-def _ties(space: BlendSpace, blocks: Sequence[Block], anatomy: "Anatomy") -> Any:
+def _ties(spec: BlendSpec, parents: Parents, blocks: Sequence[Block], anatomy: "Anatomy") -> Any:
     """Coefficients that share a gene: those of one source in all tensors of a slot."""
-    slots, found = slots_of(space.spec, space.parents), []
+    slots, found = slots_of(spec, parents), []
     for block in blocks:
         place = anatomy.places[block.name]
         slot = next(i for i, each in enumerate(slots) if each.has(place.layer, place.part))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evomerge.assemble.choose import choose
 from evomerge.assemble.learn import gradient_of, ground_of, with_learning
 from evomerge.assemble.means import (
     HERE,
@@ -39,7 +40,7 @@ from evomerge.results import FINALISTS, Results
 from evomerge.schedule import Draws, Policy, hop_order
 from evomerge.session import Session
 from evomerge.space import bind, names_for
-from evomerge.spec import Budget, GradientSpec, RunSpec
+from evomerge.spec import Budget, OptimizerSpec, RunSpec
 from evomerge.store import RunFile, RunStore
 from evomerge.study import WHOLE, Parts, Study
 from evomerge.trial import Draw
@@ -75,12 +76,16 @@ def prepare(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
         unless_prepared.callback(means.close)
         parents = names_for(run.space, means.files.parents)
         space = bind(run.space, parents)
-        resolved = with_told(with_defaults(run, parents, means.table, means.workers), means.table, len(space.genes))
+        choice = choose(run, parents, means.table, scorer=scorer is not None)
+        resolved = with_defaults(run, choice.optimizer, parents, means.table, means.workers)
+        resolved = with_told(resolved, means.table, len(space.genes))
         check_calibration(run, means.table)
         check_exportable(space.decode(probe(space)), means.files)
         wanted = wanted_genomes(run, space, parents)
         start = starting_points(wanted, space, parents)
-        file = RunFile(evomerge=__version__, spec=resolved, parents=parents, start=wanted, scorer=name_of(scorer))
+        file = RunFile(
+            evomerge=__version__, spec=resolved, parents=parents, start=wanted, scorer=name_of(scorer), why=choice.why
+        )
         unless_prepared.pop_all()
     return Prepared(file, means, start)
 
@@ -172,8 +177,10 @@ def check_calibration(run: RunSpec, table: ItemTable) -> None:
                 raise SpecError(f"fitness.estimator.calibration: task {name!r}: {error}") from None
 
 
-def with_defaults(run: RunSpec, parents: Parents, table: ItemTable | None = None, workers: int = 1) -> RunSpec:
-    """The run with its optimiser written out, as it suits so many workers and, if they are known, the items.
+def with_defaults(
+    run: RunSpec, wanted: OptimizerSpec, parents: Parents, table: ItemTable | None = None, workers: int = 1
+) -> RunSpec:
+    """The run with this optimiser written out, as it suits so many workers and, if they are known, the items.
 
     Raises:
         SpecError: nothing is searched, or what is to be learned has no slopes.
@@ -182,8 +189,7 @@ def with_defaults(run: RunSpec, parents: Parents, table: ItemTable | None = None
     if not genes:
         raise SpecError("space: nothing is searched, every number is fixed; give weight or density a range")
     grain = run.space.grain
-    wanted = run.optimizer or (GradientSpec() if grain is not None else None)
-    optimizer = resolve(wanted, genes, len(run.fitness.objectives), workers)
+    optimizer = resolve(wanted, genes, workers)
     if (learned := gradient_of(optimizer)) is not None:
         run = with_learning(run, learned, parents, table)
         return run.model_copy(update={"optimizer": optimizer})
@@ -203,7 +209,7 @@ def versions() -> dict[str, str]:
 
 
 def _opened(store: RunStore, means: Means, budget: Budget | None, listener: Listener) -> Session:
-    session = Session(store, means.executor, listener.watch, ahead=means.ahead(store.file.spec.optimizer))
+    session = Session(store, means.executor, listener.watch, ahead=means.ahead(store.file.spec.chosen))
     before = session.state.budget if session.state.opened else budget or session.state.budget
     kind, device = means.spec.kind, means.device
     session.record(Opened(at=time.time(), budget=before, executor=kind, device=device, versions=versions()))
@@ -217,9 +223,9 @@ def _opened(store: RunStore, means: Means, budget: Budget | None, listener: List
 def _study(session: Session, start: Start, listener: Listener) -> Study:
     file = session.store.file
     run, space = file.spec, bind(file.spec.space, file.parents)
-    assert run.optimizer is not None, "resolved when the run was opened"
+    assert run.chosen is not None, "it was when the run was opened"
     build = Build(
-        spec=run.optimizer,
+        spec=run.chosen,
         genes=space.genes,
         objectives=len(run.fitness.objectives),
         seeds=tuple(start.seeds),
@@ -234,8 +240,8 @@ def _study(session: Session, start: Start, listener: Listener) -> Study:
     schedule = Policy(appraiser, draws, estimator, run.fitness.scalar)
     # Where all genes are real numbers all layers change, and nothing is shared that an order could bring together.
     order = hop_order if any(gene.discrete for gene in space.genes) else None
-    shared = block(run.optimizer, space.genes)
-    told, known = run.optimizer.wants_scores, schedule.whole(0) if run.optimizer.learns else WHOLE
+    shared = block(run.chosen, space.genes)
+    told, known = run.chosen.wants_scores, schedule.whole(0) if run.chosen.learns else WHOLE
     parts = Parts(space, build, appraiser, schedule, start.seeds, start.outside, shared, order, told, known)
     study = Study(session, parts)
     for note in study.notes:

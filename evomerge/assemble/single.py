@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
+from evomerge.assemble.choose import choose
 from evomerge.assemble.experts import read_recipe
 from evomerge.assemble.learn import gradient_of, planned_learning
 from evomerge.assemble.means import QUIET, Listener, factory
@@ -46,7 +47,9 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
     evaluator = factory(run, None, listener).build()
     parents = evaluator.live.files.parents
     space = bind(run.space, parents)
-    run = with_told(with_defaults(run, parents, evaluator.table), evaluator.table, len(space.genes))
+    choice = choose(run, parents, evaluator.table)
+    resolved = with_defaults(run, choice.optimizer, parents, evaluator.table)
+    run = with_told(resolved, evaluator.table, len(space.genes))
     check_calibration(run, evaluator.table)
     check_exportable(space.decode(probe(space)), evaluator.live.files)
     start = starting_points(wanted_genomes(run, space, parents), space, parents)
@@ -56,8 +59,10 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
         notes = (*notes, "measured in this process; workers on Ray divide the time, and each takes the memory")
     seeds, outside = tuple(start.seeds.values()), tuple(start.outside)
     made = make_plan(run, evaluator, space, seeds=seeds, outside=outside, where=where)
-    learned = planned_learning(run, evaluator, len(seeds) + len(outside)) if gradient_of(run.optimizer) else None
-    return made.model_copy(update={"notes": (*made.notes, *notes), "learning": learned})
+    learned = planned_learning(run, evaluator, len(seeds) + len(outside)) if gradient_of(run.chosen) else None
+    if choice.why is not None and learned is not None and learned.grain is None:
+        notes = (*notes, f"{learned.coefficients} weights are learned, as the space has genes; space: learned is finer")
+    return made.model_copy(update={"notes": (*made.notes, *notes), "learning": learned, "why": choice.why})
 
 
 def merge(

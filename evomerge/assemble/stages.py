@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from evomerge.assemble import run, single
+from evomerge.assemble.choose import choose
 from evomerge.assemble.experts import with_recipes
 from evomerge.assemble.folders import StagedFile, StagedRun, is_staged, run_folder
 from evomerge.assemble.means import HERE, QUIET, Elsewhere, Listener, name_of
@@ -224,7 +225,8 @@ def _foresee(spec: StagedSpec, parents: Parents) -> list[str]:
         experts = tuple(found.models.experts)
         models = {**{name: parents.models[name] for name in parents.names}, **dict.fromkeys(names, stand_in)}
         try:
-            run.with_defaults(found, parents.model_copy(update={"models": models, "experts": experts}))
+            others = parents.model_copy(update={"models": models, "experts": experts})
+            run.with_defaults(found, choose(found, others).optimizer, others)
         except SpecError as error:
             raise SpecError(f"stages.{place}: {error}") from None
         limits = ", ".join(f"{key} {value:g}" for key, value in found.budget.to_plain().items() if key != "target")

@@ -23,8 +23,8 @@ def with_told(run: RunSpec, table: ItemTable, genes: int) -> RunSpec:
     Raises:
         SpecError: losses are asked for, and no objective has any.
     """
-    optimizer, losses = run.optimizer, with_loss(run.fitness, table)
-    assert optimizer is not None, "resolved before"
+    optimizer, losses = run.chosen, with_loss(run.fitness, table)
+    assert optimizer is not None, "chosen before"
     if optimizer.wants_scores and losses and "estimator" not in run.fitness.model_fields_set:
         return run.model_copy(update={"fitness": _with_scores(run, table, genes)})
     if "told" not in type(optimizer).model_fields:
@@ -54,8 +54,13 @@ def _questions(table: ItemTable, key: str) -> Questions:
 
 def _with_scores(run: RunSpec, table: ItemTable, genes: int) -> Fitness:
     """The same items for all candidates: scores tell them apart without a new draw."""
-    budget, tasks = run.budget.item_evaluations, len(table.tasks)
-    count = ENOUGH if budget is None else max(FEWEST, budget // (PER_GENE * genes))
-    items = min(-(-count // tasks), max(len(task.search.ids) for task in table.tasks.values()))
+    items = items_with_scores(run, table, genes)
     estimator = EstimatorSpec(kind="mean", items=items, rotate=False, refresh=0.0)
     return run.fitness.model_copy(update={"estimator": estimator})
+
+
+def items_with_scores(run: RunSpec, table: ItemTable, genes: int) -> int:
+    """Items of each task that candidates are put to where a search by scores chooses how many."""
+    budget, tasks = run.budget.item_evaluations, len(table.tasks)
+    count = ENOUGH if budget is None else max(FEWEST, budget // (PER_GENE * genes))
+    return min(-(-count // tasks), max(len(task.search.ids) for task in table.tasks.values()))

@@ -47,7 +47,6 @@ def _summary(results: Results, row: Row, recipe: Recipe) -> str:
     merges = [recipe, *(parent for _, parent in _everything(recipe) if isinstance(parent, Recipe))]
     kinds = sorted({blend.operator.kind for merge in merges for blend in merge.blends()})
     run = results.file.spec
-    assert run.optimizer is not None, "resolved when the run was opened"
     kind = run.optimizer.kind
     learned = results.state.candidates[row.number].tradeoff is not None
     made = "with weights of its parents that were learned from the search's items" if learned else "without training"

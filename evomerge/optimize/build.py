@@ -18,8 +18,6 @@ from evomerge.values import Genome
 
 SIGMA_FROM_SEEDS = 0.15
 SIGMA_FROM_NOTHING = 0.3
-MOSTLY_REAL = 4
-"""One discrete gene among so many is not too many for CMA-ES."""
 FEWEST_AROUND = 4
 """Points drawn around the best seeds, at least; more if the first population is larger than the design."""
 BLOCK = 8
@@ -136,16 +134,12 @@ class Build:
         return (SteadyCma if _steady(spec) else Cma)(self.genes, restarts, told)
 
 
-def resolve(spec: OptimizerSpec | None, genes: Sequence[Gene], objectives: int, workers: int = 1) -> OptimizerSpec:
-    """The spec with its defaults written out: CMA-ES for one objective and mostly real genes, otherwise NSGA-II.
+def resolve(spec: OptimizerSpec, genes: Sequence[Gene], workers: int = 1) -> OptimizerSpec:
+    """The spec with its defaults written out.
 
     With several `workers` results are told one by one, unless that would leave fewer than two for each of them in a
     population: points would then be drawn in the light of too little.
     """
-    if spec is None:
-        discrete = sum(gene.discrete for gene in genes)
-        # Among dozens of binary genes CMA-ES loses its way: 60 of them took it half as long again, if it got there.
-        spec = CmaSpec() if objectives == 1 and MOSTLY_REAL * discrete <= len(genes) else Nsga2Spec()
     if not spec.generations:
         return spec
     population = first_population(spec, len(genes))

@@ -135,10 +135,11 @@ def _head(results: Results) -> str:
     boxes = "".join(f"<div class='card'><b>{_text(value)}</b><span>{_text(name)}</span></div>" for value, name in cards)
     run = results.file.spec
     experts = ", ".join(run.models.experts)
-    kind = run.optimizer.kind if run.optimizer else ""
+    kind, why = run.optimizer.kind, results.file.why
     lead = (
         f"{experts}{' over base ' + (Path(run.models.base).name) if run.models.base else ''} · {kind} · seed {run.seed}"
     )
+    lead += f" · {kind}: {why}" if why is not None else ""
     caveats = "".join(f"<p><b>{_text(caveat)}</b></p>" for caveat in results.store.table.caveats())
     head = f"<h1>{_text(results.store.folder.name)}</h1><p class='lead'>{_text(lead)}</p>"
     return f"{head}<div class='cards'>{boxes}</div>{caveats}"

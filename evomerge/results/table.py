@@ -240,6 +240,7 @@ class Results:
             "best": self.best.number if self.best else None,
             "item_evaluations": self.state.items(self.store.table),
             "estimator": self.appraiser.kind,
+            "optimizer": {"kind": self.file.spec.optimizer.kind, "why": self.file.why},
             "seconds": {"merge": merge, "score": score, "overhead": max(0.0, self.state.held() - merge - score)},
             "layer_evaluations": self.state.layer_evaluations().model_dump(),
             "hypervolume": self.hypervolumes(),

@@ -45,6 +45,10 @@ class TensorSpace:
         tensors = {name: self._divisible(tuple(next(values) for _ in range(self._voices))) for name in self._names}
         return self._whole.model_copy(update={"tensors": tensors})
 
+    def frame(self, genome: Genome) -> Recipe:
+        """The same, in which every expert is in every blend."""
+        return self.decode(genome)
+
     def encode(self, recipe: Recipe) -> Genome:
         """The genome that names `recipe`.
 

@@ -6,6 +6,7 @@ from evomerge.spec.parsing import parse
 from evomerge.spec.paths import YAML, anchored_recipe, parent_source, split_pick
 from evomerge.spec.reading import AnySpec, anchored, load_fitness, load_run, load_spec, spec_of
 from evomerge.spec.run import (
+    AutoSpec,
     Budget,
     CmaSpec,
     ExecutorKind,
@@ -27,9 +28,9 @@ from evomerge.spec.run import (
 from evomerge.spec.stages import StagedSpec, StageSpec
 
 __all__ = [
-    "SPEC", "STAGES", "YAML", "AnySpec", "Budget", "CmaSpec", "ExecutorKind", "ExecutorSpec", "GradientSpec",
-    "InlineSpec", "Mode", "Models", "Nsga2Spec", "OptimizerSpec", "RandomSpec", "RaySpec", "Rewritten", "RunSpec",
-    "StageSpec", "StagedSpec", "SurrogateSpec", "TpeSpec", "Yardstick", "anchored", "anchored_recipe", "is_run",
-    "load_fitness", "load_run", "load_spec", "parent_source", "parse", "read_json", "read_yaml", "spec_of",
-    "split_pick",
+    "SPEC", "STAGES", "YAML", "AnySpec", "AutoSpec", "Budget", "CmaSpec", "ExecutorKind", "ExecutorSpec",
+    "GradientSpec", "InlineSpec", "Mode", "Models", "Nsga2Spec", "OptimizerSpec", "RandomSpec", "RaySpec",
+    "Rewritten", "RunSpec", "StageSpec", "StagedSpec", "SurrogateSpec", "TpeSpec", "Yardstick", "anchored",
+    "anchored_recipe", "is_run", "load_fitness", "load_run", "load_spec", "parent_source", "parse", "read_json",
+    "read_yaml", "spec_of", "split_pick",
 ]  # fmt: skip

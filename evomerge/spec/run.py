@@ -181,6 +181,22 @@ OptimizerSpec: TypeAlias = Annotated[
 ]
 
 
+class AutoSpec(Tagged):
+    """What suits space, fitness and budget; it is chosen when a run is opened, which writes down what and why."""
+
+    kind: Literal["auto"] = "auto"
+
+
+def _or_auto(value: Any) -> Any:
+    return by_name("auto" if value is None else value)
+
+
+Wanted: TypeAlias = Annotated[
+    Annotated[AutoSpec | OptimizerSpec, Field(discriminator="kind")], BeforeValidator(_or_auto)
+]
+"""An optimiser as it is asked for; nothing is `auto`."""
+
+
 class Budget(Value):
     """Hard limits of a search; the first to be reached ends it.
 
@@ -255,12 +271,17 @@ class RunSpec(Value):
     models: Models
     space: SpaceSpec
     fitness: Fitness
-    optimizer: Annotated[OptimizerSpec | None, BeforeValidator(by_name)] = None
+    optimizer: Wanted = AutoSpec()
     start: tuple[str, ...] = ()
     budget: Budget = Budget(evaluations=200)
     executor: Annotated[ExecutorSpec, BeforeValidator(by_name)] = InlineSpec()
     seed: Seed = 7
     device: str = "auto"
+
+    @property
+    def chosen(self) -> OptimizerSpec | None:
+        """The optimiser; None as long as it is left open."""
+        return None if isinstance(self.optimizer, AutoSpec) else self.optimizer
 
     @field_validator("budget")
     @classmethod

@@ -11,13 +11,14 @@ from evomerge.limits import Copies, Seed
 from evomerge.recipe import Recipe
 from evomerge.space import SpaceSpec
 from evomerge.spec.run import (
+    AutoSpec,
     Budget,
     ExecutorSpec,
     ExpertName,
     InlineSpec,
     Models,
-    OptimizerSpec,
     RunSpec,
+    Wanted,
     check_target,
     limited,
 )
@@ -35,7 +36,7 @@ class StageSpec(Value):
 
     name: ExpertName | None = None
     space: SpaceSpec
-    optimizer: Annotated[OptimizerSpec | None, BeforeValidator(by_name)] = None
+    optimizer: Wanted = AutoSpec()
     budget: Budget | None = None
     share: Share | None = None
     start: tuple[str, ...] = ()

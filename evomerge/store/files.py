@@ -35,7 +35,10 @@ class StageOf(Value):
 
 
 class RunFile(Value):
-    """`spec.yaml`: all that changes the search, defaults written out. `start` are genomes to begin with."""
+    """`spec.yaml`: all that changes the search, defaults written out. `start` are genomes to begin with.
+
+    `why` says why the optimiser is what it is, where the user left that open.
+    """
 
     format: Literal[3] = 3
     evomerge: str
@@ -44,6 +47,7 @@ class RunFile(Value):
     start: tuple[Genome, ...] = ()
     scorer: str | None = None
     stage: StageOf | None = None
+    why: str | None = None
 
 
 def read_bytes(path: Path) -> bytes | None:

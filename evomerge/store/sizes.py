@@ -120,7 +120,7 @@ def _of_work(shape: Shape, draw: Draw, counts: Mapping[str, int]) -> float:
     tasks = shape.table.tasks
     marked = {name: dict.fromkeys(tasks[name].metrics, count) for name, count in counts.items()}
     marks = 8 * sum(sum(metrics.values()) for metrics in marked.values())
-    optimizer = shape.run.optimizer
+    optimizer = shape.run.chosen
     wanted = draw.pool == "search" and optimizer is not None and (optimizer.wants_scores or optimizer.told == "loss")
     scored = {name: (SCORES,) * count for name, count in counts.items() if wanted and tasks[name].search.golds}
     scores = 4 * SCORES * sum(map(len, scored.values()))

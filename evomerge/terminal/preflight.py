@@ -43,6 +43,7 @@ def plan_text(plan: "Plan") -> list[str]:
     ]
     lines += [f"space      {len(plan.genes)} genes over {plan.layers} layers, {plan.optimizer}"]
     lines += [f"           {text}" for text in _gene_lines(plan)]
+    lines += [f"optimiser  {plan.optimizer}: {plan.why}"] if plan.why else []
     lines += [
         f"start      {plan.seeds} points of the prior design; {plan.fixed} parents and fixed recipes, all confirmed at"
         f" the end; outside the space: {_first(plan.outside) or 'none'}"

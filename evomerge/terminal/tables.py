@@ -34,6 +34,8 @@ def show(console: Console, results: Results) -> None:
     for table in results_tables(results, console.width):
         console.print(table)
         console.print()
+    if (why := results.file.why) is not None:
+        console.print(f"optimiser: {results.file.spec.optimizer.kind}; {why}")
     for remark in _remarks(results):
         console.print(f"note: {remark}")
     for failure in results.to_json()["failures"][:5]:

@@ -229,13 +229,13 @@ def parts(session: Session, order: Callable[[Recipe], tuple[str, ...]] | None = 
     """What it is made of."""
     store = session.store
     run, space = store.file.spec, bind(store.file.spec.space, store.file.parents)
-    assert run.optimizer is not None, "every plan has one"
+    assert run.chosen is not None, "every plan has one"
     seeds: dict[Genome, str | None] = {
         **{space.encode(recipe): name for name, recipe in fixed_recipes(PARENTS).items() if name in EXPERTS},
         **dict.fromkeys(store.file.start),
     }
     build = Build(
-        run.optimizer,
+        run.chosen,
         space.genes,
         len(run.fitness.objectives),
         tuple(seeds),
@@ -245,8 +245,8 @@ def parts(session: Session, order: Callable[[Recipe], tuple[str, ...]] | None = 
     )
     estimator, appraiser = run.fitness.estimator, session.appraiser
     policy = Policy(appraiser, Draws(appraiser, estimator, run.seed), estimator, run.fitness.scalar)
-    shared = block(run.optimizer, space.genes)
-    return Parts(space, build, appraiser, policy, seeds, {}, shared, order, run.optimizer.wants_scores)
+    shared = block(run.chosen, space.genes)
+    return Parts(space, build, appraiser, policy, seeds, {}, shared, order, run.chosen.wants_scores)
 
 
 def simulate(world: World, plan: Plan, folder: Path) -> Results:

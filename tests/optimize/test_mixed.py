@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from asking import Loop
 
+from evomerge.assemble.choose import evolution
 from evomerge.fitness import Fitness, Objective
 from evomerge.optimize.build import Build, resolve
 from evomerge.optimize.coordinates import Coordinates
@@ -227,8 +228,8 @@ def test_a_space_with_few_points_never_stops_it(
         (integers(3, 6), 1, "nsga2"),
     ],
 )
-def test_an_optimiser_that_is_left_out_suits_the_genes(genes: tuple[Gene, ...], objectives: int, kind: str) -> None:
-    assert resolve(None, genes, objectives).kind == kind
+def test_an_evolution_suits_the_genes(genes: tuple[Gene, ...], objectives: int, kind: str) -> None:
+    assert evolution(genes, objectives, "it is not learned").optimizer.kind == kind
 
 
 @pytest.mark.parametrize(
@@ -239,8 +240,8 @@ def test_an_optimiser_that_is_left_out_suits_the_genes(genes: tuple[Gene, ...], 
 def test_results_are_told_one_by_one_where_that_suits_the_workers(
     kind: type[CmaSpec | Nsga2Spec], workers: int, population: int, mode: str
 ) -> None:
-    found = resolve(kind(population=population), reals(14), 1, workers)
+    found = resolve(kind(population=population), reals(14), workers)
     assert isinstance(found, kind)
     assert found.mode == mode
-    assert resolve(kind(population=population, mode="generation"), reals(14), 1, workers).mode == "generation"
-    assert resolve(kind(population=population, mode="steady"), reals(14), 1, workers).mode == "steady"
+    assert resolve(kind(population=population, mode="generation"), reals(14), workers).mode == "generation"
+    assert resolve(kind(population=population, mode="steady"), reals(14), workers).mode == "steady"
