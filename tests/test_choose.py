@@ -73,7 +73,7 @@ def chosen(
         (BlendSpec(operator=Slerp(), groups=2), [SCORED], {}, "gradient", "every objective"),
         (BlendSpec(groups="model", grain="auto"), [SCORED], {}, "gradient", "grain"),
         (LAYERS, [SCORED], {"evaluations": 20}, "cma", "the budget is too small to learn; one objective"),
-        (GROUPS, [SCORED], {"evaluations": 60, "item_evaluations": 1200}, "cma", "too small"),
+        (GROUPS, [SCORED], {"evaluations": 60, "item_evaluations": 300}, "cma", "too small"),
         (GROUPS, [Objective(task="few")], {}, "surrogate", "too few search items"),
         (TRIMMED, [SCORED], {}, "surrogate", "densities have no slopes; every objective has scores, and 20 genes"),
         (TRIMMED, [SCORED], {"evaluations": 79}, "cma", "densities"),
