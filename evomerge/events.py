@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 from pydantic import Field, TypeAdapter
 
 from evomerge.learn.descent import Course
+from evomerge.learn.gauss_newton import NewtonCourse
 from evomerge.recipe import Recipe
 from evomerge.spec import Budget, ExecutorKind
 from evomerge.trial import Draw, Failure, LayerEvaluations, Observation, Origin, Purpose, Seconds
@@ -149,9 +150,10 @@ class Learned(Stamped):
     """A look at coefficients that are being learned: how far their descent has come.
 
     `descent` counts descents, each of which goes by its `course`, from the candidates that it has `begun` with; `items`
-    are what all of them have cost so far, in forward passes of one item, of which a slope counts three. `losses` are
-    means over held-out items by objective, at the average iterate, which was `best` after that many steps. `state` is
-    the digest of all that the descent is.
+    are what all of them have cost so far, in forward passes of one item, of which a slope counts three, and slopes of
+    each item's own as many as the course says. `losses` are means over held-out items by objective, of the loss that it
+    is judged by, at the average iterate or point, which was `best` after that many steps. `state` is the digest of all
+    that the descent is.
     """
 
     kind: Literal["learned"] = "learned"
@@ -159,7 +161,7 @@ class Learned(Stamped):
     descent: int
     begun: tuple[int, ...]
     step: int
-    course: Course
+    course: Course | NewtonCourse
     items: int
     losses: dict[str, float]
     best: int

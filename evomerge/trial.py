@@ -1,7 +1,7 @@
 """One candidate's life: proposed, evaluated, observed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, assert_never
 
 import numpy as np
@@ -86,6 +86,9 @@ class Lesson(Value):
     The sum weighs each item of a task by `weights`. The loss of an item is minus the log-probability of the right
     option or answer (`nll`), or the smooth error: one minus that probability, at a `temperature` (`error`). `targets`
     are probabilities of the options to be imitated instead of the right one, by task and drawn item.
+
+    With `ties` it is the items' own scores that are wanted, and how each changes with a few numbers: for every tensor,
+    which of them the weights of its sources are.
     """
 
     grain: Grain | None = None
@@ -93,6 +96,7 @@ class Lesson(Value):
     loss: Literal["nll", "error"] = "nll"
     temperature: float = 1.0
     targets: dict[str, tuple[tuple[float, ...], ...]] | None = None
+    ties: dict[str, tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,14 +104,21 @@ class Learnt:
     """What a lesson gave: each drawn item's loss by task; slopes by tensor, float32 (sources, n) as `Coefficients` are.
 
     Slopes are those of the weighted sum of losses over the drawn items, not of a mean: sums of parts of a draw add up.
+    A lesson with ties gives instead each drawn item's `scores`, of a reference answer the sum over its tokens, and by
+    task all their derivatives, float32 (scores, numbers), item after item.
     """
 
     losses: dict[str, tuple[float, ...]]
     slopes: dict[str, NDArray[np.float32]]
+    scores: Scores = field(default_factory=dict)
+    jacobians: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def spelt(self) -> dict[str, Any]:
         """The same as JSON types."""
-        return {"losses": self.losses, "slopes": spelt(packed(self.slopes, {}))}
+        arrays = {"slopes": self.slopes, "jacobians": self.jacobians}
+        return {"losses": self.losses, "scores": self.scores} | {
+            name: spelt(packed(each, {})) for name, each in arrays.items()
+        }
 
     @classmethod
     def read(cls, value: object) -> object:
@@ -115,7 +126,9 @@ class Learnt:
         if not isinstance(value, dict):
             return value
         losses = {task: tuple(row) for task, row in value["losses"].items()}
-        return cls(losses, unpacked(unspelt(value["slopes"]), "a message")[0])
+        scores = {task: tuple(map(tuple, rows)) for task, rows in value["scores"].items()}
+        slopes, jacobians = (unpacked(unspelt(value[name]), "a message")[0] for name in ("slopes", "jacobians"))
+        return cls(losses, slopes, scores, jacobians)
 
 
 class Work(Value):

@@ -40,7 +40,7 @@ def write_run_file(folder: Path, optimizer: str, evaluations: int, executor: str
             "base": str(MODELS / "base"),
             "experts": {name: str(MODELS / name) for name in ("maths", "japanese", "lists")[: 1 + len(tasks)]},
         },
-        "space": {"groups": "layer", "grain": grain} if learns else "per-layer",
+        "space": _learned(grain) if learns else "per-layer",
         "fitness": {
             "include": [str(ROOT / "fitness/demo")],
             "objectives": {task: {"task": task, "metric": "acc"} for task in tasks},
@@ -55,6 +55,11 @@ def write_run_file(folder: Path, optimizer: str, evaluations: int, executor: str
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(plain, sort_keys=False))
     return path
+
+
+def _learned(grain: str) -> dict[str, Any]:
+    """What is learned: the genes, few enough for slopes of every item's own, or weights of a grain."""
+    return {"groups": "layer"} if grain == "genes" else {"groups": "layer", "grain": grain}
 
 
 def command(*arguments: object) -> list[str]:
@@ -130,7 +135,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--evaluations", type=int, default=60)
     parser.add_argument("--optimizer", default="cma")
-    parser.add_argument("--grain", default="tensor", help="what gradient learns")
+    parser.add_argument(
+        "--grain", default="tensor", help="what gradient learns: genes, or weights by tensor, column or row"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the instants of the kills")
     parser.add_argument("--executor", choices=["inline", "ray"], default="inline")
     wanted = parser.parse_args()

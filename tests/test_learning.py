@@ -77,6 +77,37 @@ def test_a_search_learns_coefficients_of_every_grain(
         )
 
 
+def by_genes(write: Write, units: int = 1200, **space: object) -> Path:
+    """A search over few enough numbers for slopes of every item's own."""
+    fewer = {"groups": "layer"} | space
+    return learning(write, space=fewer, optimizer={"kind": "gradient", "held": 12}, budget={"item_evaluations": units})
+
+
+@pytest.mark.parametrize("operator", ["task_arithmetic", "slerp"])
+def test_few_genes_are_learned_by_the_slopes_of_every_item(
+    operator: str, run_file: Write, cli: Cli, tmp_path: Path
+) -> None:
+    path = by_genes(run_file, operator=operator)
+    planned = cli("plan", path)
+    assert planned.status == 0, planned.err
+    assert "by Gauss-Newton" in planned.out
+    run = tmp_path / "RUN"
+    found = cli("search", path, "--out", run)
+    assert found.status == 0, found.err
+    looks = [event for event in events(run) if event["kind"] == "learned"]
+    assert looks[0]["course"]["price"] == (3 if operator == "slerp" else 4)
+    losses = [look["losses"]["math_ja"] for look in looks]
+    assert min(losses) < 0.98 * losses[0], "nothing was learned"
+    assert looks[-1]["step"] == looks[-1]["course"]["steps"]
+    assert json.loads(cli("show", run, "--json").out)["item_evaluations"] <= 1200
+    results = Results.load(run)
+    (learned,) = (n for n, asked in results.state.candidates.items() if asked.tradeoff is not None)
+    assert results.rows[learned].confirmed is not None
+    recipe = results.recipe(learned)
+    assert recipe.arrays is None
+    assert recipe.tensors, "genes are weights of tensors in the recipe"
+
+
 def test_a_slerp_has_one_number_a_tensor_however_fine_the_grain(run_file: Write, cli: Cli, tmp_path: Path) -> None:
     run = tmp_path / "RUN"
     space = {"operator": "slerp", "groups": "layer", "grain": "column"}
@@ -88,9 +119,11 @@ def test_a_slerp_has_one_number_a_tensor_however_fine_the_grain(run_file: Write,
     assert learned.recipe is not None
 
 
-def test_killed_learning_resumes_bit_for_bit() -> None:
+@pytest.mark.parametrize("grain", ["tensor", "genes"])
+def test_killed_learning_resumes_bit_for_bit(grain: str) -> None:
     """The script that anyone can run with more kills, and other grains."""
-    arguments = [sys.executable, str(ROOT / "scripts/kill_test.py"), "--optimizer", "gradient", "--kills", "3"]
+    kills = ["--grain", grain, "--kills", "3"]
+    arguments = [sys.executable, str(ROOT / "scripts/kill_test.py"), "--optimizer", "gradient", *kills]
     found = subprocess.run(
         [*arguments, "--evaluations", "50"],
         capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -112,11 +145,19 @@ def test_lessons_and_what_they_gave_go_from_process_to_process_bit_for_bit() -> 
     assert back is not None
     assert back.losses == {"task": (0.1, 1 / 3)}
     assert all(back.slopes[name].tobytes() == array.tobytes() for name, array in arrays.items())
+    scores = {"task": ((-0.1, -1 / 3), (-2.0,))}
+    taught = Evaluation(work=0, number=0, outcome={}, learnt=Learnt({}, {}, scores, {"task": arrays["a.weight"]}))
+    back = unpacked(Evaluation, packed(taught)).learnt
+    assert back is not None
+    assert back.scores == scores
+    assert back.jacobians["task"].tobytes() == arrays["a.weight"].tobytes()
 
 
-def test_two_workers_learn_what_one_process_does(run_file: Write, cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.parametrize("grain", [None, "column"])
+def test_two_workers_learn_what_one_process_does(grain: str | None, run_file: Write, cli: Cli, tmp_path: Path) -> None:
     space = {"groups": "layer", "grain": "column"}
-    path = learning(run_file, space=space, budget={"item_evaluations": 1000})
+    few, fine = by_genes(run_file), {"space": space, "budget": {"item_evaluations": 1000}}
+    path = learning(run_file, **fine) if grain else few
     runs = [tmp_path / "HERE", tmp_path / "THERE"]
     for run, far in zip(runs, ((), ("--executor", "ray", "--workers", "2")), strict=True):
         found = cli("search", path, "--out", run, *far)

@@ -1,6 +1,7 @@
 """How a descent goes, from what it may cost: steps, items a step, rate, looks."""
 
 from evomerge.learn.descent import Course
+from evomerge.learn.gauss_newton import NewtonCourse
 from evomerge.recipe import Grain
 
 SLOPE = 3
@@ -20,6 +21,33 @@ FEWEST = 10
 SLOWER = {1: 1.0, 2: 0.8}
 """Of a front the rate is so many times that of one objective: it has more steps, of fewer items."""
 RATES: dict[Grain | None, float] = {None: 0.05, "tensor": 0.04, "column": 0.05, "row": 0.05}
+
+FEW = 64
+"""Numbers, at most, by which the slopes of every item's own scores are wanted."""
+FIRST = 100
+"""Items that are learned from at first, or twice as many as there are numbers."""
+EARLY = 5
+"""Steps on these, if the budget is enough for more."""
+LATER = 6
+"""Steps on more items, at least; the budget says on how many."""
+LEAST = 4
+"""Steps that are worth it."""
+
+
+def newton_course_for(units: int, look: int, items: int, numbers: int, sources: int) -> NewtonCourse | None:
+    """The course of Gauss-Newton by so many `numbers`, of tensors with so many `sources`; None if it cannot be.
+
+    It may cost so many `units`, a `look` after every step included; `items` are there to be learned from, of all tasks.
+    """
+    price = 2 + sources  # Forward, back, and each source's task vectors times what layers read.
+    first = min(items, max(FIRST, 2 * numbers))
+    left = units - 2 * look - EARLY * (price * first + look)
+    most = min(items, (left + price * first - LATER * look) // (price * (LATER + 1)))
+    if most <= first:  # Nothing is left for more of them.
+        steps = (units - look) // (price * first + look)
+        return NewtonCourse(steps=steps, early=steps, first=first, items=first, price=price) if steps >= LEAST else None
+    later = (left - price * (most - first)) // (price * most + look)
+    return NewtonCourse(steps=EARLY + 1 + later, early=EARLY, first=first, items=most, price=price)
 
 
 def course_for(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evomerge.learn.adam import Adam, Floats, clipped
+from evomerge.learn.losses import Loss
 from evomerge.learn.lots import Lots
 from evomerge.learn.tradeoff import Weights, drawn, places_of, weights_at
 from evomerge.values import Value
@@ -83,6 +84,16 @@ class Descent:
     def has_failed(self) -> bool:
         """Whether too many steps failed."""
         return self._halvings > HALVINGS
+
+    @property
+    def is_worth_a_look(self) -> bool:
+        """Whether the course wants a look after this step."""
+        return self.step in self.course.looks()
+
+    @property
+    def judges_by(self) -> Loss:
+        """The loss of held-out items that a look is about."""
+        return Loss()
 
     def ask(self) -> Ask:
         """What the next step needs; the same until it is told."""

@@ -55,6 +55,13 @@ class Layout:
             start += block.count
         return Coefficients(self.grain, arrays)
 
+    def tied(self) -> dict[str, tuple[int, ...]]:
+        """For each tensor which of the vector's numbers its sources' weights are; of a layout with ties."""
+        assert self.ties is not None, "each coefficient is a number of its own"
+        ends = np.cumsum([block.count for block in self.blocks])
+        pairs = zip(self.blocks, np.split(self.ties, ends[:-1]), strict=True)
+        return {block.name: tuple(map(int, numbers)) for block, numbers in pairs}
+
     def pulled(self, slopes: Mapping[str, Floats]) -> NDArray[np.float64]:
         """Slopes by the vector's numbers (size,), of slopes by coefficients; a tensor left out has none."""
         parts = [

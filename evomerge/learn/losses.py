@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 Places: TypeAlias = NDArray[np.int64]
-Form: TypeAlias = Literal["choice", "imitation", "answer", "utility"]
+Form: TypeAlias = Literal["choice", "imitation", "answer", "whole", "utility"]
 """What an item's scores are: log-likelihoods of options, of which some are right, or whose probabilities are imitated;
-log-probabilities of the tokens of a reference answer; or one number, the higher the better."""
+log-probabilities of the tokens of a reference answer, or of the whole of it; or one number, the higher the better."""
 CERTAIN = -1e-4
 """The log-probability of a token above which it counts as this: there is nothing left to gain."""
 HOPELESS = -4.0
@@ -36,15 +36,21 @@ SHARPENING = (Loss(), Loss("error", 0.5), Loss("error", 0.25), Loss("error", 0.1
 
 
 class Right(NamedTuple):
-    """What is right of an item: `golds`, places of options, or `targets`, to imitate; neither: a reference answer."""
+    """What is right of an item: `golds`, places of options, or `targets`, to imitate; neither: a reference answer.
+
+    Of that there is one score for each token, or one of the `whole`.
+    """
 
     golds: tuple[int, ...] = ()
     targets: tuple[float, ...] = ()
+    whole: bool = False
 
     @property
     def form(self) -> Form:
         """What its scores are."""
-        return "imitation" if self.targets else "choice" if self.golds else "answer"
+        if self.targets:
+            return "imitation"
+        return "choice" if self.golds else "whole" if self.whole else "answer"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +81,13 @@ class Key:
         found = np.array(scores, dtype=float)
         for part in self._parts:
             found[..., part.scores] = _read(part, found[..., part.scores])
+        return found
+
+    def moved(self, scores: Floats, slopes: Floats) -> Floats:
+        """How the readings change (scores, ...) where the scores do so (scores, ...)."""
+        found = np.array(slopes, dtype=float)
+        for part in self._parts:
+            found[part.scores] = _moved(part, scores[part.scores], found[part.scores])
         return found
 
     def losses(self, readings: Floats, loss: Loss) -> tuple[Floats, Floats]:
@@ -125,10 +138,10 @@ class _Part:
         return np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
 
 
-def odds(log_probabilities: Floats) -> Floats:
+def odds(log_probabilities: Floats, least: float = HOPELESS) -> Floats:
     """The log-odds of tokens."""
     kept = np.minimum(log_probabilities, CERTAIN)
-    found: Floats = np.maximum(kept - np.log(-np.expm1(kept)), HOPELESS)
+    found: Floats = np.maximum(kept - np.log(-np.expm1(kept)), least)
     return found
 
 
@@ -148,8 +161,26 @@ def _read(part: _Part, scores: Floats) -> Floats:
             return scores - part.spread(part.summed(scores) / part.sizes)
         case "answer":
             return odds(scores)
+        case "whole":
+            return odds(scores, -np.inf)
         case "utility":
             return scores
+        case _:
+            assert_never(part.form)
+
+
+def _moved(part: _Part, scores: Floats, slopes: Floats) -> Floats:
+    match part.form:
+        case "choice" | "imitation":
+            shared = part.summed(slopes.T) / part.sizes
+            moved: Floats = slopes - part.spread(shared).T
+            return moved
+        case "answer" | "whole":
+            free = (scores < CERTAIN) & (_read(part, scores) > HOPELESS if part.form == "answer" else True)
+            rates = np.where(free, -1 / np.expm1(np.minimum(scores, CERTAIN)), 0.0)
+            return slopes * rates[:, None]
+        case "utility":
+            return slopes
         case _:
             assert_never(part.form)
 
@@ -160,7 +191,7 @@ def _lost(part: _Part, readings: Floats, loss: Loss) -> tuple[Floats, Floats]:
             return _choice(part, readings, loss)
         case "imitation":
             return _imitation(part, readings, loss)
-        case "answer":
+        case "answer" | "whole":
             return _answer(part, readings, loss)
         case "utility":
             return -readings, np.full(readings.shape, -1.0)

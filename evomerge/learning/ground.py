@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evomerge.items import ItemTable
-from evomerge.learn.course import course_for
+from evomerge.learn.course import FEW, course_for, newton_course_for
 from evomerge.learn.descent import Course
+from evomerge.learn.gauss_newton import NewtonCourse
 from evomerge.learn.layout import Layout
 from evomerge.learn.tradeoff import points_of
 from evomerge.recipe import Recipe
@@ -44,11 +45,19 @@ class Ground:
             for task, items in table.tasks.items()
         }
 
-    def course(self, units: int, table: ItemTable) -> Course | None:
+    def course(self, units: int, table: ItemTable) -> Course | NewtonCourse | None:
         """How a descent can go that may cost so many units, with the scoring of what it ends in; None if it cannot."""
         objectives, held = len(self.objectives), table.count("search", self.held.places)
-        fewest = min(map(len, self.pools(table).values()))
+        pools = [len(pool) for pool in self.pools(table).values()]
+        left = units - held * len(points_of(objectives))
+        if self._is_small():
+            sources = max(block.sources for block in self.layout.blocks)
+            return newton_course_for(left, held, len(pools) * min(pools), self.layout.size, sources)
         wanted = (self.spec.rate, self.spec.batch)
         grain = None if self.layout.ties is not None else self.layout.grain
-        left = units - held * len(points_of(objectives))
-        return course_for(left, held * objectives, objectives, fewest, grain=grain, wanted=wanted)
+        return course_for(left, held * objectives, objectives, min(pools), grain=grain, wanted=wanted)
+
+    def _is_small(self) -> bool:
+        """Whether each item's own slopes are wanted: by few numbers, of one objective, unless Adam is spoken of."""
+        spoken = self.spec.rate is not None or self.spec.batch is not None
+        return self.layout.ties is not None and self.layout.size <= FEW and len(self.objectives) == 1 and not spoken

@@ -7,6 +7,7 @@ comes to the same.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +17,14 @@ from evomerge.errors import Interrupted
 from evomerge.events import Learned
 from evomerge.learn.adam import Floats
 from evomerge.learn.course import SLOPE
-from evomerge.learn.descent import Course, Descent
+from evomerge.learn.descent import Ask, Course, Descent
+from evomerge.learn.gauss_newton import Answer, GaussNewton, NewtonCourse
 from evomerge.learn.lots import Lots
 from evomerge.learn.tradeoff import Weights, points_of
 from evomerge.learning.ground import Ground
 from evomerge.learning.references import References
 from evomerge.learning.start import best_fixed, terms
+from evomerge.learning.taught import answers_of, rights_of
 from evomerge.recipe import Coefficients, Recipe
 from evomerge.session import Session
 from evomerge.store import LearnedStates
@@ -108,10 +111,17 @@ class Learning:
         self._look()
         return True
 
-    def _made(self, start: NDArray[np.float64] | Floats, course: Course) -> Descent:
-        seed = self.ground.seed + self._number
-        lots = Lots(self._pools, list(self.ground.objectives.values()), seed)
-        return Descent(start.astype(np.float32), course, lots, bounds=self.ground.bounds, seed=seed)
+    def _made(self, start: NDArray[np.float64] | Floats, course: Course | NewtonCourse) -> Descent | GaussNewton:
+        seed, bounds, begun = self.ground.seed + self._number, self.ground.bounds, start.astype(np.float32)
+        match course:
+            case Course():
+                lots = Lots(self._pools, list(self.ground.objectives.values()), seed)
+                return Descent(begun, course, lots, bounds=bounds, seed=seed)
+            case NewtonCourse():
+                rights = rights_of(self.session.store.table, self._pools, self._references.wanted)
+                return GaussNewton(begun, course, rights, bounds=bounds, seed=seed)
+            case _:
+                assert_never(course)
 
     def _units(self) -> int:
         """Forward passes of one item that the budget still allows."""
@@ -149,9 +159,8 @@ class Learning:
             raise
 
     def _is_look_due(self) -> bool:
-        step, wanted = self.descent.step, self.descent.course.looks()
-        due = step in wanted or self.descent.is_over or self._is_late()
-        return due and self.session.state.learned[-1].step != step
+        due = self.descent.is_worth_a_look or self.descent.is_over or self._is_late()
+        return due and self.session.state.learned[-1].step != self.descent.step
 
     def _is_late(self) -> bool:
         """Whether there may be no more time than one more step, a look, and scoring what was learned take."""
@@ -162,23 +171,40 @@ class Learning:
 
     def _step(self) -> None:
         asked = self.descent.ask()
+        match self.descent:
+            case Descent():
+                self.descent.tell(self._slopes(asked))
+            case GaussNewton():
+                self.descent.tell(self._answers(asked, self.descent.course.price))
+            case _:
+                assert_never(self.descent)
+
+    def _slopes(self, asked: Ask) -> NDArray[np.float64] | None:
+        """The slopes of the items' mean loss; None if they could not be had."""
         total = sum(map(len, asked.items.values()))
         lesson = Lesson(grain=self.ground.layout.grain, weights=dict.fromkeys(asked.items, 1 / total))
         parts = self._lessons(asked.vector, asked.items, lesson)
         self._spent += SLOPE * total
-        slopes = None
-        if parts is not None:
-            slopes = np.zeros(self.ground.layout.size)
-            for part in parts:  # In the order of the items, whoever computed them.
-                slopes += self.ground.layout.pulled(part.slopes)
-        self.descent.tell(slopes)
+        if parts is None:
+            return None
+        slopes = np.zeros(self.ground.layout.size)
+        for part in parts:  # In the order of the items, whoever computed them.
+            slopes += self.ground.layout.pulled(part.slopes)
+        return slopes
+
+    def _answers(self, asked: Ask, price: int) -> dict[tuple[str, int], Answer] | None:
+        """Each item's scores and their slopes; None if they could not be had."""
+        lesson = Lesson(weights={}, ties=self.ground.layout.tied())
+        parts = self._lessons(asked.vector, asked.items, lesson)
+        self._spent += price * sum(map(len, asked.items.values()))
+        return None if parts is None else answers_of(asked.items, parts)
 
     def _look(self) -> None:
         """See how far the average has come, on held-out items, and write it down."""
-        losses = []
-        held = self.ground.places()
+        losses, held, judge = [], self.ground.places(), self.descent.judges_by
+        lesson = Lesson(weights=dict.fromkeys(held, 1.0), loss=judge.measure, temperature=judge.temperature)
         for weights, vector in self.descent.look().items():
-            parts = self._lessons(vector, held, Lesson(weights=dict.fromkeys(held, 1.0)))
+            parts = self._lessons(vector, held, lesson)
             losses.append((weights, self._means(parts)))
         self._spent += len(losses) * sum(map(len, held.values()))
         self.descent.judge(float(np.mean([np.dot(weights, list(mean.values())) for weights, mean in losses])))

@@ -2,6 +2,7 @@
 
 from evomerge.materialize.fold import GainError, Last, check_gains
 from evomerge.materialize.grams import Grams, linear_maps, shares, suited
+from evomerge.materialize.jacobians import Jacobians
 from evomerge.materialize.live import LiveModel, placement_for
 from evomerge.materialize.merger import Job, Merger, unchanged_source
 from evomerge.materialize.placement import MAPPED, HeldParents, Needs, Placement, place_parents
@@ -15,6 +16,7 @@ __all__ = [
     "GainError",
     "Grams",
     "HeldParents",
+    "Jacobians",
     "Job",
     "Last",
     "LiveModel",

@@ -67,7 +67,7 @@ class Movement:
         found = self.zeros(grain)
         grain = "tensor" if self.single else grain
         rows = gradient.reshape(self.rows, self.columns)
-        for block, derivatives in self._blocks():
+        for block, derivatives in self.blocks():
             part = rows[block].float()
             for sums, derivative in zip(found, derivatives, strict=True):
                 match grain:
@@ -81,7 +81,7 @@ class Movement:
                         assert_never(grain)
         return found
 
-    def _blocks(self) -> Iterator[tuple[slice, Iterable[Tensor]]]:
+    def blocks(self) -> Iterator[tuple[slice, Iterable[Tensor]]]:
         """Derivatives block by block of rows: which rows, and (rows, columns) for each coefficient."""
         sources, derive = self.merger.sources(self.job), _derive(self.merger, self.job)
         step = max(1, BLOCK[self.merger.device.type] // self.columns)

@@ -104,18 +104,19 @@ class Slopes:
         """
         found = Gathered(grain)
         with ExitStack() as following:
-            for leaf, movement in self._moved(recipe, coefficients):
+            for leaf, movement in self.moved(recipe, coefficients):
                 note = found.begin(leaf.name, movement)
-                if not self._is_still(movement):
+                if not self.is_still(movement):
                     following.enter_context(leaf.followed(note))
             yield found
 
-    def _is_still(self, movement: Movement) -> bool:
+    def is_still(self, movement: Movement) -> bool:
+        """Whether no coefficient moves the tensor."""
         if movement.key not in self._still:
             self._still[movement.key] = movement.is_still()
         return self._still[movement.key]
 
-    def _moved(self, recipe: Recipe, coefficients: Coefficients | None) -> Iterator[tuple[Leaf, Movement]]:
+    def moved(self, recipe: Recipe, coefficients: Coefficients | None) -> Iterator[tuple[Leaf, Movement]]:
         """The tensors of the live model that have sources, and what moves them."""
         anatomy: Anatomy = self._live.files.anatomy
         shares = Shares(recipe, anatomy, coefficients)

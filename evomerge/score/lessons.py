@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from evomerge.errors import SpecError
 from evomerge.items import ItemTable
@@ -13,8 +14,10 @@ from evomerge.score.budget import TokenBudget
 from evomerge.score.failure import refuse_nonfinite
 from evomerge.score.loglikelihood import LikelihoodPlan, Request
 from evomerge.score.responses import Responder
-from evomerge.trial import Draw, Lesson
+from evomerge.trial import Draw, Lesson, Scores
 
+ByItem: TypeAlias = tuple[Scores, dict[str, Tensor]]
+"""Items' scores by task, and how they change with a few numbers (scores, numbers), item after item."""
 LOGIT_BYTES = 12
 """Memory that a logit takes until gradients have come back, in fp32: its own gradient, and what is made of it."""
 
@@ -115,6 +118,44 @@ class Lessons:
             for exercise, loss in zip(batch, losses.tolist(), strict=True):
                 found[exercise.task][exercise.place] = loss
         return {task: tuple(row) for task, row in found.items()}
+
+    def scored(self, draw: Draw, way: Callable[[Sequence[Request]], tuple[Tensor, Tensor]]) -> ByItem:
+        """The drawn items' scores, and how they change, by task.
+
+        `way` gives log-likelihoods of requests (requests,), and their derivatives (requests, numbers).
+
+        Raises:
+            SpecError: a task gives no scores.
+            ScoreFailure: some are not finite.
+        """
+        exercises = self._exercises(draw, Lesson(weights={}))
+        scores, slopes = way([request for exercise in exercises for request in exercise.requests])
+        refuse_nonfinite(scores, "log-likelihoods")
+        refuse_nonfinite(slopes, "slopes")
+        sizes = [len(exercise.requests) for exercise in exercises]
+        rows: dict[str, list[tuple[float, ...]]] = {exercise.task: [] for exercise in exercises}
+        parts: dict[str, list[Tensor]] = {exercise.task: [] for exercise in exercises}
+        for exercise, row, its in zip(exercises, torch.split(scores, sizes), torch.split(slopes, sizes), strict=True):
+            whole = exercise.wanted is None  # An answer counts as a whole.
+            rows[exercise.task].append(tuple((row.sum(0, keepdim=True) if whole else row).tolist()))
+            parts[exercise.task].append(its.sum(0, keepdim=True) if whole else its)
+        return {task: tuple(each) for task, each in rows.items()}, {t: torch.cat(each) for t, each in parts.items()}
+
+    def apart(self, requests: Sequence[Request]) -> LikelihoodPlan:
+        """Passes over requests, each in a row of its own.
+
+        Raises:
+            SpecError: this model class gives no log-likelihoods by passes of ours.
+        """
+        plan = self._responder.likelihood_plan(requests, self._budget.tokens, apart=True)
+        if plan is None:
+            raise self._no_passes()
+        return plan
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The live model."""
+        return self._responder.model
 
     def read(self, tasks: Sequence[str], begin: Callable[[Tensor], None]) -> int:
         """Let the model read the search items of tasks, each with one of its options in turn, or without an answer.

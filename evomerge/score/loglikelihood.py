@@ -105,6 +105,13 @@ class _Batch:
     filled: Tensor  # (rows, length) where there are tokens, and no padding
     identity: int = field(default_factory=_BATCHES.__next__)
 
+    @property
+    def requests(self) -> Tensor:
+        """The request of each row (rows,), where each has a row of its own; in host memory."""
+        found = torch.empty(len(self.tokens), dtype=torch.long)
+        found[self.rows[self.source].cpu()] = self.owners
+        return found
+
     def inputs(self, mask: Tensor | None) -> dict[str, Any]:
         """What the model is given."""
         given = {"input_ids": self.tokens, "attention_mask": mask, "position_ids": self.positions}
@@ -183,6 +190,23 @@ class LikelihoodPlan:
             logits = _logits(batch, model, plain(model))
             parts.append(logits[batch.source, batch.targets] - torch.logsumexp(logits, -1)[batch.source])
         return self._added(torch.cat(parts).cpu())
+
+    def back(self, model: PreTrainedModel, begin: Callable[[Tensor, int, Tensor], None]) -> Tensor:
+        """Log-likelihood in nats of each request (requests,), in host memory; from each pass one goes back at once.
+
+        Requests are to stand apart. Before each pass `begin` is told the request of each row (rows,), how long rows
+        are, and the row of each prediction that is read (reads,).
+        """
+        parts = []
+        for batch in self._batches:
+            begin(batch.requests, batch.tokens.shape[1], batch.rows)
+            with torch.enable_grad():
+                logits = _logits(batch, model, plain(model))
+                picked = logits[batch.source, batch.targets] - torch.logsumexp(logits, -1)[batch.source]
+                if picked.requires_grad:
+                    torch.autograd.backward(picked.sum())
+            parts.append(picked.detach().cpu())
+        return self._added(torch.cat(parts))
 
     @torch.no_grad()
     def read(self, model: PreTrainedModel, begin: Callable[[Tensor], None]) -> None:
@@ -269,15 +293,17 @@ def _worth_sharing(row: _Row, tokens: Sequence[int], width: int) -> bool:
 def _groups(rows: Sequence[_Row], budget: int, most_reads: int) -> Iterator[list[_Row]]:
     """Rows of like length, as many as fit the token budget when padded, and the memory for masks and logits."""
     group: list[_Row] = []
+    reads = 0
     for row in rows:
         if group and (
             len(group[0].tokens) * (len(group) + 1) > budget
             or (row.branches and len(group[0].tokens) ** 2 * 4 * (len(group) + 1) > MASK_BYTES)
-            or sum(len(other.reads) for other in (*group, row)) > most_reads
+            or reads + len(row.reads) > most_reads
         ):
             yield group
-            group = []
+            group, reads = [], 0
         group.append(row)
+        reads += len(row.reads)
     if group:
         yield group
 

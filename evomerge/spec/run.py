@@ -156,7 +156,7 @@ class SurrogateSpec(Tagged):
 
 
 class GradientSpec(Tagged):
-    """Adam along the slopes of the loss of every item, from the best fixed recipe on.
+    """Adam along the slopes of the loss of every item, or Gauss-Newton for few genes, from the best fixed recipe on.
 
     `rate` is how far a coefficient goes in a step, at most, at the beginning; `batch` how many items a step learns
     from, of all objectives together; `held` how many search items of each task are never learned from: they say which

@@ -99,9 +99,10 @@ def _learning_lines(plan: "LearningPlan") -> list[str]:
     if not plan.steps:
         return [*lines, "           the budget is too small for it: only fixed recipes will be scored"]
     each, whole = duration(plan.seconds), duration(plan.steps * plan.seconds)
+    way = "" if plan.method == "adam" else ", by Gauss-Newton; the first on fewer"
     return [
         *lines,
-        f"           {plan.steps} steps of {plan.batch} items, {each} each, {whole} in all",
+        f"           {plan.steps} steps of {plan.batch} items{way}, {each} each, {whole} in all",
     ]
 
 

@@ -16,8 +16,9 @@ RIGHTS = (
     Right(),
     Right(golds=(3,)),
     Right(),
+    Right(whole=True),
 )
-SIZES = (3, 1, 4, 4, 5, 4, 1)
+SIZES = (3, 1, 4, 4, 5, 4, 1, 1)
 KEY = Key.of(RIGHTS, SIZES)
 LOSSES = (*SHARPENING, Loss(temperature=0.5), Loss("error"))
 
@@ -38,6 +39,23 @@ def test_slopes_are_those_of_finite_differences(loss: Loss) -> None:
         found = (up - down) / 2e-6
         assert found[owner[place]] == pytest.approx(slopes[place], rel=1e-5, abs=1e-8)
         assert not np.delete(found, owner[place]).any()
+
+
+def test_readings_move_as_finite_differences_of_them_do() -> None:
+    raw, slopes = scores(0), np.random.default_rng(1).normal(size=(sum(SIZES), 2))
+    moved = KEY.moved(raw, slopes)
+    for column in range(2):
+        up, down = (KEY.readings(raw + sign * 1e-6 * slopes[:, column]) for sign in (1, -1))
+        np.testing.assert_allclose(moved[:, column], (up - down) / 2e-6, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("score", [-0.01, -3.0, -40.0])
+def test_a_whole_answer_costs_what_its_probability_says_and_none_is_hopeless(score: float) -> None:
+    key = Key.of([Right(whole=True)], [1])
+    readings = key.readings(np.array([score]))
+    assert key.losses(readings, Loss())[0][0] == pytest.approx(-score)
+    assert key.losses(readings, Loss("error"))[0][0] == pytest.approx(-math.expm1(score))
+    assert key.moved(np.array([score]), np.ones((1, 1)))[0, 0] >= 1
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -86,7 +104,9 @@ def test_a_utility_is_lost_where_it_is_low() -> None:
 
 
 def test_nothing_overflows() -> None:
-    raw = np.array([0.0, -1e5, -1e5, 3.0, -1e5, 0.0, -1e5, -1e5, 0, 0, 0, 0, -1e5, 0, 0, 0, 0, 0, 0, 0, -1e5, 0.0])
+    raw = np.array(
+        [0.0, -1e5, -1e5, 3.0, -1e5, 0.0, -1e5, -1e5, 0, 0, 0, 0, -1e5, 0, 0, 0, 0, 0, 0, 0, -1e5, 0.0, -1e5]
+    )
     for loss in LOSSES:
         lost, slopes = KEY.losses(KEY.readings(raw), loss)
         assert np.isfinite(lost).all() and np.isfinite(slopes).all()

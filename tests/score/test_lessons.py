@@ -184,6 +184,53 @@ def test_a_task_without_weight_costs_no_way_back(bench: Bench) -> None:
     assert not any(slope.any() for slope in found.slopes.values())
 
 
+def tied(bench: Bench) -> dict[str, tuple[int, ...]]:
+    """Three numbers, which tensors and sources share in no order."""
+    arrays = Shares(bench.recipe, bench.files.anatomy).coefficients(None).arrays
+    return {name: (place % 3, (place + 1) % 3) for place, name in enumerate(arrays)}
+
+
+def test_with_ties_items_give_scores_and_their_differences(bench: Bench) -> None:
+    ties, scores, draw = tied(bench), bench.scores(), only("choices", "exact", "written")
+    found = bench.learnt(Lesson(weights={}, ties=ties), draw)
+    assert found.losses == found.slopes == {}
+    for task, rows in found.scores.items():
+        wanted = scores[task] if task in CHOICES else [(sum(row),) for row in scores[task]]
+        for row, its in zip(rows, wanted, strict=True):
+            assert row == pytest.approx(its, rel=1e-4, abs=1e-4)
+        assert found.jacobians[task].shape == (sum(map(len, rows)), 3)
+        assert found.jacobians[task].dtype == np.float32
+    even = Shares(bench.recipe, bench.files.anatomy).coefficients(None).arrays
+    for number in range(3):
+        sides = []
+        for move in (0.001, -0.001):
+            way = {name: np.equal(numbers, number).astype(np.float32)[:, None] for name, numbers in ties.items()}
+            moved = Coefficients("tensor", {name: array + move * way[name] for name, array in even.items()})
+            sides.append(bench.learnt(Lesson(weights={}, ties=ties), draw, moved).scores)
+        for task, slopes in found.jacobians.items():
+            up, down = (np.concatenate(side[task]) for side in sides)
+            wanted = (up - down) / 0.002
+            np.testing.assert_allclose(slopes[:, number], wanted, rtol=0.02, atol=0.02 * np.abs(wanted).max())
+
+
+def test_what_does_not_keep_rows_apart_is_gone_back_to_one_by_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evomerge.materialize.jacobians import Followed
+
+    lesson, draw = Lesson(weights={}, ties=tied(bench)), only("choices", "exact")
+    wanted = bench.learnt(lesson, draw)
+    plain = Followed._by_row
+    monkeypatch.setattr(Followed, "_by_row", lambda *given: plain(*given).roll(1, 1))
+    monkeypatch.setattr(bench, "teacher", Teacher(bench.live, bench.lessons))
+    monkeypatch.setattr(bench.live, "notes", set())
+    found = bench.learnt(lesson, draw)
+    assert [note for note in bench.live.notes if "one by one" in note and "does not keep rows apart" in note]
+    for task, rows in wanted.scores.items():
+        assert np.concatenate(found.scores[task]) == pytest.approx(np.concatenate(rows), rel=1e-4, abs=1e-4)
+        np.testing.assert_allclose(found.jacobians[task], wanted.jacobians[task], rtol=1e-2, atol=1e-2)
+
+
 def test_a_task_without_scores_is_refused(bench: Bench) -> None:
     with pytest.raises(SpecError, match="'rolling' gives no scores to learn from; choose another optimizer"):
         bench.learnt(Lesson(weights={"rolling": 1.0}), only("rolling"))
