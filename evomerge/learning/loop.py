@@ -194,8 +194,7 @@ class Learning:
 
     def _answers(self, asked: Ask, price: int) -> dict[tuple[str, int], Answer] | None:
         """Each item's scores and their slopes; None if they could not be had."""
-        lesson = Lesson(weights={}, ties=self.ground.layout.tied())
-        parts = self._lessons(asked.vector, asked.items, lesson)
+        parts = self._lessons(asked.vector, asked.items, Lesson(weights={}, ties=self.ground.layout.tied()))
         self._spent += price * sum(map(len, asked.items.values()))
         return None if parts is None else answers_of(asked.items, parts)
 
