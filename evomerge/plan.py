@@ -13,12 +13,13 @@ from evomerge.checkpoint import ParentFiles
 from evomerge.evaluate import Evaluator
 from evomerge.fitness import EstimatorSpec
 from evomerge.items import POOLS, Cost, ItemTable, Split
+from evomerge.learn.tradeoff import points_of
 from evomerge.learning import LearningPlan
 from evomerge.optimize import RECOMMENDED
 from evomerge.recipe import Recipe
 from evomerge.results import FINALISTS, MOST_FINALISTS
 from evomerge.space import Gene, SearchSpace, fixed_recipes, names_for, unchanged
-from evomerge.spec import Budget, RunSpec
+from evomerge.spec import RunSpec
 from evomerge.store import Shape, expected_bytes
 from evomerge.trial import Draw, Evaluation, Failure, Seconds, Work
 from evomerge.values import Genome, Value
@@ -198,7 +199,10 @@ def _costs(
     item, parents = score / sizes.drawn, len(evaluator.live.files.parents.names)
     each = merge + sizes.mean * item
     first = parents * (merge + sizes.pool * item)
-    evaluations = _evaluations(run.budget, sizes, each, parents) + len(outside)
+    evaluations = _evaluations(run, sizes, each, parents)
+    if run.chosen is not None and run.chosen.learns:  # The rest of its budget goes to slopes.
+        evaluations = min(evaluations, len(seeds) + len(points_of(len(run.fitness.objectives))))
+    evaluations += len(outside)
     confirm = item * _held_out(run, evaluator.table, _fixed(seeds, outside))
     return _Costs(evaluations, merge, score, first, first + max(0, evaluations - parents) * each, confirm)
 
@@ -243,9 +247,10 @@ def _doubts(measured: Evaluation) -> list[str]:
     return [f"the candidate that was measured has failed, and so may others: {measured.outcome.reason}"]
 
 
-def _evaluations(budget: Budget, sizes: _Sizes, seconds: float, parents: int) -> int:
+def _evaluations(run: RunSpec, sizes: _Sizes, seconds: float, parents: int) -> int:
     """How many candidates the budget pays for at this price each; parents cost more items, as they get all."""
-    items = budget.item_evaluations
+    budget = run.budget
+    items = budget.item_evaluations and budget.item_evaluations - run.models.beforehand
     limits = [
         budget.evaluations,
         max(0, items - parents * (sizes.pool - sizes.drawn)) // sizes.drawn if items is not None else None,

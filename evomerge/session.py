@@ -39,7 +39,7 @@ class Session:
         self.executor = executor
         self._ahead = ahead
         self._backlog: list[Work] = []
-        self.state = RunState(store.file.spec.budget)
+        self.state = RunState(store.file.spec.budget, store.file.spec.models.beforehand)
         self._is_stopped = self._nobody_works = False
         optimizer = store.file.spec.chosen
         self._scored = optimizer is not None and (optimizer.wants_scores or optimizer.told == "loss")

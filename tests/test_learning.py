@@ -12,12 +12,16 @@ import pytest
 from conftest import ROOT, Typed, events, refused
 from toys import work
 
+from evomerge.assemble import plan
 from evomerge.assemble.means import QUIET
 from evomerge.assemble.run import prepare
 from evomerge.execute.ray.messages import packed, unpacked
 from evomerge.recipe import Coefficients
+from evomerge.report.curves import with_curves
+from evomerge.report.figures import front
 from evomerge.results import Results
 from evomerge.results.between import between
+from evomerge.results.curves import curves
 from evomerge.space import BlendSpec
 from evomerge.spec import GradientSpec, load_run
 from evomerge.trial import Evaluation, Learnt, Work
@@ -51,7 +55,8 @@ def test_a_search_learns_coefficients_of_every_grain(
     run = tmp_path / "RUN"
     space = {"groups": "layer"} | ({"grain": grain} if grain else {})
     optimizer = {"kind": "gradient", "rate": 0.02 if grain in ("column", "row") else 0.05}
-    found = cli("search", learning(run_file, space=space, optimizer=optimizer), "--out", run)
+    path = learning(run_file, space=space, optimizer=optimizer)
+    found = cli("search", path, "--out", run)
     assert found.status == 0, found.err
     looks = [event for event in events(run) if event["kind"] == "learned"]
     assert looks[-1]["step"] == looks[-1]["course"]["steps"]
@@ -64,6 +69,9 @@ def test_a_search_learns_coefficients_of_every_grain(
     assert results.rows[learned[0]].confirmed is not None
     shown = json.loads(cli("show", run, "--json").out)
     assert shown["item_evaluations"] <= 1500
+    if grain == "column":  # Of all grains the one whose side files are largest.
+        taken = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
+        assert taken / 1.5 < plan(path).run_bytes < taken * 1.5
     out = tmp_path / "OUT"
     done = cli("export", run, "--pick", f"number:{learned[0]}", "--out", out, "--format", "model", "--format", "recipe")
     assert done.status == 0, done.err
@@ -167,6 +175,26 @@ def test_two_workers_learn_what_one_process_does(grain: str | None, run_file: Wr
     assert there == here
 
 
+def drawn_as_a_curve(run: Path, cli: Cli) -> None:
+    """The nine points of a learned front: named in `show`, and a line with their errors in the report."""
+    results = Results.load(run)
+    (curve,) = curves(results)
+    shown = json.loads(cli("show", run, "--json").out)
+    on_front = {entry["number"]: entry["tradeoff"] for entry in shown["front"] if "tradeoff" in entry}
+    assert on_front == {row.number: row.tradeoff for row in curve if row.number in on_front}
+    told = f"{len(on_front)} of its 9 points are"
+    assert told in " ".join(cli("show", run).out.split())
+    assert cli("report", run, "--out", run.with_suffix(".html")).status == 0
+    assert "learned curve, held-out items" in run.with_suffix(".html").read_text()
+    figure = with_curves(front(results), results)
+    (trace,) = (each for each in figure.data if each.name == "learned curve, held-out items")
+    assert trace.mode == "lines+markers"
+    for place, row in enumerate(curve):
+        assert row.confirmed is not None
+        (x, error), (y, _) = row.confirmed["math_ja"], row.confirmed["lists"]
+        assert (trace.x[place], trace.y[place], trace.error_x.array[place]) == pytest.approx((x, y, 1.96 * error))
+
+
 def test_two_objectives_give_a_front_of_one_function(run_file: Write, cli: Cli, tmp_path: Path) -> None:
     run = tmp_path / "RUN"
     path = learning(run_file, fitness=fitness("math_ja", "lists"), budget={"item_evaluations": 4000})
@@ -194,6 +222,7 @@ def test_two_objectives_give_a_front_of_one_function(run_file: Write, cli: Cli, 
     done = cli("export", run, "--pick", "tradeoff:0.6", "--out", out)
     assert done.status == 0, done.err
     assert "nobody has scored" in done.out + done.err
+    drawn_as_a_curve(run, cli)
     refused(cli("export", run, "--pick", "tradeoff:1.5", "--out", tmp_path / "NO"), "--pick", "1.5", "0 to 1")
 
 

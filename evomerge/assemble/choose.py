@@ -116,7 +116,7 @@ def _without_descent(run: RunSpec, parents: Parents, table: ItemTable) -> str | 
     except SpecError:
         return "too few search items to learn from"
     objectives, each = len(run.fitness.objectives) - len(run.fitness.costs()), judged.drawn(table)
-    units = units_of(run.budget, each, len(fixed_recipes(parents)) + len(points_of(objectives)))
+    units = units_of(run, each, len(fixed_recipes(parents)) + len(points_of(objectives)))
     fewest = min(len(task.search.ids) - judged.drawn_of(task) for task in table.tasks.values())
     course = course_for(units, each * objectives, objectives, fewest, grain=None, wanted=(None, None))
     return None if course is not None else "the budget is too small to learn"
@@ -129,4 +129,4 @@ def _fits_model(run: RunSpec, genes: Sequence[Gene], table: ItemTable) -> bool:
     if {label for label in run.fitness.objectives if run.fitness.keys(label)} != with_loss(run.fitness, table):
         return False
     items = items_with_scores(run, table, len(genes)) * len(table.tasks)
-    return units_of(run.budget, items, 0) >= EACH * len(genes) * items
+    return units_of(run, items, 0) >= EACH * len(genes) * items

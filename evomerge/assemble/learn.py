@@ -20,7 +20,6 @@ from evomerge.space.blend import BlendSpace
 from evomerge.space.spec import slots_of
 from evomerge.space.tensor import TensorSpace
 from evomerge.spec import (
-    Budget,
     CmaSpec,
     GradientSpec,
     Nsga2Spec,
@@ -86,9 +85,11 @@ def _held(run: RunSpec, parents: Parents, table: ItemTable, fewest: int) -> int:
     return max(FEWEST_HELD, most)
 
 
-def units_of(budget: Budget, each: int, models: int) -> int:
+def units_of(run: RunSpec, each: int, models: int) -> int:
     """Forward passes of one item that a budget allows, if candidates are put to `each` items, beside so many models."""
-    limits = (budget.item_evaluations, budget.evaluations and budget.evaluations * each)
+    budget = run.budget
+    items = budget.item_evaluations and budget.item_evaluations - run.models.beforehand
+    limits = (items, budget.evaluations and budget.evaluations * each)
     return min((limit for limit in limits if limit is not None), default=sys.maxsize) - models * each
 
 
@@ -161,7 +162,7 @@ def planned_learning(run: RunSpec, evaluator: "Evaluator", seeds: int) -> Learni
     parents, table, estimator = evaluator.parents, evaluator.table, run.fitness.estimator
     held = {task: tuple(range(estimator.drawn_of(items))) for task, items in table.tasks.items()}
     ground = ground_of(run, parents, evaluator.live.files.anatomy, Draw(pool="search", places=held))
-    units = units_of(run.budget, estimator.drawn(table), seeds)
+    units = units_of(run, estimator.drawn(table), seeds)
     units -= sum(len(names) * len(ground.pools(table)[task]) for task, names in ground.imitated.items())
     return learning_plan(ground, units, table, ground.frame((0.5,) * len(bind(run.space, parents).genes)), evaluator)
 

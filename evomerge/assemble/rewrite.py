@@ -10,6 +10,7 @@ from evomerge.environment import cache_folder
 from evomerge.errors import RunError, SpecError
 from evomerge.estimate.loss import mean_probabilities
 from evomerge.files import is_there, turn
+from evomerge.items import ItemTable
 from evomerge.space import REGMEAN, fixed_recipes, unchanged
 from evomerge.spec import Models, Rewritten, RunSpec
 from evomerge.trial import Draw, Failure, Lesson, Scores, Work
@@ -29,7 +30,7 @@ def with_rewritten(run: RunSpec, scorer: "ScorerFunction | None", listener: List
     """The run with its experts rewritten by RegMean beside them, if each has an objective of its own.
 
     Of two strengths of regularisation it is the one with the lower loss on the search items of those objectives. If the
-    run starts at RegMean, the rewritten experts are searched over.
+    run starts at RegMean, the rewritten experts are searched over. Items count as if no cache had them read already.
 
     Raises:
         SpecError: models or tasks cannot be used, or the tasks give no scores.
@@ -41,19 +42,25 @@ def with_rewritten(run: RunSpec, scorer: "ScorerFunction | None", listener: List
         raise SpecError(
             "models.experts: RegMean reads items of tasks, which a scorer of your own has not; leave objective out"
         )
-    folders, targets = _folders_and_targets(run, listener)
+    folders, targets, (before, judged) = _prepared(run, listener)
     listener.say("RegMean: comparing two strengths of regularisation")
     losses = _losses(run, folders, targets, listener)
     eps = min(losses, key=losses.__getitem__)
     told = " and ".join(f"{loss:.4g} at {each:g}" for each, loss in losses.items())
     listener.say(f"RegMean: search loss {told}; experts are rewritten with {eps:g}, in {folders[eps]}")
     written = {name: str(folders[eps] / name) for name in run.models.experts}
-    rewritten = Rewritten(folders=written, eps=eps, instead=REGMEAN in run.start)
+    items = before + len(losses) * judged
+    rewritten = Rewritten(folders=written, eps=eps, instead=REGMEAN in run.start, items=items)
     return run.model_copy(update={"models": run.models.model_copy(update={"rewritten": rewritten})})
 
 
-def left_out(run: RunSpec) -> tuple[str, ...]:
-    """What a plan says where there are experts, and no RegMean of them."""
+def remarks(run: RunSpec) -> tuple[str, ...]:
+    """What a plan says of RegMean: what it took, or that there are experts and no RegMean of them."""
+    if run.models.rewritten is not None:
+        return (
+            f"RegMean has put {run.models.beforehand} search items to models, each a forward pass; they are the first"
+            " of the run's item evaluations",
+        )
     if len(run.models.experts) < 2 or run.models.owned():
         return ()
     first = next(name for name in run.models.experts if name not in run.models.owners)
@@ -63,9 +70,18 @@ def left_out(run: RunSpec) -> tuple[str, ...]:
     )
 
 
-def _folders_and_targets(run: RunSpec, listener: Listener) -> tuple[dict[float, Path], Targets]:
+def _prepared(run: RunSpec, listener: Listener) -> tuple[dict[float, Path], Targets, tuple[int, int]]:
+    """Experts of each strength, what is imitated, and how many items that took and will take."""
     evaluator = factory(run, None, listener).build()  # It is let go of before another one is built.
-    return _folders(run, evaluator, listener), _targets(run, evaluator)
+    return _folders(run, evaluator, listener), _targets(run, evaluator), _counts(run, evaluator.table)
+
+
+def _counts(run: RunSpec, table: ItemTable) -> tuple[int, int]:
+    """Search items that the experts read or are imitated on, and that a strength is judged by."""
+    rows = _owners(run).values()
+    each = {task: len(table.tasks[task].search.ids) for row in rows for task in row}
+    answered = sum(len(names) * each[task] for task, names in imitated(run, table).items())
+    return sum(each[task] for row in rows for task in row) + answered, sum(each.values())
 
 
 def _folders(run: RunSpec, evaluator: "Evaluator", listener: Listener) -> dict[float, Path]:

@@ -10,7 +10,7 @@ from evomerge.assemble.choose import choose
 from evomerge.assemble.experts import read_recipe
 from evomerge.assemble.learn import gradient_of, planned_learning
 from evomerge.assemble.means import QUIET, Listener, factory
-from evomerge.assemble.rewrite import left_out, with_rewritten
+from evomerge.assemble.rewrite import remarks, with_rewritten
 from evomerge.assemble.run import check_calibration, with_defaults
 from evomerge.assemble.start import starting_points, wanted_genomes
 from evomerge.assemble.told import with_told
@@ -53,7 +53,7 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
     check_calibration(run, evaluator.table)
     check_exportable(space.decode(probe(space)), evaluator.live.files)
     start = starting_points(wanted_genomes(run, space, parents), space, parents)
-    notes = (*later(parents), *left_out(run))
+    notes = (*later(parents), *remarks(run))
     listener.say("measuring one candidate")
     if run.executor.apart:
         notes = (*notes, "measured in this process; workers on Ray divide the time, and each takes the memory")
@@ -62,7 +62,16 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
     learned = planned_learning(run, evaluator, len(seeds) + len(outside)) if gradient_of(run.chosen) else None
     if choice.why is not None and learned is not None and learned.grain is None:
         notes = (*notes, f"{learned.coefficients} weights are learned, as the space has genes; space: learned is finer")
-    return made.model_copy(update={"notes": (*made.notes, *notes), "learning": learned, "why": choice.why})
+    seconds, size = (learned.steps * learned.seconds, learned.run_bytes) if learned is not None else (0.0, 0)
+    return made.model_copy(
+        update={
+            "notes": (*made.notes, *notes),
+            "learning": learned,
+            "why": choice.why,
+            "search_seconds": made.search_seconds + seconds,
+            "run_bytes": made.run_bytes + size,
+        }
+    )
 
 
 def merge(

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Literal, assert_never
 
 from evomerge.items import ItemTable
-from evomerge.learn.course import BATCH
+from evomerge.learn.course import BATCH, LOOKS
 from evomerge.learn.descent import Course
 from evomerge.learn.gauss_newton import NewtonCourse
+from evomerge.learn.tradeoff import points_of
 from evomerge.learning.ground import Ground
-from evomerge.recipe import Grain, Recipe
+from evomerge.recipe import Coefficients, Grain, Recipe
+from evomerge.store import learning_bytes
 from evomerge.trial import Draw, Evaluation, Failure, Lesson, Work
 from evomerge.values import Value
 
@@ -19,7 +21,8 @@ class LearningPlan(Value):
 
     `items` are there to learn from and `held` to judge by, over all tasks; `steps` of `batch` items at `rate` are what
     the budget allows, none if it is too small. `seconds` are those of a step; `trouble` says why none could be made.
-    Gauss-Newton, for a few genes, has no rate, and begins with fewer items.
+    Gauss-Newton, for a few genes, has no rate, and begins with fewer items. `run_bytes` are what it adds to the run on
+    disk.
     """
 
     method: Literal["adam", "gauss_newton"] = "adam"
@@ -31,6 +34,7 @@ class LearningPlan(Value):
     batch: int
     rate: float
     seconds: float
+    run_bytes: int = 0
     trouble: str = ""
 
 
@@ -65,6 +69,7 @@ def learning_plan(
         batch=batch,
         rate=course.rate if isinstance(course, Course) else 0.0,
         seconds=time.perf_counter() - started,
+        run_bytes=_bytes(ground, recipe, coefficients, course),
         trouble=outcome.reason if isinstance(outcome, Failure) else "",
     )
 
@@ -80,3 +85,10 @@ def _batch(course: Course | NewtonCourse | None, ground: Ground) -> int:
             return BATCH[min(2, len(ground.objectives))][0]
         case _:
             assert_never(course)
+
+
+def _bytes(ground: Ground, recipe: Recipe, coefficients: Coefficients, course: Course | NewtonCourse | None) -> int:
+    if course is None:
+        return 0
+    objectives = len(ground.objectives)
+    return learning_bytes(recipe, coefficients, len(points_of(objectives)), objectives, LOOKS[min(2, objectives)])

@@ -64,15 +64,15 @@ def _plane(results: Results) -> go.Figure:
             figure.add_trace(_shift(row, x, y))
     named = [row for row in results.baselines if results.known(row)]
     figure.add_trace(
-        _points("fixed recipes", [r for r in named if r.name not in results.parent_names], results, x, y, FIXED)
+        points("fixed recipes", [r for r in named if r.name not in results.parent_names], results, x, y, FIXED)
     )
-    figure.add_trace(_points("parents", [r for r in named if r.name in results.parent_names], results, x, y, PARENT))
+    figure.add_trace(points("parents", [r for r in named if r.name in results.parent_names], results, x, y, PARENT))
     best = [row for row in results.front if results.best and row.number == results.best.number]
     others = [row for row in results.front if row not in best]
     figure.add_trace(
-        _points("front, held-out items" if results.is_confirmed else "front", others, results, x, y, CONFIRMED)
+        points("front, held-out items" if results.is_confirmed else "front", others, results, x, y, CONFIRMED)
     )
-    figure.add_trace(_points("best", best, results, x, y, BEST))
+    figure.add_trace(points("best", best, results, x, y, BEST))
     figure.update_xaxes(title=_axis(results, x), showgrid=True)
     figure.update_yaxes(title=_axis(results, y), showgrid=True)
     return styled(figure, height=560)
@@ -110,7 +110,8 @@ def _shift(row: Row, x: str, y: str) -> go.Scatter:
     )
 
 
-def _points(name: str, rows: Sequence[Row], results: Results, x: str, y: str, colour: str) -> go.Scatter:
+def points(name: str, rows: Sequence[Row], results: Results, x: str, y: str, colour: str) -> go.Scatter:
+    """Models where they are known to be, with 95 % intervals."""
     known = [results.known(row) for row in rows]
     bars = {"thickness": 1, "width": 0}
     return go.Scatter(

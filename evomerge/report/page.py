@@ -12,7 +12,9 @@ from plotly.offline import get_plotlyjs
 from evomerge.files import Target, write_file
 from evomerge.recipe import Recipe, own_weights
 from evomerge.report import figures, grains
+from evomerge.report.curves import with_curves
 from evomerge.results import RIVALS, Results, Row, difference, number
+from evomerge.results.curves import curves
 from evomerge.version import __version__
 from evomerge.visible import visible
 
@@ -84,7 +86,8 @@ def _sections(results: Results) -> Iterable[str]:
         " standard error."
         if results.is_confirmed
         else "Not confirmed yet: these values are the search's own, and optimistic.",
-        _figure(figures.front(results)),
+        _learned(results),
+        _figure(with_curves(figures.front(results), results)),
         _front_table(results),
     )
     if results.is_confirmed:
@@ -102,6 +105,17 @@ def _sections(results: Results) -> Iterable[str]:
     yield _section("Failures", "", _failures(results))
     yield _section("Time", "", _figure(figures.time_spent(results)))
     yield _section("Environment", "", _environment(results))
+
+
+def _learned(results: Results) -> str:
+    """What the line in the plane of two objectives is."""
+    if not (found := curves(results)):
+        return ""
+    first, count = _text(results.objectives[0]), len(found[-1])
+    return (
+        f"<p>The line is a front that was learned as one function of the trade-off; its {count} points are named by"
+        f" their weight of {first}. <code>export --pick tradeoff:W</code> writes the model of any other weight.</p>"
+    )
 
 
 def _coefficients(number: int, recipe: Recipe) -> str:

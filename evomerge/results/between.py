@@ -8,6 +8,7 @@ import numpy as np
 from evomerge.errors import SpecError
 from evomerge.learn.tradeoff import places_of
 from evomerge.recipe import Coefficients, Grain, Recipe
+from evomerge.results.curves import curves, place_of
 from evomerge.results.table import Results
 
 WORD = "tradeoff:"
@@ -16,16 +17,17 @@ WORD = "tradeoff:"
 def between(results: Results, pick: str) -> tuple[Recipe, Coefficients | None]:
     """The recipe of `tradeoff:W`, W being the weight of the first of two objectives, and what its side file holds.
 
-    Linear between the two nearest points of the front, by place: exact but where a bound cuts a weight off in between.
+    Linear between the two nearest points of the front learned last, by place: exact but where a bound cuts a weight off
+    in between.
 
     Raises:
         SpecError: there is no such weight, or the run has learned no front of two objectives.
     """
     weight = _weight(pick)
-    known = [(n, asked.tradeoff) for n, asked in results.state.candidates.items() if asked.tradeoff is not None]
-    if len(results.objectives) != 2 or not known:
+    known = curves(results)
+    if not known:
         raise SpecError(f"{pick}: this run has learned no front of two objectives; pick number:N, or another word")
-    points = sorted((places_of(list(tradeoff.values()))[0], number) for number, tradeoff in known)
+    points = [(place_of(row), row.number) for row in known[-1]]
     place = float(np.clip(places_of((weight, 1 - weight))[0], points[0][0], points[-1][0]))
     right = min(max(1, bisect_left([at for at, _ in points], place)), len(points) - 1)
     (begin, one), (end, other) = points[right - 1], points[right]

@@ -17,6 +17,7 @@ class Row(Value):
     `search` is the search's own estimate, which flatters the best of many; `shrunken` is what is left of it in the
     light of the candidate's neighbours; `confirmed` was measured on items that the search never saw, `interval` is its
     95 % interval. `items` counts the search items behind the first two. `exact` names the objectives that are costs.
+    `tradeoff` are the weights of the objectives that a learned one was learned for.
     """
 
     number: int
@@ -31,6 +32,7 @@ class Row(Value):
     report: dict[str, Pair] | None = None
     exact: tuple[str, ...] = ()
     failure: Failure | None = None
+    tradeoff: dict[str, float] | None = None
 
     def values(self, which: Which) -> Mapping[str, Pair]:
         """Its numbers of one kind by objective; none where it has none."""
@@ -38,10 +40,10 @@ class Row(Value):
         return kinds[which] or {}
 
     def plain(self, keys: Sequence[str]) -> dict[str, Any]:
-        """Some of its fields, and its report numbers if it has any, for JSON."""
+        """Some of its fields, and its report numbers and its trade-off if it has any, for JSON."""
         plain = self.model_dump(mode="json")
         found = {key: plain[key] if plain[key] is not None else {} for key in keys}
-        return found if plain["report"] is None else {**found, "report": plain["report"]}
+        return found | {key: plain[key] for key in ("report", "tradeoff") if plain[key] is not None}
 
 
 def optimism(rows: Sequence[Row], which: Which, signs: Mapping[str, int]) -> dict[str, float]:

@@ -36,9 +36,13 @@ class Price(NamedTuple):
 
 @dataclass
 class RunState:
-    """Everything the journal says, indexed, from the budget of the run file on. `apply` is the only way it changes."""
+    """Everything the journal says, indexed, from the budget of the run file on. `apply` is the only way it changes.
+
+    `beforehand` search items were put to models before the run began, for RegMean.
+    """
 
     budget: Budget
+    beforehand: int = 0
     candidates: dict[int, Asked] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     genomes: set[Genome] = field(default_factory=set)
@@ -204,12 +208,15 @@ class RunState:
         return self.processes[-1].standing if self.processes else None
 
     def items(self, table: ItemTable) -> int:
-        """How many search items were put to models, those in flight included; of slopes each counts three."""
+        """How many search items were put to models, those in flight and those of RegMean included.
+
+        Of slopes each counts three.
+        """
         covered, found = self._items
         new = (self.works[number].draw for number in range(covered, len(self.works)))
         found += sum(table.count("search", draw.places) for draw in new if draw.pool == "search")
         self._items = len(self.works), found
-        return found + (self.learned[-1].items if self.learned else 0)
+        return self.beforehand + found + (self.learned[-1].items if self.learned else 0)
 
     def layer_evaluations(self) -> LayerEvaluations:
         """Those of the whole run."""

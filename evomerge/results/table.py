@@ -41,7 +41,7 @@ class Results:
         self.file = store.file
         self.fitness: Fitness = store.file.spec.fitness
         self.grader = Grader(self.fitness, store.table)
-        self.state = RunState(store.file.spec.budget)
+        self.state = RunState(store.file.spec.budget, store.file.spec.models.beforehand)
         self.appraiser = Appraiser(self.grader, Ledger(store.table), store.calibration, estimator)
         self._bounds: dict[str, Bounds] = {}
         for event in store.events():
@@ -271,6 +271,7 @@ class Results:
             report=self._graded(self.marks(asked.number, "report"), "report"),
             exact=tuple(self.grader.costs),
             failure=failed[0] if failed and search is None else None,
+            tradeoff=asked.tradeoff,
         )
 
     def _intervals(self, marks: Marks) -> dict[str, tuple[float, float]]:

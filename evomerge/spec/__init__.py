@@ -5,6 +5,7 @@ from evomerge.spec.document import read_json, read_yaml
 from evomerge.spec.parsing import parse
 from evomerge.spec.paths import YAML, anchored_recipe, parent_source, split_pick
 from evomerge.spec.reading import AnySpec, anchored, load_fitness, load_run, load_spec, spec_of
+from evomerge.spec.rewritten import Rewritten
 from evomerge.spec.run import (
     AutoSpec,
     Budget,
@@ -19,7 +20,6 @@ from evomerge.spec.run import (
     OptimizerSpec,
     RandomSpec,
     RaySpec,
-    Rewritten,
     RunSpec,
     SurrogateSpec,
     TpeSpec,

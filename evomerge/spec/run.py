@@ -5,9 +5,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from evomerge.fitness import Fitness
-from evomerge.limits import Amount, Copies, Name, Population, Positive, Seed
+from evomerge.limits import Amount, Copies, Population, Positive, Seed
 from evomerge.recipe import Recipe
 from evomerge.space import REGMEAN, SpaceSpec
+from evomerge.spec.rewritten import ExpertName, Rewritten
 from evomerge.values import Tagged, Value, by_name
 
 
@@ -17,22 +18,6 @@ def _form(value: Any) -> str:
 
 Expert: TypeAlias = Annotated[Annotated[str, Tag("source")] | Annotated[Recipe, Tag("recipe")], Discriminator(_form)]
 """A model to merge: a folder, a hub id, a recipe file or a run; or a recipe, which stands for the model it makes."""
-ExpertName: TypeAlias = Annotated[Name, Field(pattern=r"^[\w -]+$")]
-
-
-class Rewritten(Value):
-    """Experts rewritten by RegMean: folders by expert, the eps they were made with.
-
-    They may be what is searched over, `instead` of the experts as they are.
-    """
-
-    folders: dict[ExpertName, str]
-    eps: float
-    instead: bool = False
-
-    def sources(self) -> dict[str, str]:
-        """The folders by the names that they have as models."""
-        return {f"{name} {REGMEAN}": folder for name, folder in self.folders.items()}
 
 
 class Models(Value):
@@ -64,6 +49,11 @@ class Models(Value):
     def sources(self) -> dict[str, Expert]:
         """The experts, and those that were rewritten."""
         return {**self.experts, **(self.rewritten.sources() if self.rewritten is not None else {})}
+
+    @property
+    def beforehand(self) -> int:
+        """Search items that were put to models before a run began."""
+        return 0 if self.rewritten is None else self.rewritten.items
 
     def owned(self) -> bool:
         """Whether each of several experts has an objective of its own, which is what RegMean asks for."""

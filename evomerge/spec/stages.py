@@ -10,11 +10,11 @@ from evomerge.fitness import Fitness
 from evomerge.limits import Copies, Seed
 from evomerge.recipe import Recipe
 from evomerge.space import SpaceSpec
+from evomerge.spec.rewritten import ExpertName
 from evomerge.spec.run import (
     AutoSpec,
     Budget,
     ExecutorSpec,
-    ExpertName,
     InlineSpec,
     Models,
     RunSpec,

@@ -5,7 +5,7 @@ from evomerge.store.journal import encoded
 from evomerge.store.learned import LearnedStates
 from evomerge.store.run import RunStore
 from evomerge.store.side_files import SideFiles
-from evomerge.store.sizes import Shape, expected_bytes
+from evomerge.store.sizes import Shape, expected_bytes, learning_bytes
 
 __all__ = [
     "LearnedStates",
@@ -17,5 +17,6 @@ __all__ = [
     "digest",
     "encoded",
     "expected_bytes",
+    "learning_bytes",
     "hold",
 ]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from evomerge.events import Asked, Assigned, Evaluated, Event, MarksAt, ScoresAt, Told
 from evomerge.fitness import EstimatorSpec, by_choice
 from evomerge.items import ItemTable, PoolName
-from evomerge.recipe import Parents, Recipe
+from evomerge.recipe import Coefficients, Parents, Recipe
 from evomerge.space import Gene
 from evomerge.spec import RunSpec
 from evomerge.store.journal import beginning, encoded
@@ -21,6 +21,12 @@ SCORES = 5
 """Of an item: options, or tokens of a reference answer."""
 OPENING = 2_000
 """Bytes of the events that open and close a run."""
+LOOK = 700
+"""Bytes of the line that tells of a look."""
+STATES = 2
+"""States of a descent that are kept at a time: of the last look, and since."""
+NUMBERS = 20
+"""Bytes of a state by coefficient: what Adam knows of it, the average and the best."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,17 @@ def expected_bytes(shape: Shape) -> int:
     )
     spec = 2 * len(_text(shape.run)) + 2 * len(_text(shape.parents))  # In YAML, one line a key.
     return round(OPENING + spec + len(_text(shape.table)) + fixed + search + drawn + whole)
+
+
+def learning_bytes(frame: Recipe, coefficients: Coefficients, ends: int, vectors: int, looks: int) -> int:
+    """Bytes that learning adds: the recipes that it ends in with their side files, what it tells, and its states.
+
+    There are `ends` of it, with such coefficients each; a state is of so many `vectors` of them.
+    """
+    learned = frame.refined(coefficients)
+    side = 0 if learned.arrays is None else len(coefficients.content)
+    numbers = sum(array.size for array in coefficients.arrays.values())
+    return ends * (len(_text(learned)) + side) + looks * LOOK + STATES * vectors * numbers * NUMBERS
 
 
 def _text(value: Value) -> str:

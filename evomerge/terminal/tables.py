@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evomerge.results import RIVALS, Results, Row, Which, difference, number, pool_keys, with_error
+from evomerge.results.curves import curves
 from evomerge.terminal.progress import WIDTH, Plain
 from evomerge.terminal.units import duration
 from evomerge.visible import visible
@@ -150,18 +151,29 @@ def _legend(results: Results, heads: Sequence[str]) -> str:
     parts += ["*: best"] if results.best in rows else []
     if len(results.objectives) > 1 and rows:
         parts.append(f"knee: {results.pick('knee').number}")
-    learned = [row for row in rows if row.name.startswith("learned")]
-    if learned and len(results.objectives) > 1:
-        parts.append("learned: with the weights of the objectives but the last that it was learned for")
-    if any(row.origin == "recommended" and row not in learned for row in rows):
+    parts += _learned(results)
+    if any(row.origin == "recommended" and row.tradeoff is None for row in rows):
         parts.append("r: recommended, the optimiser's centre or the mean of its top 8")
     return "; ".join(parts)
+
+
+def _learned(results: Results) -> list[str]:
+    """What learned points of a front are, and how many of them are on it."""
+    if found := curves(results):
+        there, count = sum(row in results.front for row in found[-1]), len(found[-1])
+        return [
+            f"learned W: of the learned curve, for weight W of {results.objectives[0]}; {there} of its {count} points"
+            " are on the front, and export --pick tradeoff:W writes any other"
+        ]
+    if len(results.objectives) > 1 and any(row.tradeoff is not None for row in results.front):
+        return ["learned: with the weights of the objectives but the last that it was learned for"]
+    return []
 
 
 def _called(results: Results, row: Row) -> str:
     mark = " *" if results.best is not None and row.number == results.best.number else ""
     name = "" if row.name.startswith("candidate ") else f" {row.name}"
-    origin = " r" if row.origin == "recommended" and not row.name.startswith("learned") else ""
+    origin = " r" if row.origin == "recommended" and row.tradeoff is None else ""
     return f"{row.number}{name}{origin}{mark}"
 
 

@@ -42,6 +42,7 @@ def test_regmean_is_compared_with_or_begun_at(tmp_path: Path, monkeypatch: pytes
     first = search(run_of(tmp_path, start=[]), tmp_path / "one", listener=listener)
     assert any("reading 24 search items, without their answers" in line for line in said)
     assert any("experts are rewritten with 0." in line for line in said)
+    assert counted(first) == 24 + 2 * 24  # What experts read, and what both strengths are judged by.
     outside = regmean_of(first)
     assert first.state.candidates[outside.number].genome is None
     assert not any("regmean" in gene for gene in genes(first))
@@ -58,6 +59,7 @@ def test_regmean_is_compared_with_or_begun_at(tmp_path: Path, monkeypatch: pytes
     assert recipe.used() == {"base", "japanese regmean", "lists regmean"}
     assert {source.weight for source in recipe.layers[0].blend.sources} == {0.5}
 
+    assert counted(second) == counted(first)  # Though they were kept.
     models = load(tmp_path / "two").file.spec.models
     assert models.owners == OWNED
     assert models.rewritten is not None
@@ -94,6 +96,13 @@ def test_searches_that_begin_together_rewrite_experts_once(tmp_path: Path, monke
     assert with_rewritten(run, None, Listener(say=say)).models.rewritten == first
     assert any("another process rewrites the same experts" in line for line in said)
     assert not any("without their answers" in line for line in said)
+
+
+def counted(results: Results) -> int:
+    """Item evaluations of a run beside those of its works."""
+    draws = [work.draw for work in results.state.works.values() if work.draw.pool == "search"]
+    of_works = sum(results.store.table.count("search", draw.places) for draw in draws)
+    return int(results.to_json()["item_evaluations"]) - of_works
 
 
 def regmean_of(results: Results) -> Row:
