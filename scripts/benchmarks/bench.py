@@ -1,7 +1,7 @@
 """Benchmarks: the merge kernels, one candidate against what today's tools do, the start of the command line.
 
     scripts/bench [operators] [candidate] [start] [grains] [prefix] [demo] [policies] [estimators] [clock] [ray]
-                  [gradient] [ranking] [learned] [search]
+                  [gradient] [ranking] [learned] [few] [search]
 
 Times are CPU seconds of one thread, rounds of the competitors interleaved, medians; what is quoted are ratios within
 one run, since machines are noisy. Left out unless they are named: `prefix`, layers that candidates share run once,
@@ -9,7 +9,8 @@ one run, since machines are noisy. Left out unless they are named: `prefix`, lay
 items, `estimators`, some 300 searches on simulated models, `clock`, searches with many workers, by a simulated clock,
 `ray`, what a work costs there beside itself, and what stays behind of 2,000 of them, `gradient`, slopes of losses
 beside forward passes, `ranking`, how well what is told ranks candidates, by estimators and yardsticks, `learned`, five
-seeds of coefficients learned on the demo, and `search`, optimisers on zoos whose best merge is known.
+seeds of coefficients learned on the demo, `few`, the same from few items beside fine-tuning on them (hours), and
+`search`, optimisers on zoos whose best merge is known.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import torch
 from candidate import bench_candidate
 from clock import bench_clock
 from estimators import bench_estimators
+from few import bench_few
 from gradient import bench_gradient
 from grains import bench_grains
 from learned import bench_learned
@@ -91,9 +93,10 @@ BENCHMARKS = {
     "gradient": bench_gradient,
     "ranking": bench_ranking,
     "learned": bench_learned,
+    "few": bench_few,
     "search": bench_search,
 }
-LONG = ("prefix", "demo", "policies", "estimators", "clock", "ray", "gradient", "ranking", "learned", "search")
+LONG = ("prefix", "demo", "policies", "estimators", "clock", "ray", "gradient", "ranking", "learned", "few", "search")
 
 
 def main() -> None:
