@@ -28,7 +28,7 @@ FIRST = 100
 """Items that are learned from at first, or twice as many as there are numbers."""
 EARLY = 5
 """Steps on these, if the budget is enough for more."""
-LATER = 6
+LATER = 4
 """Steps on more items, at least; the budget says on how many."""
 LEAST = 4
 """Steps that are worth it."""
@@ -45,7 +45,7 @@ def newton_course_for(units: int, look: int, items: int, numbers: int, sources: 
     most = min(items, (left + price * first - LATER * look) // (price * (LATER + 1)))
     if most <= first:  # Nothing is left for more of them.
         steps = (units - look) // (price * first + look)
-        return NewtonCourse(steps=steps, early=steps, first=first, items=first, price=price) if steps >= LEAST else None
+        return NewtonCourse(steps=steps, early=0, first=first, items=first, price=price) if steps >= LEAST else None
     later = (left - price * (most - first)) // (price * most + look)
     return NewtonCourse(steps=EARLY + 1 + later, early=EARLY, first=first, items=most, price=price)
 

@@ -169,8 +169,9 @@ class GaussNewton:
             self._radius = max(self._radius * 0.4, NARROWEST)
         if gain > 0:
             self._x, self._known, self._has_moved = vector, told, True
+        sharper, left = len(SHARPENING) - 1 - self._sharpness, self.course.steps - self.step
         settled = gain < SETTLED * abs(before) and self.step >= self.course.early
-        if settled and self._sharpness + 1 < len(SHARPENING):
+        if sharper and (settled or left <= sharper + 1):  # The last two steps are with the sharpest.
             self._sharpness += 1
             self._radius = max(self._radius, ANEW)
 

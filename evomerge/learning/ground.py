@@ -45,14 +45,21 @@ class Ground:
             for task, items in table.tasks.items()
         }
 
-    def course(self, units: int, table: ItemTable) -> Course | NewtonCourse | None:
-        """How a descent can go that may cost so many units, with the scoring of what it ends in; None if it cannot."""
+    def course(
+        self, units: int, table: ItemTable, before: Course | NewtonCourse | None = None
+    ) -> Course | NewtonCourse | None:
+        """How a descent can go that may cost so many units, with the scoring of what it ends in; None if it cannot.
+
+        Where Gauss-Newton is too dear, Adam's steps of fewer items may not be, unless Gauss-Newton was there `before`.
+        """
         objectives, held = len(self.objectives), table.count("search", self.held.places)
         pools = [len(pool) for pool in self.pools(table).values()]
         left = units - held * len(points_of(objectives))
         if self._is_small():
             sources = max(block.sources for block in self.layout.blocks)
-            return newton_course_for(left, held, len(pools) * min(pools), self.layout.size, sources)
+            newton = newton_course_for(left, held, len(pools) * min(pools), self.layout.size, sources)
+            if newton is not None or isinstance(before, NewtonCourse):
+                return newton
         wanted = (self.spec.rate, self.spec.batch)
         grain = None if self.layout.ties is not None else self.layout.grain
         return course_for(left, held * objectives, objectives, min(pools), grain=grain, wanted=wanted)

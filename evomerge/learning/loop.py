@@ -94,10 +94,11 @@ class Learning:
 
     def _begin(self) -> bool:
         """Begin a descent, if the budget is enough for one; whether it is."""
-        course = self.ground.course(self._units(), self.session.store.table)
+        learned = self.session.state.learned
+        last = learned[-1].course if learned else None
+        course = self.ground.course(self._units(), self.session.store.table, last)
         if course is None or self._is_late():
             return False
-        learned = self.session.state.learned
         if learned:  # With a larger budget it goes on from the best of the one before.
             start, self._begun = self.descent.best_terms, learned[-1].begun
         else:
@@ -236,8 +237,7 @@ class Learning:
                     coefficients=given, lesson=lesson.model_copy(update={"targets": self._references.of(places)}),
                 )
             )  # fmt: skip
-        started = time.monotonic()
-        results = self.session.lessons(works)
+        started, results = time.monotonic(), self.session.lessons(works)
         self._longest = max(self._longest, time.monotonic() - started)
         return self._taught(results)
 

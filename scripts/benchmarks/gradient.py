@@ -11,6 +11,7 @@ import torch
 from measure import MODELS, ROOT, table, timed
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from evomerge.checkpoint import Shares
 from evomerge.evaluate import Evaluator, EvaluatorFactory
 from evomerge.fitness import Fitness
 from evomerge.recipe import Grain
@@ -32,7 +33,7 @@ HALF_BILLION = {
 
 
 def bench_gradient() -> None:
-    """Losses and slopes of a step's items, in every grain, against marks of as many."""
+    """Losses and slopes of a step's items, in every grain and item by item, against marks of as many."""
     experts = ("maths", "japanese")
     demo = Models(base=str(MODELS / "base"), experts={name: str(MODELS / name) for name in experts})
     measure("the demo's models", demo, (16, 64), 9)
@@ -86,10 +87,13 @@ def works(evaluator: Evaluator, count: int) -> dict[str, Work]:
     draw = Draw(pool="search", places={"math_ja": tuple(range(count))})
     marks = Work(id=0, number=0, recipe=recipe, draw=draw, purpose="search")
     grains: tuple[Grain | None, ...] = (None, "tensor", "column", "row")
-    lessons = {grain: Lesson(grain=grain, weights={"math_ja": 1 / count}) for grain in grains}
+    lessons = {
+        f"by {grain}" if grain else "losses": Lesson(grain=grain, weights={"math_ja": 1 / count}) for grain in grains
+    }
+    names = Shares(recipe, evaluator.live.files.anatomy).coefficients(None).arrays
+    lessons["by item"] = Lesson(weights={}, ties=dict.fromkeys(names, (0, 1)))
     return {"marks": marks} | {
-        f"by {grain}" if grain else "losses": marks.model_copy(update={"lesson": lesson, "purpose": "gradient"})
-        for grain, lesson in lessons.items()
+        name: marks.model_copy(update={"lesson": lesson, "purpose": "gradient"}) for name, lesson in lessons.items()
     }
 
 

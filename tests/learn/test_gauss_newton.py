@@ -69,13 +69,24 @@ def test_what_is_hidden_is_found_within_few_steps() -> None:
     assert quiz.loss(best, SHARPENING[-1]) <= quiz.loss(HIDDEN, SHARPENING[-1]) + 0.02
 
 
-def test_the_first_point_without_sharpening_has_no_slope() -> None:
+def test_a_loss_that_is_not_sharpened_yet_has_no_slope_where_it_ends() -> None:
     quiz = Quiz()
-    found = descent(quiz, COURSE.model_copy(update={"steps": 12, "early": 12, "first": ITEMS}))
+    found = descent(quiz, COURSE.model_copy(update={"steps": 30, "early": 30, "first": ITEMS}))
     go(found, quiz, 11)
+    assert found.loss == Loss()
     (x,) = found.look().values()
     for step in np.eye(SIZE) * 0.02:
         assert quiz.loss(x, Loss()) <= min(quiz.loss(x + step, Loss()), quiz.loss(x - step, Loss())) + 1e-5
+
+
+@pytest.mark.parametrize("steps", [4, 6, 9])
+def test_the_last_two_steps_are_with_the_sharpest_loss(steps: int) -> None:
+    quiz = Quiz()
+    found = descent(quiz, COURSE.model_copy(update={"steps": steps, "early": 0}))
+    go(found, quiz, steps - 2)
+    assert found.loss == SHARPENING[-1] or steps < 6
+    go(found, quiz, 2)
+    assert found.loss == SHARPENING[-1]
 
 
 def test_few_items_come_first_and_then_only_new_ones_are_asked_about() -> None:
@@ -143,9 +154,8 @@ def test_a_course_costs_what_there_is(units: int) -> None:
     if course is None:
         assert units < 2_000
         return
-    asked = [course.first] * course.early
-    if course.steps > course.early:
-        asked += [course.items - course.first] + [course.items] * (course.steps - course.early - 1)
+    asked = [course.first] * course.early + [course.items - course.first] * bool(course.early)
+    asked += [course.items] * (course.steps - len(asked))
     spent = course.price * sum(asked) + look * (1 + course.steps)
     assert units - course.price * course.items - look < spent <= units
     assert course.first <= course.items <= items
