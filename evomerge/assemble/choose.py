@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple, assert_never
 
-from evomerge.assemble.learn import held_estimator, units_of
+from evomerge.assemble.learn import gradient_of, held_estimator, units_of, with_learning
+from evomerge.assemble.references import refuse_imitation
 from evomerge.assemble.told import items_with_scores
 from evomerge.errors import SpecError
 from evomerge.estimate import with_loss
@@ -11,6 +12,7 @@ from evomerge.fitness import EstimatorSpec
 from evomerge.items import ItemTable
 from evomerge.learn.course import course_for
 from evomerge.learn.tradeoff import points_of
+from evomerge.optimize.build import resolve
 from evomerge.recipe import Parents
 from evomerge.space import (
     BlendSpec,
@@ -52,6 +54,8 @@ def choose(run: RunSpec, parents: Parents, table: ItemTable | None = None, *, sc
         return Choice(run.optimizer)
     if run.space.grain is not None:
         return Choice(GradientSpec(), "the space has a grain, and such weights are learned along their slopes")
+    if any(objective.reference != "target" for objective in run.fitness.objectives.values()):
+        return Choice(GradientSpec(), "experts are imitated, along slopes")
     genes, objectives = bind(run.space, parents).genes, len(run.fitness.objectives)
     if table is None:
         return evolution(genes, objectives, "the tasks are not known yet")
@@ -64,6 +68,31 @@ def choose(run: RunSpec, parents: Parents, table: ItemTable | None = None, *, sc
     if _fits_model(run, genes, table):
         return Choice(SurrogateSpec(), f"{trouble}; every objective has scores, and {len(genes)} genes are few")
     return evolution(genes, objectives, trouble)
+
+
+def with_defaults(
+    run: RunSpec, wanted: OptimizerSpec, parents: Parents, table: ItemTable | None = None, workers: int = 1
+) -> RunSpec:
+    """The run with this optimiser written out, as it suits so many workers and, if they are known, the items.
+
+    Raises:
+        SpecError: nothing is searched, or what is to be learned has no slopes.
+    """
+    genes = bind(run.space, parents).genes
+    if not genes:
+        raise SpecError("space: nothing is searched, every number is fixed; give weight or density a range")
+    grain = run.space.grain
+    optimizer = resolve(wanted, genes, workers)
+    if (learned := gradient_of(optimizer)) is not None:
+        run = with_learning(run, learned, parents, table)
+        return run.model_copy(update={"optimizer": optimizer})
+    refuse_imitation(run, optimizer.kind)
+    if grain is not None:
+        raise SpecError(
+            f"space.grain: weights of a {grain} are learned, and {optimizer.kind} searches genes; leave grain out, or"
+            " optimizer"
+        )
+    return run.model_copy(update={"optimizer": optimizer})
 
 
 def evolution(genes: Sequence[Gene], objectives: int, trouble: str) -> Choice:

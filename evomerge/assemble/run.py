@@ -4,14 +4,15 @@ import contextlib
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from evomerge.assemble.choose import choose
-from evomerge.assemble.learn import gradient_of, ground_of, with_learning
+from evomerge.assemble.choose import choose, with_defaults
+from evomerge.assemble.learn import ground_of
 from evomerge.assemble.means import (
     HERE,
     QUIET,
@@ -23,7 +24,6 @@ from evomerge.assemble.means import (
     set_up,
     set_up_again,
 )
-from evomerge.assemble.references import refuse_imitation
 from evomerge.assemble.rewrite import with_rewritten
 from evomerge.assemble.start import Start, starting_points, wanted_genomes
 from evomerge.assemble.told import subjects, with_told
@@ -34,13 +34,13 @@ from evomerge.events import Closed, Extended, Opened
 from evomerge.interruptible import Interruptible
 from evomerge.items import ItemTable
 from evomerge.learning import Learning
-from evomerge.optimize.build import Build, block, resolve
-from evomerge.recipe import Parents
+from evomerge.optimize.build import Build, block
+from evomerge.recipe import Recipe
 from evomerge.results import FINALISTS, Results
 from evomerge.schedule import Draws, Policy, hop_order
 from evomerge.session import Session
 from evomerge.space import bind, names_for
-from evomerge.spec import Budget, OptimizerSpec, RunSpec
+from evomerge.spec import Budget, RunSpec
 from evomerge.store import RunFile, RunStore
 from evomerge.study import WHOLE, Parts, Study
 from evomerge.trial import Draw
@@ -61,8 +61,13 @@ class Prepared:
     start: Start
 
 
-def prepare(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -> Prepared:
-    """Open and check everything that a search needs, writing nothing.
+def prepare(
+    run: RunSpec,
+    scorer: "ScorerFunction | None",
+    listener: Listener,
+    kept: Mapping[str, Recipe] = MappingProxyType({}),
+) -> Prepared:
+    """Open and check everything that a search needs, writing nothing; it begins with what was `kept`, too.
 
     Raises:
         SpecError: the models or the tasks cannot be used.
@@ -81,7 +86,7 @@ def prepare(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
         resolved = with_told(resolved, means.table, len(space.genes))
         check_calibration(run, means.table)
         check_exportable(space.decode(probe(space)), means.files)
-        wanted = wanted_genomes(run, space, parents)
+        wanted = wanted_genomes(run, space, means.files.parents, kept)
         start = starting_points(wanted, space, parents)
         file = RunFile(
             evomerge=__version__, spec=resolved, parents=parents, start=wanted, scorer=name_of(scorer), why=choice.why
@@ -175,31 +180,6 @@ def check_calibration(run: RunSpec, table: ItemTable) -> None:
                 calibration.parameters_for(task.search.ids)
             except SpecError as error:
                 raise SpecError(f"fitness.estimator.calibration: task {name!r}: {error}") from None
-
-
-def with_defaults(
-    run: RunSpec, wanted: OptimizerSpec, parents: Parents, table: ItemTable | None = None, workers: int = 1
-) -> RunSpec:
-    """The run with this optimiser written out, as it suits so many workers and, if they are known, the items.
-
-    Raises:
-        SpecError: nothing is searched, or what is to be learned has no slopes.
-    """
-    genes = bind(run.space, parents).genes
-    if not genes:
-        raise SpecError("space: nothing is searched, every number is fixed; give weight or density a range")
-    grain = run.space.grain
-    optimizer = resolve(wanted, genes, workers)
-    if (learned := gradient_of(optimizer)) is not None:
-        run = with_learning(run, learned, parents, table)
-        return run.model_copy(update={"optimizer": optimizer})
-    refuse_imitation(run, optimizer.kind)
-    if grain is not None:
-        raise SpecError(
-            f"space.grain: weights of a {grain} are learned, and {optimizer.kind} searches genes; leave grain out, or"
-            " optimizer"
-        )
-    return run.model_copy(update={"optimizer": optimizer})
 
 
 def versions() -> dict[str, str]:

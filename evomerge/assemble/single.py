@@ -6,12 +6,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from evomerge.assemble.choose import choose
+from evomerge.assemble.choose import choose, with_defaults
 from evomerge.assemble.experts import read_recipe
 from evomerge.assemble.learn import gradient_of, planned_learning
 from evomerge.assemble.means import QUIET, Listener, factory
 from evomerge.assemble.rewrite import remarks, with_rewritten
-from evomerge.assemble.run import check_calibration, with_defaults
+from evomerge.assemble.run import check_calibration
 from evomerge.assemble.start import starting_points, wanted_genomes
 from evomerge.assemble.told import with_told
 from evomerge.errors import SpecError

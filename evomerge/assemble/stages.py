@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from evomerge.assemble import run, single
-from evomerge.assemble.choose import choose
+from evomerge.assemble.choose import choose, with_defaults
 from evomerge.assemble.experts import with_recipes
 from evomerge.assemble.folders import StagedFile, StagedRun, is_staged, run_folder
 from evomerge.assemble.means import HERE, QUIET, Elsewhere, Listener, name_of
@@ -75,7 +75,7 @@ def search(
         return run.begin(run.prepare(found, scorer, listener), out, listener)
     prepared = run.prepare(found.run(0, {}), scorer, listener)
     with closing(prepared.means):
-        _foresee(found, prepared.file.parents)
+        _foresee(found, prepared.means.files.parents)
         staged = StagedRun.create(out, StagedFile(evomerge=__version__, spec=found, scorer=name_of(scorer)))
         return _Conductor(staged, scorer, listener).conduct(prepared)
 
@@ -188,7 +188,8 @@ class _Conductor:
             if place < self.staged.begun:
                 budget, where = self.budget if self._is_last(place) else None, self.elsewhere
                 return run.resume(folder, budget=budget, elsewhere=where, scorer=self.scorer, listener=self.listener)
-            prepared = prepared or run.prepare(self._spec(place, best), self.scorer, self.listener)
+            begun = best if self.staged.file.spec.stages[place].parents == "experts" else {}
+            prepared = prepared or run.prepare(self._spec(place, best), self.scorer, self.listener, begun)
             file = prepared.file.model_copy(update={"stage": self.staged.tie(place)})
             return run.begin(replace(prepared, file=file), folder, self.listener)
 
@@ -226,12 +227,13 @@ def _foresee(spec: StagedSpec, parents: Parents) -> list[str]:
         models = {**{name: parents.models[name] for name in parents.names}, **dict.fromkeys(names, stand_in)}
         try:
             others = parents.model_copy(update={"models": models, "experts": experts})
-            run.with_defaults(found, choose(found, others).optimizer, others)
+            with_defaults(found, choose(found, others).optimizer, others)
         except SpecError as error:
             raise SpecError(f"stages.{place}: {error}") from None
+        does = "begins with" if spec.stages[place].parents == "experts" else "merges"
         limits = ", ".join(f"{key} {value:g}" for key, value in found.budget.to_plain().items() if key != "target")
         notes.append(
-            f"{Stage(spec.names[place], place + 1, len(spec.stages))} ({limits}) is not measured: it merges"
+            f"{Stage(spec.names[place], place + 1, len(spec.stages))} ({limits}) is not measured: it {does}"
             f" {' and '.join(names)}, which stage {place} has yet to find"
         )
     return notes

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from evomerge.assemble.experts import read_recipe
 from evomerge.assemble.folders import run_folder
@@ -10,7 +11,7 @@ from evomerge.errors import SpecError
 from evomerge.files import is_file
 from evomerge.recipe import Folder, Parent, Parents, Recipe
 from evomerge.results import Results
-from evomerge.space import REGMEAN, SearchSpace, fixed_recipes
+from evomerge.space import REGMEAN, BlendSpec, SearchSpace, fixed_recipes, folded
 from evomerge.spec import RunSpec, is_run
 from evomerge.values import Genome
 
@@ -23,23 +24,38 @@ class Start:
     outside: Mapping[str, Recipe]
 
 
-def wanted_genomes(run: RunSpec, space: SearchSpace, parents: Parents) -> tuple[Genome, ...]:
-    """What the run file's `start` says to begin with.
+def wanted_genomes(
+    run: RunSpec, space: SearchSpace, parents: Parents, kept: Mapping[str, Recipe] = MappingProxyType({})
+) -> tuple[Genome, ...]:
+    """What the run file's `start` says to begin with, then what a stage before has `kept` for that.
 
     Raises:
         SpecError: an entry is not a recipe or a run, or is not in the space.
     """
+    by_tensor = isinstance(run.space, BlendSpec) and run.space.groups == "tensor"
+
+    def genome(recipe: Recipe) -> Genome:
+        return space.encode(recipe if by_tensor else folded(recipe, parents.tensors))
+
     found = []
     for entry in run.start:
         named = [fixed_recipes(parents)[REGMEAN]] if entry == REGMEAN else _recipes(Path(entry), parents)
         for recipe in named:
             try:
-                found.append(space.encode(recipe))
+                found.append(genome(recipe))
             except SpecError as error:
                 raise SpecError(
                     f"start: {entry} is not in the space ({error}); take it out, or widen the space"
                 ) from None
-    return tuple(found)
+    for name, recipe in kept.items():
+        try:
+            found.append(genome(_over(parents, recipe)))
+        except SpecError as error:
+            raise SpecError(
+                f"parents: {name}, which this stage begins with, is not in its space ({error}); widen the space, or"
+                " have it merged as one more parent (parents: all)"
+            ) from None
+    return tuple(dict.fromkeys(found))
 
 
 def starting_points(wanted: Iterable[Genome], space: SearchSpace, parents: Parents) -> Start:

@@ -12,7 +12,7 @@ from evomerge.space.hops import check_size
 from evomerge.space.joint import JointSpace, JointSpec, route_space
 from evomerge.space.path import PathSpec
 from evomerge.space.repeat import RepeatSpec
-from evomerge.space.span import span_of, weights_of
+from evomerge.space.span import folded, span_of, weights_of
 from evomerge.space.spec import BlendSpec
 from evomerge.space.stack import StackSpec
 from evomerge.space.swap import SwapSpace, SwapSpec
@@ -21,7 +21,8 @@ from evomerge.values import Genome
 
 __all__ = [
     "REGMEAN", "UNIFORM", "BlendSpec", "Gene", "GeneKind", "JointSpec", "PathSpec", "RepeatSpec", "SearchSpace",
-    "SpaceSpec", "StackSpec", "SwapSpec", "bind", "fixed_recipes", "names_for", "span_of", "unchanged", "weights_of",
+    "SpaceSpec", "StackSpec", "SwapSpec", "bind", "fixed_recipes", "folded", "names_for", "span_of",
+    "unchanged", "weights_of",
 ]  # fmt: skip
 
 

@@ -1,10 +1,10 @@
 """Blends as linear combinations of parents, which is how one operator's recipe is read in another's space."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from evomerge.errors import SpecError
-from evomerge.recipe import NO_SUM, Blend, Linear, Operator, Recipe, Source
+from evomerge.recipe import COMPONENTS, NO_SUM, Blend, Layer, Linear, Operator, Recipe, Source
 from evomerge.space.genes import TOLERANCE
 
 
@@ -16,6 +16,35 @@ def refuse_own_weights(recipe: Recipe) -> None:
     """
     if recipe.tensors or recipe.arrays is not None:
         raise SpecError("the recipe has weights for single tensors, the space has none")
+
+
+def folded(recipe: Recipe, tensors: Mapping[str, str]) -> Recipe:
+    """The recipe with the weights of its tensors in its blends, where those of a layer's component or a group agree.
+
+    `tensors` says where each is, as `Parents.tensors` does; weights within tensors stay what they are.
+
+    Raises:
+        SpecError: they do not agree, or a tensor is not known.
+    """
+    if not recipe.tensors:
+        return recipe
+
+    def made(part: str, blend: Blend) -> Blend:
+        names = [name for name, at in tensors.items() if at == part]
+        found = {recipe.tensors.get(name, blend.coefficients()) for name in names}
+        if len(found) > 1:
+            raise SpecError("the recipe has weights for single tensors, the space has none")
+        return blend.with_coefficients(found.pop()) if found else blend
+
+    if odd := sorted(recipe.tensors.keys() - tensors.keys()):
+        raise SpecError(f"tensors.{odd[0]} is no tensor of these models")
+    layers = []
+    for index, layer in enumerate(recipe.layers):
+        attention, mlp, norm = (made(f"{index}.{part}", layer.part(part)) for part in COMPONENTS)
+        mlp_too, norm_too = (None if each == attention else each for each in (mlp, norm))
+        layers.append(Layer(blend=attention, mlp=mlp_too, norm=norm_too, scale=layer.scale))
+    outer = {group: made(group, blend) for group, blend in recipe.outer.items()}
+    return recipe.model_copy(update={"layers": tuple(layers), "outer": outer, "tensors": {}})
 
 
 def copy_of(parent: str, layer: int | None) -> Blend:

@@ -30,8 +30,8 @@ Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 class StageSpec(Value):
     """One search of several. What is left out is the run's; `share` is the part of the run's budget that it gets.
 
-    `keep` says how many of its best the next stage may merge; `parents` whether it merges all experts and what the
-    stage before it kept, or only the latter.
+    `keep` says how many of its best the next stage may merge, or begin with; `parents` whether it merges all experts
+    and what the stage before it kept, only the latter, or the experts, and begins with what was kept.
     """
 
     name: ExpertName | None = None
@@ -43,7 +43,7 @@ class StageSpec(Value):
     seed: Seed | None = None
     fitness: Fitness | None = None
     keep: Copies = 1
-    parents: Literal["all", "kept"] = "all"
+    parents: Literal["all", "kept", "experts"] = "all"
 
     @field_validator("budget")
     @classmethod
@@ -108,7 +108,8 @@ class StagedSpec(Value):
     def run(self, place: int, kept: Mapping[str, Recipe]) -> RunSpec:
         """The search of a stage (from 0), over what the stage before it kept."""
         stage = self.stages[place]
-        experts: dict[str, Any] = {**(self.models.experts if stage.parents == "all" else {}), **kept}
+        merged = {} if stage.parents == "experts" else kept
+        experts: dict[str, Any] = {**({} if stage.parents == "kept" else self.models.experts), **merged}
         models = self.models.model_copy(update={"experts": experts})
         if models.template is not None and models.template not in (*experts, *(("base",) if models.base else ())):
             raise SpecError(f"models.template: {models.template!r} is none of stage {self.names[place]}'s models")

@@ -1,0 +1,92 @@
+"""Learning and evolution in turn: what one found is where the other begins, or one more parent of it."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import DEMO_MODELS, ROOT, Typed, small_fitness
+
+from evomerge.assemble import load, search
+from evomerge.assemble.stages import kept
+from evomerge.assemble.start import wanted_genomes
+from evomerge.checkpoint import open_parents
+from evomerge.errors import SpecError
+from evomerge.recipe import Recipe
+from evomerge.space import BlendSpec, bind, folded
+from evomerge.spec import load_spec
+
+Cli = Callable[..., Typed]
+NAMES = ("maths", "japanese")
+LEARN = {"space": "per-layer", "optimizer": {"kind": "gradient", "held": 8}, "budget": {"item_evaluations": 700}}
+SUMS = {
+    "include": [str(ROOT / "fitness/demo")],
+    "objectives": {"math_ja": {"task": "math_ja", "metric": "acc"}},
+    "items": {"search": 24, "confirm": 12, "group": "group"},
+}
+BOTH = SUMS | {"objectives": {name: {"task": name, "metric": "acc"} for name in ("math_ja", "lists")}}
+
+
+def staged(folder: Path, *stages: dict[str, object], name: str = "run.yaml") -> Path:
+    plain = {
+        "models": {"base": str(DEMO_MODELS / "base"), "experts": {name: str(DEMO_MODELS / name) for name in NAMES}},
+        "fitness": small_fitness("math_ja", "lists"),
+        "seed": 3,
+        "stages": list(stages),
+    }
+    (folder / name).write_text(yaml.safe_dump(plain))
+    return folder / name
+
+
+def learned(run: Path) -> list[Recipe]:
+    results = load(run)
+    return [results.recipe(n) for n, asked in results.state.candidates.items() if asked.tradeoff is not None]
+
+
+def test_a_learned_front_seeds_an_evolution_and_what_that_finds_is_learned_on(tmp_path: Path) -> None:
+    run = tmp_path / "RUN"
+    evolve = {"space": "per-layer", "optimizer": "nsga2", "budget": {"evaluations": 18}}
+    stages = [
+        LEARN | {"name": "learned", "keep": 9, "fitness": BOTH, "budget": {"item_evaluations": 1300}},
+        evolve | {"name": "evolved", "parents": "experts"},
+        LEARN | {"name": "again", "parents": "experts", "fitness": SUMS},
+    ]
+    search(load_spec(staged(tmp_path, *stages)), run)
+    first, evolved, again = (load(run / name) for name in ("1-learned", "2-evolved", "3-again"))
+    tensors = open_parents(str(DEMO_MODELS / "base"), {n: str(DEMO_MODELS / n) for n in NAMES}, 0).parents.tensors
+    space = bind(evolved.file.spec.space, evolved.file.parents)
+    points = learned(run / "1-learned")
+    assert len(points) == 9
+    for point in points:
+        layer = folded(point, tensors).layers[2].blend
+        own = point.tensors["model.layers.2.mlp.up_proj.weight"]
+        np.testing.assert_allclose([source.weight for source in layer.sources], own, atol=1e-6)
+    wanted = [space.encode(folded(recipe, tensors)) for recipe in kept(first, [f"{n}" for n in range(9)]).values()]
+    assert set(evolved.file.start) == set(wanted)
+    assert set(wanted) <= evolved.state.genomes, "NSGA-II was asked for all of them"
+    assert set(again.file.start) <= again.state.genomes
+    looks = again.state.learned
+    assert looks[-1].step == looks[-1].course.steps > 0
+    begun = again.state.candidates[looks[0].begun[0]]
+    assert begun.genome is not None
+    assert len(learned(run / "3-again")) == 1
+
+
+def test_what_was_learned_by_columns_is_a_parent_of_paths(cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "RUN"
+    columns = LEARN | {"name": "learned", "space": {"groups": "model", "grain": "column"}, "fitness": SUMS}
+    path = {"kind": "path", "anchor": "learned 1", "depth": [0.8, 1.2]}
+    search(load_spec(staged(tmp_path, columns, {"space": path, "budget": {"evaluations": 14}})), run)
+    results = load(run)
+    merged = [n for n in results.rows if "learned 1" in results.recipe(n).used()]
+    assert len(merged) > 3
+    first = load(run / "1-learned")
+    (best,) = learned(run / "1-learned")
+    coarse = first.file.spec.model_copy(update={"space": BlendSpec(groups=2)})
+    with pytest.raises(SpecError, match=r"learned 1, which this stage begins with, is not in its space .*parents: all"):
+        wanted_genomes(coarse, bind(coarse.space, first.file.parents), first.file.parents, {"learned 1": best})
+    shutil.rmtree(run / "1-learned")
+    found = cli("export", run, "--pick", f"number:{merged[-1]}", "--out", tmp_path / "M", "--format", "model")
+    assert found.status == 0, found.err
