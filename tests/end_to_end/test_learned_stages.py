@@ -29,15 +29,16 @@ SUMS = {
 BOTH = SUMS | {"objectives": {name: {"task": name, "metric": "acc"} for name in ("math_ja", "lists")}}
 
 
-def staged(folder: Path, *stages: dict[str, object], name: str = "run.yaml") -> Path:
-    plain = {
+def staged(folder: Path, *stages: dict[str, object], **changes: object) -> Path:
+    plain: dict[str, object] = {
         "models": {"base": str(DEMO_MODELS / "base"), "experts": {name: str(DEMO_MODELS / name) for name in NAMES}},
         "fitness": small_fitness("math_ja", "lists"),
         "seed": 3,
         "stages": list(stages),
     }
-    (folder / name).write_text(yaml.safe_dump(plain))
-    return folder / name
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(plain | changes))
+    return path
 
 
 def learned(run: Path) -> list[Recipe]:
@@ -74,19 +75,22 @@ def test_a_learned_front_seeds_an_evolution_and_what_that_finds_is_learned_on(tm
     assert len(learned(run / "3-again")) == 1
 
 
-def test_what_was_learned_by_columns_is_a_parent_of_paths(cli: Cli, tmp_path: Path) -> None:
+def test_the_preset_learns_then_searches_paths_through_what_was_learned(cli: Cli, tmp_path: Path) -> None:
     run = tmp_path / "RUN"
-    columns = LEARN | {"name": "learned", "space": {"groups": "model", "grain": "column"}, "fitness": SUMS}
-    path = {"kind": "path", "anchor": "learned 1", "depth": [0.8, 1.2]}
-    search(load_spec(staged(tmp_path, columns, {"space": path, "budget": {"evaluations": 14}})), run)
-    results = load(run)
+    first, second = yaml.safe_load((ROOT / "search_spaces/learned-path.yaml").read_text())["stages"]
+    first = first | {"space": {"groups": "model", "grain": "column"}}  # It would be tensor, of so few items.
+    search(load_spec(staged(tmp_path, first, second, fitness=SUMS, budget={"item_evaluations": 1400})), run)
+    results, before = load(run), load(run / "1-learned")
+    assert (results.file.spec.optimizer.kind, results.file.spec.space.kind) == ("nsga2", "path")
+    assert results.file.why is not None
     merged = [n for n in results.rows if "learned 1" in results.recipe(n).used()]
     assert len(merged) > 3
-    first = load(run / "1-learned")
+    assert len({len(results.recipe(n).layers) for n in merged}) > 1
     (best,) = learned(run / "1-learned")
-    coarse = first.file.spec.model_copy(update={"space": BlendSpec(groups=2)})
+    assert best.arrays is not None
+    coarse = before.file.spec.model_copy(update={"space": BlendSpec(groups=2)})
     with pytest.raises(SpecError, match=r"learned 1, which this stage begins with, is not in its space .*parents: all"):
-        wanted_genomes(coarse, bind(coarse.space, first.file.parents), first.file.parents, {"learned 1": best})
+        wanted_genomes(coarse, bind(coarse.space, before.file.parents), before.file.parents, {"learned 1": best})
     shutil.rmtree(run / "1-learned")
     found = cli("export", run, "--pick", f"number:{merged[-1]}", "--out", tmp_path / "M", "--format", "model")
     assert found.status == 0, found.err

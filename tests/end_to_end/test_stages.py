@@ -214,7 +214,8 @@ def test_stages_may_stand_in_a_file_that_space_names(run_file: Write, tmp_path: 
     path = run_file(stages="spaces/mine.yaml")
     path.write_text(path.read_text().replace("space: model-wide\nfitness", "fitness"))
     assert load_spec(path) == by_space
-    assert isinstance(load_spec(run_file(space="two-stage")), StagedSpec)
+    for preset in ("two-stage", "learned-path"):
+        assert isinstance(load_spec(run_file(space=preset)), StagedSpec)
 
 
 def test_the_preset_searches_coefficients_then_a_path(run_file: Write, cli: Cli, tmp_path: Path) -> None:
