@@ -10,7 +10,7 @@ from evomerge.errors import SpecError
 from evomerge.estimate import with_loss
 from evomerge.fitness import EstimatorSpec
 from evomerge.items import ItemTable
-from evomerge.learn import course
+from evomerge.learn.course import course_for
 from evomerge.learn.tradeoff import points_of
 from evomerge.optimize.build import resolve
 from evomerge.recipe import Parents
@@ -61,7 +61,7 @@ def choose(run: RunSpec, parents: Parents, table: ItemTable | None = None, *, sc
         return evolution(genes, objectives, "the tasks are not known yet")
     opaque = "a scorer in Python has no slopes" if scorer else None
     trouble = opaque or _without_slopes(run.space) or _without_scores(run, table)
-    trouble = trouble or _without_descent(run, parents, table, len(genes))
+    trouble = trouble or _without_descent(run, parents, table)
     if trouble is None:
         return Choice(GradientSpec(), "every objective has scores, and the space's weights have slopes")
     if _fits_model(run, genes, table):
@@ -137,7 +137,7 @@ def _without_scores(run: RunSpec, table: ItemTable) -> str | None:
     return None
 
 
-def _without_descent(run: RunSpec, parents: Parents, table: ItemTable, genes: int) -> str | None:
+def _without_descent(run: RunSpec, parents: Parents, table: ItemTable) -> str | None:
     """What there is too little of to learn from."""
     try:
         judged = held_estimator(run, GradientSpec(), parents, table)
@@ -146,13 +146,8 @@ def _without_descent(run: RunSpec, parents: Parents, table: ItemTable, genes: in
     objectives, each = len(run.fitness.objectives) - len(run.fitness.costs()), judged.drawn(table)
     units = units_of(run, each, len(fixed_recipes(parents)) + len(points_of(objectives)))
     fewest = min(len(task.search.ids) - judged.drawn_of(task) for task in table.tasks.values())
-    few = isinstance(run.space, BlendSpec) and run.space.groups != "tensor" and genes <= course.FEW
-    found = (
-        course.newton_course_for(units, each, fewest * len(table.tasks), genes, len(parents.experts))
-        if few and objectives == 1
-        else course.course_for(units, each * objectives, objectives, fewest, grain=None, wanted=(None, None))
-    )
-    return None if found is not None else "the budget is too small to learn"
+    course = course_for(units, each * objectives, objectives, fewest, grain=None, wanted=(None, None))
+    return None if course is not None else "the budget is too small to learn"
 
 
 def _fits_model(run: RunSpec, genes: Sequence[Gene], table: ItemTable) -> bool:

@@ -63,15 +63,9 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
     if choice.why is not None and learned is not None and learned.grain is None:
         notes = (*notes, f"{learned.coefficients} weights are learned, as the space has genes; space: learned is finer")
     seconds, size = (learned.steps * learned.seconds, learned.run_bytes) if learned is not None else (0.0, 0)
-    return made.model_copy(
-        update={
-            "notes": (*made.notes, *notes),
-            "learning": learned,
-            "why": choice.why,
-            "search_seconds": made.search_seconds + seconds,
-            "run_bytes": made.run_bytes + size,
-        }
-    )
+    changes: dict[str, Any] = {"search_seconds": made.search_seconds + seconds, "run_bytes": made.run_bytes + size}
+    changes |= {"notes": (*made.notes, *notes), "learning": learned, "why": choice.why}
+    return made.model_copy(update=changes)
 
 
 def merge(

@@ -13,7 +13,7 @@ def curves(results: Results) -> list[list[Row]]:
     found: list[list[Row]] = []
     last = float("inf")
     for _, row in sorted(results.rows.items()):
-        if row.tradeoff is None or list(row.tradeoff) != results.objectives[:2]:
+        if row.tradeoff is None or len(row.tradeoff) != 2 or list(row.tradeoff) != results.objectives[:2]:
             continue
         if place_of(row) <= last:
             found.append([])
