@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 from evomerge.events import Confirmed
+from evomerge.items import TEXT, ItemTable
 from evomerge.results import Results
 from evomerge.session import Session
 from evomerge.space import fixed_recipes
@@ -25,7 +26,7 @@ def confirm(session: Session, top: int) -> None:
     _propose_missing(session)
     results = Results(session.store)
     finalists = results.choose_finalists(top)
-    _score(session, results, finalists, CONFIRM)
+    _score(session, results, finalists, *_draws(session.store.table))
     if set(finalists) - set(session.state.confirmed):
         session.record(Confirmed(at=time.time(), numbers=tuple(finalists)))
     if any(task.report.ids for task in session.store.table.tasks.values()):
@@ -33,15 +34,23 @@ def confirm(session: Session, top: int) -> None:
         _score(session, chosen, [chosen.best.number] if chosen.best else [], REPORT)
 
 
-def _score(session: Session, results: Results, numbers: Sequence[int], draw: Draw) -> None:
-    """Put these candidates and all baselines to a pool, those that were not yet."""
+def _draws(table: ItemTable) -> list[Draw]:
+    """What finalists and baselines are put to: the held-out items, and plain text, if there is any."""
+    if table.text is None:
+        return [CONFIRM]
+    return [CONFIRM, Draw(pool="confirm", places={TEXT: tuple(range(len(table.text.confirm)))})]
+
+
+def _score(session: Session, results: Results, numbers: Sequence[int], *draws: Draw) -> None:
+    """Put these candidates and all baselines to draws, those that were not yet; a model to all, one after the other."""
     state = session.state
-    assigned = {work.number for work in state.works.values() if work.draw == draw}
+    assigned = [(work.number, work.draw) for work in state.works.values() if work.draw in draws]
     for number in dict.fromkeys((*numbers, *(row.number for row in results.baselines if row.failure is None))):
-        if number not in assigned:
-            session.assign(number, draw, "confirm")
+        for draw in draws:
+            if (number, draw) not in assigned:
+                session.assign(number, draw, "confirm")
     for work in state.open_works():
-        if work.draw == draw:
+        if work.draw in draws:
             while not session.room:
                 session.collect()
             session.check_interrupted()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeVar
 
@@ -16,13 +17,13 @@ from evomerge.checkpoint import ParentFiles, Terms, costs_of, open_parents, read
 from evomerge.device import choose_device, cores, take_share
 from evomerge.errors import DeviceError, EvomergeError, RunError, SpecError
 from evomerge.fitness import Fitness
-from evomerge.items import COST
+from evomerge.items import COST, TEXT
 from evomerge.materialize import GainError, LiveModel, check_gains
 from evomerge.recipe import Coefficients, Parents, Recipe
 from evomerge.score import (
     FunctionScorer,
     GradeFailure,
-    Lessons,
+    Prose,
     ScoreFailure,
     Scorer,
     ScorerFunction,
@@ -56,22 +57,25 @@ class Evaluator:
     """Holds parents, live model and items, and serves one work after another.
 
     With `costs` it says of every model what it costs, beside its marks. `table` holds the items, and then also what an
-    unchanged parent costs.
+    unchanged parent costs; and the pieces of `prose`, which it puts to models, too.
     """
 
     def __init__(
-        self, live: LiveModel, scorer: Scorer, name: str, *, costs: bool = False, lessons: Lessons | None = None
+        self, live: LiveModel, scorer: Scorer, name: str, *, costs: bool = False, prose: Prose | None = None
     ) -> None:
         self.live = live
         self.scorer = scorer
         self.name = name
         self.table = scorer.table
-        self.lessons = lessons
-        self._teacher = Teacher(live, lessons)
+        self._prose = prose
+        self.lessons = scorer.lessons(prose) if isinstance(scorer, TaskScorer) else None
+        self._teacher = Teacher(live, self.lessons)
         self._costs = costs
         if costs:
             parent = costs_of(unchanged(self.parents, self.parents.template), live.files.anatomy)
             self.table = scorer.table.model_copy(update={"costs": parent})
+        if prose is not None:
+            self.table = self.table.model_copy(update={"text": prose.items})
 
     @property
     def device(self) -> str:
@@ -152,6 +156,8 @@ class Evaluator:
         """What the work asks of the live model, which its recipe was loaded into."""
         if work.lesson is not None:
             return _Served(learnt=self._teacher.learnt(work))
+        if self._prose is not None and TEXT in (work.draw.places or {}):
+            return _Served(self._with_costs(self._prose.marks(work.draw), work.recipe))
         marks, scores = self.scorer.scored(work.draw) if work.scored else (self.scorer.marks(work.draw), None)
         return _Served(self._with_costs(marks, work.recipe), scores)
 
@@ -195,7 +201,7 @@ class EvaluatorFactory:
 
     `reuse` is how many GiB of hidden states are kept; left out: what is free allows it. The evaluator shares its
     machine with `others` like it, and computes on `threads` cores of a CPU; left out: on all. Of a GPU's memory it
-    keeps to a `share`, if others are on it.
+    keeps to a `share`, if others are on it. Drift is measured on `text`, a file; left out, on English prose.
     """
 
     models: Models
@@ -208,6 +214,7 @@ class EvaluatorFactory:
     others: int = 0
     threads: int | None = None
     share: float = 1.0
+    text: str | None = None
     progress: Callable[[str], None] | None = field(default=None, compare=False)
 
     def build(self) -> Evaluator:
@@ -270,7 +277,10 @@ class EvaluatorFactory:
         except ScoreFailure as failure:
             raise RunError(f"{files.template.path} cannot be scored: {failure}") from None
         canary(live)
-        return Evaluator(live, tasks, name, costs=costs, lessons=tasks.lessons())
+        prose = tasks.prose(None if self.text is None else Path(self.text))
+        if prose is None:
+            self._say("drift on plain text is not measured: the tokenizer has no tokens for English prose")
+        return Evaluator(live, tasks, name, costs=costs, prose=prose)
 
     def _say(self, what: str) -> None:
         if self.progress is not None:

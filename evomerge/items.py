@@ -17,6 +17,12 @@ COST = "(cost)"
 """What stands in marks where a task's name would, for what a model costs: one mark for each `Cost`."""
 
 
+TEXT = "(text)"
+"""What stands in draws and marks where a task's name would, for plain text that is to be foretold."""
+TEXT_LOSS = "loss"
+"""The metric of it: nats a token, whose exponential is the perplexity."""
+
+
 class Pool(Value):
     """Items in a fixed order, and for each the cluster it shares its error with.
 
@@ -122,15 +128,40 @@ class TaskItems(Value):
         return next((known for known in self.metrics if known.split(",")[0] == name), None)
 
 
+class TextItems(Value):
+    """Pieces of plain text by digests of their tokens; `source` says whose text it is.
+
+    Drift is reported on `confirm`; what learning must keep are those of `search`, of which it is judged by `held`.
+    """
+
+    source: str
+    confirm: tuple[str, ...]
+    search: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+
+    def pool(self, name: PoolName) -> tuple[str, ...]:
+        """The pieces of a pool; there are none to report on last."""
+        match name:
+            case "search":
+                return self.search
+            case "confirm":
+                return self.confirm
+            case "report":
+                return ()
+            case _:
+                assert_never(name)
+
+
 class ItemTable(Value):
     """All items of a fitness, by the names of `Fitness.uses`: fixed when a run is opened, kept with it.
 
     `costs` are those of one unchanged parent, there if the fitness asks for any: what a model's own are told in shares
-    of.
+    of. `text` is what drift is measured on; left out where it is not measured.
     """
 
     tasks: dict[str, TaskItems]
     costs: dict[Cost, float] = Field(default_factory=dict)
+    text: TextItems | None = None
 
     def count(self, pool: PoolName, places: Mapping[str, Sequence[int]] | None = None) -> int:
         """How many items there are at these places, or in the whole pool, over all tasks."""
@@ -154,20 +185,29 @@ class ItemTable(Value):
 
         Tables of older versions have no digests; then only the items count.
         """
+        if then.text is not None and self.text != then.text:
+            return f"the text {then.text.source}, on which drift is measured, has other tokens"
         if list(self.tasks) != list(then.tasks):
             return f"the fitness has other tasks ({', '.join(self.tasks)})"
         found = (_changed(task, then.tasks[name]) for name, task in self.tasks.items())
         return next((f"task {name!r} {what}" for name, what in zip(self.tasks, found, strict=True) if what), None)
 
     def drawn(self, pool: PoolName, places: Mapping[str, Sequence[int]] | None = None) -> dict[str, list[str]]:
-        """Item ids by task: the whole pool, or its items at the given places."""
+        """Item ids by task: the whole pool, or its items at the given places, pieces of text among them."""
         found = {}
-        for name, task in self.tasks.items():
-            ids = task.pool(pool).ids
+        for name, ids in self._pools(pool, text=places is not None):
             wanted = range(len(ids)) if places is None else places.get(name, ())
             if wanted:
                 found[name] = [ids[place] for place in wanted]
         return found
+
+    def _pools(self, pool: PoolName, *, text: bool) -> list[tuple[str, tuple[str, ...]]]:
+        pools = [(name, task.pool(pool).ids) for name, task in self.tasks.items()]
+        return [*pools, (TEXT, self.text.pool(pool))] if text and self.text is not None else pools
+
+    def held_by(self, pool: PoolName, task: str) -> int:
+        """How many items of a task, or pieces of text, a pool has."""
+        return len(dict(self._pools(pool, text=True)).get(task, ()))
 
 
 def _changed(now: TaskItems, then: TaskItems) -> str | None:

@@ -109,6 +109,7 @@ def factory(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
         device=run.device,
         scorer=scorer,
         reuse=run.executor.reuse,
+        text=None if run.guard is None else run.guard.text,
         progress=listener.say,
     )
 

@@ -13,7 +13,7 @@ from evomerge.files import Target, write_file
 from evomerge.recipe import Recipe, own_weights
 from evomerge.report import figures, grains
 from evomerge.report.curves import with_curves
-from evomerge.results import RIVALS, Results, Row, difference, number
+from evomerge.results import RIVALS, Results, Row, difference, number, perplexity, text_meaning
 from evomerge.results.curves import curves
 from evomerge.version import __version__
 from evomerge.visible import visible
@@ -93,6 +93,8 @@ def _sections(results: Results) -> Iterable[str]:
     if results.is_confirmed:
         yield _beliefs(results)
     yield _section("Parents and fixed recipes", "What needs no search, on the same items.", _baseline_table(results))
+    if any(row.drift for row in results.rows.values()):
+        yield _section("Drift", f"Perplexity {text_meaning(results)}.", _drift_table(results))
     if any(row.report for row in results.rows.values()):
         text = "On report items, which neither search nor choice has seen."
         yield _section("Report items", text, _report_table(results))
@@ -206,6 +208,11 @@ def _baseline_table(results: Results) -> str:
             cells += [number(row, "search", label), number(row, "confirmed", label)]
         rows.append((cells, False))
     return _table(head, rows)
+
+
+def _drift_table(results: Results) -> str:
+    rows = [row for row in (*results.front, *results.baselines) if row.drift is not None]
+    return _table(["model", "perplexity"], [([row.name, perplexity(row)], row == results.best) for row in rows])
 
 
 def _report_table(results: Results) -> str:

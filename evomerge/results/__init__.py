@@ -10,12 +10,11 @@ from evomerge.results.row import Row, Which
 from evomerge.results.state import RunState
 from evomerge.results.stopping import Stopping, was_cut_behind_a_telling
 from evomerge.results.table import FINALISTS, MOST_FINALISTS, Results
-from evomerge.results.words import RIVALS, amount, difference, number, with_error
+from evomerge.results.words import RIVALS, amount, difference, number, perplexity, text_meaning, with_error
 
 __all__ = [
-    "AS_BEFORE", "FINALISTS", "MOST_FINALISTS", "RIVALS", "Process", "Results", "Row", "RunState", "Stopping", "Which",
-    "amount", "difference", "hypervolume", "non_dominated", "number", "pool_keys", "read_into", "volumes", "with_error",
-    "refuse_failed_parents", "refuse_nothing_but_failures", "was_cut_behind_a_telling", "scores_of", "with_scores",
-    "worker_names",
-    "worst",
+    "AS_BEFORE", "FINALISTS", "MOST_FINALISTS", "RIVALS", "Process", "Results", "Row", "RunState", "Stopping",
+    "Which", "amount", "difference", "hypervolume", "non_dominated", "number", "perplexity", "pool_keys", "read_into",
+    "volumes", "with_error", "refuse_failed_parents", "refuse_nothing_but_failures", "was_cut_behind_a_telling",
+    "scores_of", "text_meaning", "with_scores", "worker_names", "worst",
 ]  # fmt: skip

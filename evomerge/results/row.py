@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from evomerge.estimate import Pair
+from evomerge.results.drift import Drift
 from evomerge.trial import Failure
 from evomerge.values import Value
 
@@ -18,6 +19,7 @@ class Row(Value):
     light of the candidate's neighbours; `confirmed` was measured on items that the search never saw, `interval` is its
     95 % interval. `items` counts the search items behind the first two. `exact` names the objectives that are costs.
     `tradeoff` are the weights of the objectives that a learned one was learned for.
+    `drift` is how well it foretells plain text.
     """
 
     number: int
@@ -31,6 +33,7 @@ class Row(Value):
     interval: dict[str, tuple[float, float]] | None = None
     report: dict[str, Pair] | None = None
     exact: tuple[str, ...] = ()
+    drift: Drift | None = None
     failure: Failure | None = None
     tradeoff: dict[str, float] | None = None
 

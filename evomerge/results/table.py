@@ -11,6 +11,7 @@ from evomerge.events import Asked
 from evomerge.fitness import Bounds, EstimatorKind, Fitness, bounds_of
 from evomerge.items import PoolName
 from evomerge.recipe import Recipe
+from evomerge.results.drift import Drifts
 from evomerge.results.numbered import called, numbered
 from evomerge.results.pareto import best_fronts, knee, non_dominated, volumes
 from evomerge.results.pool import pool_keys
@@ -114,6 +115,11 @@ class Results:
         """The finalist with the highest confirmed scalarisation (by search values before confirmation)."""
         rows = [row for row in (self.rows[number] for number in self.finalists) if self.known(row)]
         return max(rows, key=lambda row: (self.scalar(row), -row.number), default=None)
+
+    @cached_property
+    def drifts(self) -> Drifts:
+        """How well models foretell plain text."""
+        return Drifts(self.state, self.store)
 
     @cached_property
     def _rivals(self) -> Rivals:
@@ -235,7 +241,7 @@ class Results:
             },
             "ended": self.state.ended.reason if self.state.ended else None,
             "objectives": self.objectives,
-            "baselines": [row.plain(("name", "search", "confirmed", "interval")) for row in self.baselines],
+            "baselines": [row.plain(("name", "search", "confirmed", "interval", "drift")) for row in self.baselines],
             "front": [self._front_entry(row) for row in self.front],
             "best": self.best.number if self.best else None,
             "item_evaluations": self.state.items(self.store.table),
@@ -244,6 +250,7 @@ class Results:
             "seconds": {"merge": merge, "score": score, "overhead": max(0.0, self.state.held() - merge - score)},
             "layer_evaluations": self.state.layer_evaluations().model_dump(),
             "hypervolume": self.hypervolumes(),
+            "text": self.store.table.text.source if self.store.table.text is not None else None,
             "failures": [{"number": e.number, **e.failure.to_plain()} for e in finished if e.failure],
             **pool_keys(self.state),
         }
@@ -253,7 +260,7 @@ class Results:
             name: {label: list(pair) for label, (_, pair) in differences.items()}
             for name, differences in self.paired(row).items()
         }
-        keys = ("number", "recipe", "items", "search", "shrunken", "confirmed", "interval")
+        keys = ("number", "recipe", "items", "search", "shrunken", "confirmed", "interval", "drift")
         return {**row.plain(keys), "paired": paired}
 
     def _row(self, asked: Asked) -> Row:
@@ -270,6 +277,7 @@ class Results:
             interval=None if marks is None else self._intervals(marks),
             report=self._graded(self.marks(asked.number, "report"), "report"),
             exact=tuple(self.grader.costs),
+            drift=self.drifts.of_model(asked.number),
             failure=failed[0] if failed and search is None else None,
             tradeoff=asked.tradeoff,
         )

@@ -2,6 +2,7 @@
 
 from evomerge.estimate import Pair
 from evomerge.results.row import Row, Which
+from evomerge.results.table import Results
 
 RIVALS = {"best_parent": "best parent", "best_fixed": "best fixed", "uniform": "uniform"}
 """What a finalist is compared with: a key of `Results.paired`, and its name in a table."""
@@ -31,3 +32,18 @@ def number(row: Row, which: Which, label: str) -> str:
 def difference(row: Row, label: str, pair: Pair | None) -> str:
     """What a model's number is above or below a rival's, `+0.052 ±0.014`."""
     return with_error(pair, "+", exact=label in row.exact)
+
+
+def perplexity(row: Row) -> str:
+    """A model's perplexity of plain text, and its change against another model's: `31.2 (+5.8 %)`."""
+    if row.drift is None:
+        return ""
+    change = row.drift.change
+    return f"{row.drift.perplexity[0]:.4g}" + (f" ({change[0]:+.1%})".replace("%", " %") if change is not None else "")
+
+
+def text_meaning(results: Results) -> str:
+    """What these are of."""
+    text, of = results.store.table.text, results.drifts.of
+    against = f", and against {of}" if of is not None else ""
+    return f"of {text.source if text is not None else 'no text'}, which no objective measures{against}"

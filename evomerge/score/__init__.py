@@ -4,6 +4,7 @@ from evomerge.score.failure import GradeFailure, ScoreFailure
 from evomerge.score.function import FunctionScorer, ScorerFunction, function_table
 from evomerge.score.lessons import Lessons
 from evomerge.score.loglikelihood import Request
+from evomerge.score.prose import Prose
 from evomerge.score.scorer import Scorer, TaskScorer, check_metrics, code_remark, open_banks
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "GradeFailure",
     "Lessons",
     "Request",
+    "Prose",
     "ScoreFailure",
     "Scorer",
     "ScorerFunction",

@@ -9,10 +9,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from evomerge.errors import SpecError
-from evomerge.items import ItemTable
+from evomerge.items import TEXT, ItemTable
 from evomerge.score.budget import TokenBudget
 from evomerge.score.failure import refuse_nonfinite
 from evomerge.score.loglikelihood import LikelihoodPlan, Request
+from evomerge.score.prose import Prose
 from evomerge.score.responses import Responder
 from evomerge.trial import Draw, Lesson, Scores
 
@@ -62,7 +63,9 @@ class Exercise:
         return self.requests[self.place % len(self.requests)]
 
     def loss(self, scores: Tensor, lesson: Lesson) -> Tensor:
-        """The loss, from the log-likelihoods of the requests (requests,)."""
+        """The loss, from the log-likelihoods of the requests (requests,); of text it is always per token, in nats."""
+        if self.task == TEXT:
+            return -scores.sum() / self.reads
         match lesson.loss:
             case "nll":
                 return -self._log_probability(scores)
@@ -85,13 +88,19 @@ class Exercise:
 class Lessons:
     """Losses of items, of whatever the live model is at the moment.
 
-    `requests` says what the scores of an item, by task and id, are log-likelihoods of.
+    `requests` says what the scores of an item, by task and id, are log-likelihoods of. Pieces of `prose` are
+    items, too.
     """
 
     def __init__(
-        self, table: ItemTable, requests: Callable[[str, str], tuple[Request, ...]], responder: Responder
+        self,
+        table: ItemTable,
+        requests: Callable[[str, str], tuple[Request, ...]],
+        responder: Responder,
+        prose: Prose | None = None,
     ) -> None:
         self._table = table
+        self._prose = prose
         self._requests = requests
         self._responder = responder
         self._budget = TokenBudget(responder.model, back=True)
@@ -179,9 +188,14 @@ class Lessons:
 
     def _exercises(self, draw: Draw, lesson: Lesson, tasks: Sequence[str] | None = None) -> list[Exercise]:
         """What is drawn, of all tasks or of these."""
-        found = []
+        found: list[Exercise] = []
         drawn = self._table.drawn(draw.pool, draw.places)
+        if self._prose is not None:
+            asked = enumerate(self._prose.requests(draw))
+            found = [Exercise(TEXT, place, (request,), None, summed=False) for place, request in asked]
         for task in drawn if tasks is None else tasks:
+            if task == TEXT:
+                continue
             ids = drawn[task]
             pool = self._table.tasks[task].pool(draw.pool)
             if not pool.golds:

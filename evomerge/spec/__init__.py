@@ -13,6 +13,7 @@ from evomerge.spec.run import (
     ExecutorKind,
     ExecutorSpec,
     GradientSpec,
+    GuardSpec,
     InlineSpec,
     Mode,
     Models,
@@ -29,7 +30,7 @@ from evomerge.spec.stages import StagedSpec, StageSpec
 
 __all__ = [
     "SPEC", "STAGES", "YAML", "AnySpec", "AutoSpec", "Budget", "CmaSpec", "ExecutorKind", "ExecutorSpec",
-    "GradientSpec", "InlineSpec", "Mode", "Models", "Nsga2Spec", "OptimizerSpec", "RandomSpec", "RaySpec",
+    "GradientSpec", "GuardSpec", "InlineSpec", "Mode", "Models", "Nsga2Spec", "OptimizerSpec", "RandomSpec", "RaySpec",
     "Rewritten", "RunSpec", "StageSpec", "StagedSpec", "SurrogateSpec", "TpeSpec", "Yardstick", "anchored",
     "anchored_recipe", "is_run", "load_fitness", "load_run", "load_spec", "parent_source", "parse", "read_json",
     "read_yaml", "spec_of", "split_pick",

@@ -46,6 +46,7 @@ def _read(plain: dict[str, Any], path: Path) -> RunSpec | StagedSpec:
     plain = _with_stages(plain, path)
     if isinstance(plain.get("models"), dict):
         plain["models"] = anchored_models(plain["models"], path)
+    plain = _with_guard(plain, path.absolute().parent)
     whole = _read_search(plain, f"{path}: ", path.absolute().parent)
     if "stages" in plain:
         return parse(StagedSpec, whole, str(path))
@@ -56,6 +57,7 @@ def anchored(run: AnySpec, where: Path) -> AnySpec:
     """The same run with its relative paths made absolute, those of models, task folders and `start`."""
     plain: dict[str, Any] = run.to_plain()
     plain["models"] = anchored_models(plain["models"], where / "run.yaml")  # As if it were written in a file there.
+    plain = _with_guard(plain, where)
     for search in (plain, *plain.get("stages", ())):
         if "start" in search:
             search["start"] = _start(search["start"], where)
@@ -131,6 +133,13 @@ def _file(key: str, name: str, prefix: str, nearby: Path) -> Path:
         return find_preset(key, name, nearby)
     except SpecError as error:
         raise SpecError(f"{prefix}{error}") from None
+
+
+def _with_guard(plain: dict[str, Any], where: Path) -> dict[str, Any]:
+    guard = plain.get("guard")
+    if not isinstance(guard, dict) or not isinstance(guard.get("text"), str):
+        return plain
+    return {**plain, "guard": {**guard, "text": str(absolute(guard["text"], where))}}
 
 
 def _start(entries: Sequence[Any], where: Path) -> list[Any]:

@@ -255,6 +255,18 @@ ExecutorKind: TypeAlias = Literal["inline", "ray"]
 ExecutorSpec: TypeAlias = Annotated[InlineSpec | RaySpec, Field(discriminator="kind")]
 
 
+class GuardSpec(Value):
+    """A `text` that merges must still foretell as well as a fixed recipe does, `of` that name, but for a `share`.
+
+    It is the share by which the perplexity of what is learned may be above that recipe's: the uniform average's, or
+    the base's where there is no such average.
+    """
+
+    text: str
+    share: Annotated[float, Field(gt=0, le=10)] = 0.03
+    of: str | None = None
+
+
 class RunSpec(Value):
     """Everything a search is."""
 
@@ -263,6 +275,7 @@ class RunSpec(Value):
     fitness: Fitness
     optimizer: Wanted = AutoSpec()
     start: tuple[str, ...] = ()
+    guard: GuardSpec | None = None
     budget: Budget = Budget(evaluations=200)
     executor: Annotated[ExecutorSpec, BeforeValidator(by_name)] = InlineSpec()
     seed: Seed = 7

@@ -15,6 +15,7 @@ from evomerge.spec.run import (
     AutoSpec,
     Budget,
     ExecutorSpec,
+    GuardSpec,
     InlineSpec,
     Models,
     RunSpec,
@@ -57,6 +58,7 @@ class StagedSpec(Value):
     models: Models
     stages: tuple[StageSpec, ...] = Field(min_length=1, max_length=100)
     fitness: Fitness
+    guard: GuardSpec | None = None
     budget: Budget = Budget(evaluations=200)
     executor: Annotated[ExecutorSpec, BeforeValidator(by_name)] = InlineSpec()
     seed: Seed = 7
@@ -119,6 +121,7 @@ class StagedSpec(Value):
             fitness=stage.fitness or self.fitness,
             optimizer=stage.optimizer,
             start=stage.start,
+            guard=self.guard,
             budget=self.budget_of(place),
             executor=self.executor,
             seed=self.seed if stage.seed is None else stage.seed,

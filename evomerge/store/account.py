@@ -21,7 +21,7 @@ from evomerge.events import (
     Told,
     Workers,
 )
-from evomerge.items import COST, Cost, ItemTable
+from evomerge.items import COST, TEXT, Cost, ItemTable
 from evomerge.store.blocks import MARK, Block, Blocks, counted, size_of
 from evomerge.trial import Draw
 
@@ -82,11 +82,11 @@ class Account:
 
     def _most(self, draw: Draw) -> int:
         rows = (len(self._table.tasks[t].metrics) * self._count(draw, t) for t in self._table.tasks)
-        return sum(rows) + len(get_args(Cost))
+        return sum(rows) + self._count(draw, TEXT) + len(get_args(Cost))
 
     def _count(self, draw: Draw, task: str) -> int:
         if draw.places is None:
-            return len(self._table.tasks[task].pool(draw.pool).ids)
+            return 0 if task == TEXT else len(self._table.tasks[task].pool(draw.pool).ids)
         return len(draw.places.get(task, ()))
 
     def _expect(self, what: str, number: int, expected: int) -> None:
@@ -104,7 +104,7 @@ class Account:
 
     def _draw(self, draw: Draw) -> None:
         for task, places in (draw.places or {}).items():
-            held = len(self._table.tasks[task].pool(draw.pool).ids) if task in self._table.tasks else 0
+            held = self._table.held_by(draw.pool, task)
             if places and not 0 <= min(places) <= max(places) < held:
                 raise ValueError(f"its draw has items of {task} that the run has not")
 

@@ -15,7 +15,7 @@ from evomerge.errors import RunError, SpecError
 from evomerge.estimate.calibration import Calibration, read_calibration
 from evomerge.events import Created
 from evomerge.fitness import Fitness
-from evomerge.items import COST, ItemTable
+from evomerge.items import COST, TEXT, TEXT_LOSS, ItemTable
 from evomerge.recipe import Parents
 from evomerge.spec import SPEC, STAGES, RunSpec, parse, read_yaml
 from evomerge.values import Genome, Value
@@ -136,8 +136,8 @@ def read_items(folder: Path, file: RunFile, created: Created | None) -> ItemTabl
 
 
 def wanted(fitness: Fitness, table: ItemTable) -> Mapping[str, frozenset[str]]:
-    """The metrics that a fitness reads, by the task as marks name it, and its costs."""
-    found: dict[str, set[str]] = {}
+    """The metrics that a fitness reads, by the task as marks name it, and its costs; and the loss of text."""
+    found: dict[str, set[str]] = {} if table.text is None else {TEXT: {TEXT_LOSS}}
     for label, objective in fitness.objectives.items():
         for key in fitness.keys(label):
             found.setdefault(key, set()).add(table.tasks[key].metric(objective.metric) or "")

@@ -8,7 +8,18 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.results import RIVALS, Results, Row, Which, difference, number, pool_keys, with_error
+from evomerge.results import (
+    RIVALS,
+    Results,
+    Row,
+    Which,
+    difference,
+    number,
+    perplexity,
+    pool_keys,
+    text_meaning,
+    with_error,
+)
 from evomerge.results.curves import curves
 from evomerge.terminal.progress import WIDTH, Plain
 from evomerge.terminal.units import duration
@@ -20,7 +31,8 @@ MEANING = {
     "shrunken": "the same without the luck",
     "confirmed": "on items that the search never saw, [95 % interval]",
 }
-DISPENSABLE = ("minus best parent", "minus uniform", "minus best fixed", "search", "shrunken")
+PERPLEXITY = "perplexity"
+DISPENSABLE = ("minus best parent", "minus uniform", "minus best fixed", PERPLEXITY, "search", "shrunken")
 """Columns of a front's table that go first where there is too little room."""
 SHOWN = 5
 """Incidents that are listed."""
@@ -57,9 +69,13 @@ def results_tables(results: Results, width: int = WIDTH) -> list[Table]:
     baselines.add_column("model")
     for label in results.objectives:
         baselines.add_column(label, justify="right")
+    drifted = [PERPLEXITY] if any(row.drift for row in results.baselines) else []
+    for head in drifted:
+        baselines.add_column(head, justify="right")
     for row in results.baselines:
         trusted = results.trusted(row)
-        baselines.add_row(row.name, *(number(row, trusted, label) for label in results.objectives))
+        cells = (number(row, trusted, label) for label in results.objectives)
+        baselines.add_row(row.name, *cells, *(perplexity(row) for _ in drifted))
     return [baselines, _front_table(results, width)]
 
 
@@ -69,7 +85,7 @@ def _front_table(results: Results, width: int) -> Table:
     Numbers stay whole; long names go over several lines.
     """
     cells = [_columns(results, row) for row in results.front]
-    heads = list(cells[0]) if cells else []
+    heads = list(dict.fromkeys(head for row in cells for head in row))
     for head in (None, *DISPENSABLE):
         heads = [other for other in heads if other != head]
         table = _table(results, cells, heads)
@@ -121,7 +137,7 @@ def _table(results: Results, cells: Sequence[Mapping[str, Mapping[str, str]]], h
     for row, columns in zip(results.front, cells, strict=True):
         for place, label in enumerate(results.objectives):
             first = [_called(results, row) if place == 0 else "", *([] if one else [label])]
-            table.add_row(*first, *(columns[head].get(label, "") for head in heads))
+            table.add_row(*first, *(columns.get(head, {}).get(label, "") for head in heads))
         if not one:
             table.add_section()
     return table
@@ -138,13 +154,15 @@ def _columns(results: Results, row: Row) -> dict[str, dict[str, str]]:
         f"minus {RIVALS[key]}": {label: difference(row, label, pair) for label, (_, pair) in rivals.items()}
         for key, rivals in paired.items()
     }
-    return {**columns, **differences}
+    drift = {PERPLEXITY: {results.objectives[0]: perplexity(row)}} if row.drift is not None else {}
+    return {**columns, **differences, **drift}
 
 
 def _legend(results: Results, heads: Sequence[str]) -> str:
     """What the columns and marks in the front's table stand for, those that are there."""
     rows = results.front
     parts = [f"{head}: {MEANING[head]}" for head in heads if head in MEANING]
+    parts += [f"{PERPLEXITY}: {text_meaning(results)}"] if PERPLEXITY in heads else []
     if results.best is not None and results.is_confirmed:
         rivals = results.best_fixed(results.best).values()
         parts += [f"best fixed: {name}" for name in dict.fromkeys(name for name, _ in rivals)]

@@ -1,0 +1,127 @@
+"""Plain text that models are asked to foretell: what merging must not spoil, though no objective measures it.
+
+Where the user names none it is the chain-of-thought examples of MMLU (Chung et al. 2022), English prose about 57
+subjects that is part of lm-eval's installed package.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import lm_eval
+
+from evomerge.errors import SpecError
+from evomerge.items import TEXT, TEXT_LOSS, TextItems
+from evomerge.score.encoding import Encoder
+from evomerge.score.loglikelihood import Request
+from evomerge.score.prepared import Passes
+from evomerge.score.responses import Responder
+from evomerge.trial import Draw, Marks
+
+STOCK = Path(lm_eval.__file__).parent / "tasks/mmlu/flan_cot_fewshot/_cot_prompts.json"
+STOCK_NAME = "MMLU's chains of thought"
+TOKENS = 64
+"""Of a piece, at most; the first is given, the others are foretold."""
+CHARACTERS = 6 * TOKENS
+"""Of the text that a piece is cut from."""
+MOST, FEWEST = 128, 16
+"""Pieces of a text that is learned to be kept."""
+REPORTED = 32
+"""Pieces that drift is reported on."""
+UNKNOWN = 0.05
+"""Share of a text that a tokenizer may have no tokens for."""
+
+
+class Prose:
+    """Pieces of a text, and how well the live model, as it is now, foretells them."""
+
+    def __init__(self, items: TextItems, requests: dict[str, Request], responder: Responder) -> None:
+        self.items = items
+        self._requests = requests
+        self._responder = responder
+        self._passes: dict[tuple[str, ...], Passes] = {}
+
+    def requests(self, draw: Draw) -> list[Request]:
+        """What a draw's pieces ask."""
+        ids = self.items.pool(draw.pool)
+        return [self._requests[ids[place]] for place in (draw.places or {}).get(TEXT, ())]
+
+    def marks(self, draw: Draw) -> Marks:
+        """The loss of each drawn piece, in nats a token.
+
+        Raises:
+            ScoreFailure: one is not finite.
+        """
+        requests = self.requests(draw)
+        key = (draw.pool, *map(str, (draw.places or {})[TEXT]))
+        if key not in self._passes:
+            self._passes = {key: Passes(self._responder, requests)}
+        likelihoods, _ = self._passes[key].run()
+        losses = (-found / len(one.continuation) for found, one in zip(likelihoods, requests, strict=True))
+        return {TEXT: {TEXT_LOSS: tuple(losses)}}
+
+
+def open_prose(path: Path | None, responder: Responder) -> Prose | None:
+    """The text of this file, or prose that lm-eval brings; None if the tokenizer does not cover that.
+
+    Raises:
+        SpecError: the file cannot be read, has too little text, or the tokenizer does not cover it.
+    """
+    if path is None:
+        texts = json.loads(STOCK.read_text()) if STOCK.is_file() else {}
+        found = _cut("".join(texts[name] for name in sorted(texts)), REPORTED, responder.encoder)
+        ids = tuple(found)
+        return Prose(TextItems(source=STOCK_NAME, confirm=ids), found, responder) if ids else None
+    found = _cut(_read(path), MOST, responder.encoder)
+    if len(found) < FEWEST:
+        raise SpecError(
+            f"guard.text: {path} gives {len(found)} pieces of {TOKENS} tokens that the tokenizer has; give {FEWEST} at"
+            f" least, which is text of some {FEWEST * CHARACTERS:,} characters"
+        )
+    ids = tuple(found)
+    # All parts come from all over the text: a quarter to report on, a quarter to judge by, the rest to learn from.
+    items = TextItems(source=path.name, confirm=ids[::4], held=ids[1::4], search=(*ids[1::4], *ids[2::4], *ids[3::4]))
+    return Prose(items, found, responder)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SpecError(f"guard.text: {path} cannot be read ({reason}); name a text file in UTF-8") from None
+
+
+def _cut(text: str, most: int, encoder: Encoder) -> dict[str, Request]:
+    """Pieces from all over a text, by digests of their tokens; none if the tokenizer has no tokens for it."""
+    count = min(most, len(text) // CHARACTERS)
+    parts = [text[len(text) * i // count :][:CHARACTERS] for i in range(count)]
+    size = min(TOKENS, encoder.lm.max_length - 2)
+    found: dict[str, Request] = {}
+    for part in parts:
+        tokens = _tokens(part.partition(" ")[2] or part, encoder)
+        if len(tokens) >= size:
+            begin, piece = _beginning(encoder), tokens[:size]
+            found[hashlib.sha256(repr(piece).encode()).hexdigest()[:16]] = Request((*begin, piece[0]), piece[1:])
+    return found
+
+
+def _tokens(part: str, encoder: Encoder) -> tuple[int, ...]:
+    """A text's tokens; none if the tokenizer does not cover it."""
+    tokens: list[int] = encoder.lm.tok_encode(part, add_special_tokens=False)
+    if not tokens or max(tokens) >= encoder.vocabulary:
+        return ()
+    unknown = tokens.count(encoder.lm.tokenizer.unk_token_id) / len(tokens)
+    kept = len(_dense(encoder.lm.tokenizer.decode(tokens))) / max(1, len(_dense(part)))
+    return tuple(tokens) if unknown <= UNKNOWN and kept >= 1 - UNKNOWN else ()
+
+
+def _beginning(encoder: Encoder) -> Sequence[int]:
+    """What the tokenizer puts before a text."""
+    whole, plain = encoder.lm.tok_encode("a"), encoder.lm.tok_encode("a", add_special_tokens=False)
+    return tuple(whole[: len(whole) - len(plain)])
+
+
+def _dense(text: str) -> str:
+    return "".join(text.split())
