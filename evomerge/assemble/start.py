@@ -11,7 +11,7 @@ from evomerge.errors import SpecError
 from evomerge.files import is_file
 from evomerge.recipe import Folder, Parent, Parents, Recipe
 from evomerge.results import Results
-from evomerge.space import REGMEAN, BlendSpec, SearchSpace, fixed_recipes, folded
+from evomerge.space import REGMEAN, SearchSpace, fixed_recipes, folded, names_for
 from evomerge.spec import RunSpec, is_run
 from evomerge.values import Genome
 
@@ -32,7 +32,7 @@ def wanted_genomes(
     Raises:
         SpecError: an entry is not a recipe or a run, or is not in the space.
     """
-    by_tensor = isinstance(run.space, BlendSpec) and run.space.groups == "tensor"
+    by_tensor = bool(names_for(run.space, parents).tensors)
 
     def genome(recipe: Recipe) -> Genome:
         return space.encode(recipe if by_tensor else folded(recipe, parents.tensors))
