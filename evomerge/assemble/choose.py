@@ -146,7 +146,7 @@ def _without_descent(run: RunSpec, parents: Parents, table: ItemTable) -> str | 
     objectives, each = len(run.fitness.objectives) - len(run.fitness.costs()), judged.drawn(table)
     units = units_of(run, each, len(fixed_recipes(parents)) + len(points_of(objectives)))
     fewest = min(len(task.search.ids) - judged.drawn_of(task) for task in table.tasks.values())
-    course = course_for(units, each * objectives, objectives, fewest, grain=None, wanted=(None, None))
+    course = course_for(units, each * objectives, objectives, fewest, rate=1.0, batch=None)
     return None if course is not None else "the budget is too small to learn"
 
 

@@ -21,6 +21,9 @@ FEWEST = 10
 SLOWER = {1: 1.0, 2: 0.8}
 """Of a front the rate is so many times that of one objective: it has more steps, of fewer items."""
 RATES: dict[Grain | None, float] = {None: 0.05, "tensor": 0.04, "column": 0.05, "row": 0.05}
+"""How far a number goes in a step at first, by grain."""
+NARROW = 80
+"""Numbers that a source has in a tensor, on average, up to which that is so; of more the rate falls with the root."""
 
 FEW = 64
 """Numbers, at most, by which the slopes of every item's own scores are wanted."""
@@ -50,15 +53,20 @@ def newton_course_for(units: int, look: int, items: int, numbers: int, sources: 
     return NewtonCourse(steps=EARLY + 1 + later, early=EARLY, first=first, items=most, price=price)
 
 
-def course_for(
-    units: int, look: int, objectives: int, items: int, *, grain: Grain | None, wanted: tuple[float | None, int | None]
-) -> Course | None:
+def usual_rate(grain: Grain | None, numbers: float, objectives: int) -> float:
+    """The rate by default, where a source has so many numbers in a tensor on average.
+
+    An output changes by the sum of what all of them do, and Adam moves all by as much.
+    """
+    return RATES[grain] * min(1.0, NARROW / numbers) ** 0.5 * SLOWER[min(objectives, 2)]
+
+
+def course_for(units: int, look: int, objectives: int, items: int, *, rate: float, batch: int | None) -> Course | None:
     """The course of a descent that may cost so many `units`; None if they are too few for one.
 
-    A `look` costs so many units; `items` are there to be learned from, of the objective that has fewest; `wanted` are
-    rate and batch as the user says.
+    A `look` costs so many units; `items` are there to be learned from, of the objective that has fewest; without
+    a `batch` it is what the budget suggests.
     """
-    rate, batch = wanted
     kind = min(objectives, 2)
     slopes = (units - LOOKS[kind] * look) // SLOPE
     low, high = BATCH[kind]
@@ -68,9 +76,7 @@ def course_for(
     steps = min(slopes // max(1, batch), MOST * STEPS[kind])
     if steps < FEWEST:
         return None
-    return Course(
-        steps=steps, batch=batch, rate=rate or RATES[grain] * SLOWER[kind], every=-(-steps // (LOOKS[kind] - 1))
-    )
+    return Course(steps=steps, batch=batch, rate=rate, every=-(-steps // (LOOKS[kind] - 1)))
 
 
 def held_for(units: int, tasks: int, models: int, objectives: int) -> int:

@@ -66,6 +66,7 @@ class Descent:
         self._adam = Adam(np.ascontiguousarray(start, dtype=np.float32).ravel(), forgets=self._forgets)
         self._halvings = 0
         self._failures = 0
+        self._returns = 0
         self.best: Floats = self._adam.average
         self.best_step = 0
         self.best_loss = np.inf
@@ -119,7 +120,7 @@ class Descent:
 
     def _rate(self) -> float:
         falling = max(LAST, 1 - self.step / self.course.steps)
-        return float(self.course.rate * falling * 0.5**self._halvings)
+        return float(self.course.rate * falling * 0.5 ** (self._halvings + self._returns))
 
     def look(self) -> dict[Weights, Floats]:
         """The vectors by trade-off whose held-out loss says how far the average has come."""
@@ -129,9 +130,16 @@ class Descent:
         return {weights: self.average_at(weights) for weights in wanted}
 
     def judge(self, loss: float) -> None:
-        """The held-out loss of the average as it is now; the best one is kept."""
+        """The held-out loss of the average as it is now; the best one is kept.
+
+        From a worse one it goes back to the best, and on in steps half as long: the rate was too much for what the
+        items say, or more is not to be had from them.
+        """
         if np.isfinite(loss) and loss < self.best_loss:
             self.best, self.best_step, self.best_loss = self._adam.average.copy(), self.step, float(loss)
+        else:
+            self._returns += 1
+            self._adam.x, self._adam.average = self.best.copy(), self.best.copy()
 
     def average_at(self, weights: Weights) -> Floats:
         """The average iterate (size,) at a trade-off."""
@@ -160,6 +168,7 @@ class Descent:
         return {
             "x": adam.x, "average": adam.average, "mean": adam.mean, "square": adam.square, "best": self.best,
             "counts": np.array(counts, dtype=np.int64), "best_loss": np.array([self.best_loss]),
+            "returns": np.array([self._returns], dtype=np.int64),
         }  # fmt: skip
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -175,5 +184,5 @@ class Descent:
             np.array(arrays[name], dtype=np.float32) for name in ("x", "average", "mean", "square", "best")
         )
         self._adam = Adam(x, average, mean, square, steps, self._forgets)
-        self.best_loss = float(arrays["best_loss"][0])
+        self.best_loss, self._returns = float(arrays["best_loss"][0]), int(arrays["returns"][0])
         self._lots.taken = dict(zip(self._lots.taken, taken, strict=True))

@@ -46,6 +46,11 @@ class Layout:
         """Length of the vector."""
         return self.coefficients if self.ties is None else int(self.ties.max()) + 1
 
+    @property
+    def width(self) -> float:
+        """How many numbers a source has in a tensor, on average."""
+        return self.coefficients / sum(block.sources for block in self.blocks)
+
     def expanded(self, vector: Floats) -> Coefficients:
         """The coefficients that a vector (size,) stands for."""
         flat = vector if self.ties is None else vector[self.ties]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evomerge.items import ItemTable
-from evomerge.learn.course import FEW, course_for, newton_course_for
+from evomerge.learn.course import FEW, course_for, newton_course_for, usual_rate
 from evomerge.learn.descent import Course
 from evomerge.learn.gauss_newton import NewtonCourse
 from evomerge.learn.layout import Layout
@@ -60,9 +60,9 @@ class Ground:
             newton = newton_course_for(left, held, len(pools) * min(pools), self.layout.size, sources)
             if newton is not None or isinstance(before, NewtonCourse):
                 return newton
-        wanted = (self.spec.rate, self.spec.batch)
         grain = None if self.layout.ties is not None else self.layout.grain
-        return course_for(left, held * objectives, objectives, min(pools), grain=grain, wanted=wanted)
+        rate = self.spec.rate or usual_rate(grain, self.layout.width, objectives)
+        return course_for(left, held * objectives, objectives, min(pools), rate=rate, batch=self.spec.batch)
 
     def _is_small(self) -> bool:
         """Whether each item's own slopes are wanted: by few numbers, of one objective, unless Adam is spoken of."""

@@ -17,24 +17,25 @@ RUN_FILE = """\
 models:
   base: models/base
   experts:
-    de_gender: models/de_gender
-    de_en: models/de_en
+    de_gender: {path: models/de_gender, objective: gender}
+    de_en: {path: models/de_en, objective: english}
 space:
   kind: blend
   operator: task_arithmetic
-  groups: 3                            # a weight for each expert in the first, the middle and the last ten layers
-  outer: join                          # the adapters left embeddings and norms alone, which need no genes then
-  weight: [0.0, 1.5]
+  groups: model
+  grain: column                        # learned: a weight for each expert and column of a tensor's input
+  outer: join                          # the adapters left embeddings and norms alone
+  weight: [-0.5, 2.0]
 fitness:
   include: [tasks]
   objectives:
-    gender: {task: de_gender, metric: acc, tie_break: {metric: brier_score, weight: 0.1}}
-    english: {task: de_en, metric: acc, tie_break: {metric: brier_score, weight: 0.1}}
-  items: {search: 300, confirm: 600, group: noun}
-  estimator: {kind: mean, items: all}  # as docs/smollm.md has it; without this line a candidate costs a seventh
+    gender: {task: de_gender, metric: acc}
+    english: {task: de_en, metric: acc}
+  items: {search: 384, confirm: 600, group: noun}
   scalarisation: chebyshev             # `best` is a balanced model, not the better of two extremes
-optimizer: {kind: nsga2, population: 16}
-budget: {evaluations: 64}
+optimizer: gradient
+start: [regmean]                       # experts rewritten to agree with each other, by items without their answers
+budget: {item_evaluations: 6000}
 seed: 7
 """
 

@@ -34,7 +34,7 @@ def go(found: Descent, targets: list[NDArray[np.float64]], steps: int) -> None:
         for weight, target in zip(asked.weights, targets, strict=True):
             slopes += weight * (asked.vector - target)
         found.tell(slopes)
-        found.judge(float(found.step))
+        found.judge(1 / found.step)
 
 
 def test_adam_takes_the_steps_of_torch() -> None:
@@ -50,6 +50,19 @@ def test_adam_takes_the_steps_of_torch() -> None:
         theirs.step()
         ours.step(slopes, 0.03, None)
     np.testing.assert_allclose(ours.x, x.detach().numpy(), atol=1e-5)
+
+
+def test_a_rate_that_is_too_much_is_halved_from_the_best_iterate_on() -> None:
+    wild = Course(steps=200, batch=4, rate=2.0, every=10)
+    found, target = descent(course=wild), np.linspace(-0.02, 0.02, 5)
+    losses = []
+    while not found.is_over:
+        if found.step in wild.looks():
+            losses.append(float(np.sum((found.average_at((1.0,)) - target) ** 2)))
+            found.judge(losses[-1])
+        found.tell((found.ask().vector - target).astype(np.float64))
+    assert max(losses[1:4]) > losses[0]  # Where such steps lead.
+    assert found.best_loss < 0.01 * losses[0]
 
 
 def test_the_minimum_is_found_within_the_bounds() -> None:
