@@ -226,6 +226,21 @@ def test_two_objectives_give_a_front_of_one_function(run_file: Write, cli: Cli, 
     refused(cli("export", run, "--pick", "tradeoff:1.5", "--out", tmp_path / "NO"), "--pick", "1.5", "0 to 1")
 
 
+def test_one_model_of_two_objectives_weighs_them_as_they_say(run_file: Write, cli: Cli, tmp_path: Path) -> None:
+    run, both = tmp_path / "RUN", fitness("math_ja", "lists")
+    both["objectives"]["lists"]["weight"] = 3  # type: ignore[index]
+    optimizer = {"kind": "gradient", "front": False}
+    found = cli("search", learning(run_file, fitness=both, optimizer=optimizer), "--out", run)
+    assert found.status == 0, found.err
+    results = Results.load(run)
+    points = {n: asked.tradeoff for n, asked in results.state.candidates.items() if asked.tradeoff is not None}
+    assert list(points.values()) == [{"math_ja": 0.25, "lists": 0.75}]
+    looks = [event for event in events(run) if event["kind"] == "learned"]
+    sums = [0.25 * look["losses"]["math_ja"] + 0.75 * look["losses"]["lists"] for look in looks]
+    assert min(sums) < 0.95 * sums[0], "nothing was learned"
+    refused(cli("export", run, "--pick", "tradeoff:0.5", "--out", tmp_path / "NO"), "no front of two objectives")
+
+
 def test_the_grain_is_what_the_items_bear_and_slopes_follow_from_it(run_file: Write, tmp_path: Path) -> None:
     grains = {}
     for search in (48, 200):

@@ -63,7 +63,7 @@ def held_estimator(run: RunSpec, spec: GradientSpec, parents: Parents, table: It
     given, fewest = run.fitness.estimator, min(len(task.search.ids) for task in table.tasks.values())
     if given != EstimatorSpec() and given != _mean_of(given.items):
         raise SpecError("fitness.estimator: what is learned is judged on optimizer.held items; leave the estimator out")
-    held = given.items if given != EstimatorSpec() else spec.held or _held(run, parents, table, fewest)
+    held = given.items if given != EstimatorSpec() else spec.held or _held(run, spec, parents, table)
     if held == "all" or held >= fewest:
         raise SpecError(
             f"optimizer.held: {held} of {fewest} search items are held out, which leaves none to learn from; give"
@@ -76,12 +76,13 @@ def _mean_of(items: int | Literal["all"]) -> EstimatorSpec:
     return EstimatorSpec(kind="mean", items=items, design="random", rotate=False, refresh=0.0)
 
 
-def _held(run: RunSpec, parents: Parents, table: ItemTable, fewest: int) -> int:
+def _held(run: RunSpec, spec: GradientSpec, parents: Parents, table: ItemTable) -> int:
     """A share of the items, as far as a share of the budget goes."""
-    most, objectives = min(MOST_HELD, fewest // HELD), len(run.fitness.objectives) - len(run.fitness.costs())
+    most = min(MOST_HELD, min(len(task.search.ids) for task in table.tasks.values()) // HELD)
+    vectors = len(run.fitness.objectives) - len(run.fitness.costs()) if spec.front else 1
     if run.budget.item_evaluations is not None:
-        models = len(fixed_recipes(parents)) + len(points_of(objectives))
-        most = min(most, held_for(run.budget.item_evaluations, len(table.tasks), models, objectives))
+        models = len(fixed_recipes(parents)) + len(points_of(vectors))
+        most = min(most, held_for(run.budget.item_evaluations, len(table.tasks), models, vectors))
     return max(FEWEST_HELD, most)
 
 
@@ -154,7 +155,14 @@ def ground_of(run: RunSpec, parents: Parents, anatomy: "Anatomy", held: Draw) ->
         held=held,
         seed=run.seed,
         imitated=imitated(run),
+        alone=None if spec.front else _shares(run, list(objectives)),
     )
+
+
+def _shares(run: RunSpec, labels: Sequence[str]) -> tuple[float, ...]:
+    """The weights of objectives, as shares."""
+    weights = [run.fitness.objectives[label].weight for label in labels]
+    return tuple(weight / sum(weights) for weight in weights)
 
 
 def planned_learning(run: RunSpec, evaluator: "Evaluator", seeds: int) -> LearningPlan:

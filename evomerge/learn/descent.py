@@ -53,14 +53,19 @@ class Ask(NamedTuple):
 class Descent:
     """One descent by Adam, over vectors c_0, c_1, ... of coefficients as linear functions of the trade-off.
 
-    With one objective that is one vector. `start` holds them, (objectives, size); `bounds` hold for every coefficient.
+    With one objective, or at one trade-off `alone`, that is one vector. `start` holds them, (vectors, size); `bounds`
+    hold for every coefficient.
     """
 
-    def __init__(self, start: Floats, course: Course, lots: Lots, *, bounds: tuple[float, float], seed: int) -> None:
+    def __init__(
+        self, start: Floats, course: Course, lots: Lots, *, bounds: tuple[float, float], seed: int,
+        alone: Weights = (1.0,),
+    ) -> None:  # fmt: skip
         self.course = course
         self._lots = lots
         self._bounds = bounds
         self._seed = seed
+        self._alone = alone
         self._shape = start.shape
         self._forgets = FORGETS[min(2, len(start))]
         self._adam = Adam(np.ascontiguousarray(start, dtype=np.float32).ravel(), forgets=self._forgets)
@@ -98,13 +103,13 @@ class Descent:
 
     def ask(self) -> Ask:
         """What the next step needs; the same until it is told."""
-        objectives = self._shape[0]
         tries = self.step + self._failures
-        places = drawn(objectives, np.random.default_rng((self._seed, STREAM, tries)))
+        places = drawn(self._shape[0], np.random.default_rng((self._seed, STREAM, tries)))
+        weights = weights_at(places) if places else self._alone
         taken = dict(self._lots.taken)
-        items = self._lots.draw(self.course.batch, weights_at(places))
+        items = self._lots.draw(self.course.batch, weights)
         self._asked, self._lots.taken = (places, dict(self._lots.taken)), taken
-        return Ask(self._at(self._adam.x, places), items, weights_at(places))
+        return Ask(self._at(self._adam.x, places), items, weights)
 
     def tell(self, slopes: NDArray[np.float64] | None) -> None:
         """The slopes (size,) of the mean loss that was asked for; None if it failed: the next step is half as long."""
@@ -126,7 +131,7 @@ class Descent:
         """The vectors by trade-off whose held-out loss says how far the average has come."""
         objectives = self._shape[0]
         corners = [tuple(map(float, row)) for row in np.full((objectives, objectives), 0.15) + np.eye(objectives) * 0.7]
-        wanted = [(1.0,)] if objectives == 1 else [tuple(w / sum(corner) for w in corner) for corner in corners]
+        wanted = [self._alone] if objectives == 1 else [tuple(w / sum(corner) for w in corner) for corner in corners]
         return {weights: self.average_at(weights) for weights in wanted}
 
     def judge(self, loss: float) -> None:
@@ -143,16 +148,19 @@ class Descent:
 
     def average_at(self, weights: Weights) -> Floats:
         """The average iterate (size,) at a trade-off."""
-        return self._at(self._adam.average, places_of(weights))
+        return self._at(self._adam.average, self._places(weights))
 
     def best_at(self, weights: Weights) -> Floats:
         """The best average (size,) at a trade-off."""
-        return self._at(self.best, places_of(weights))
+        return self._at(self.best, self._places(weights))
 
     @property
     def best_terms(self) -> Floats:
         """The best average, (objectives, size): another descent may start from it."""
         return self.best.reshape(self._shape)
+
+    def _places(self, weights: Weights) -> tuple[float, ...]:
+        return () if self._shape[0] == 1 else places_of(weights)
 
     def _at(self, flat: Floats, places: Sequence[float]) -> Floats:
         terms = flat.reshape(self._shape)

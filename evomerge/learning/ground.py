@@ -8,7 +8,7 @@ from evomerge.learn.course import FEW, course_for, newton_course_for, usual_rate
 from evomerge.learn.descent import Course
 from evomerge.learn.gauss_newton import NewtonCourse
 from evomerge.learn.layout import Layout
-from evomerge.learn.tradeoff import points_of
+from evomerge.learn.tradeoff import Weights, points_of
 from evomerge.recipe import Recipe
 from evomerge.spec import GradientSpec
 from evomerge.trial import Draw
@@ -20,7 +20,8 @@ class Ground:
     """What is learned: coefficients by `layout`, in the `frame` of a genome's recipe, which has these `weights`.
 
     `objectives` are the tasks of each; `held` are the items that nothing is learned from. `imitated` are the tasks
-    whose items are learned from what experts answer, by these experts' names.
+    whose items are learned from what experts answer, by these experts' names. What is learned is one model `alone`, for
+    these weights of the objectives, or else a front.
     """
 
     spec: GradientSpec
@@ -32,6 +33,17 @@ class Ground:
     held: Draw
     seed: int
     imitated: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    alone: Weights | None = None
+
+    @property
+    def points(self) -> list[Weights]:
+        """Trade-offs whose models become candidates."""
+        return [self.alone] if self.alone is not None else points_of(len(self.objectives))
+
+    @property
+    def vectors(self) -> int:
+        """Vectors that the coefficients are a function of, see `tradeoff`."""
+        return 1 if self.alone is not None else len(self.objectives)
 
     def places(self) -> dict[str, tuple[int, ...]]:
         """Places of the items held out, by task."""
@@ -52,17 +64,17 @@ class Ground:
 
         Where Gauss-Newton is too dear, Adam's steps of fewer items may not be, unless Gauss-Newton was there `before`.
         """
-        objectives, held = len(self.objectives), table.count("search", self.held.places)
+        vectors, held = self.vectors, table.count("search", self.held.places)
         pools = [len(pool) for pool in self.pools(table).values()]
-        left = units - held * len(points_of(objectives))
+        left = units - held * len(self.points)
         if self._is_small():
             sources = max(block.sources for block in self.layout.blocks)
             newton = newton_course_for(left, held, len(pools) * min(pools), self.layout.size, sources)
             if newton is not None or isinstance(before, NewtonCourse):
                 return newton
         grain = None if self.layout.ties is not None else self.layout.grain
-        rate = self.spec.rate or usual_rate(grain, self.layout.width, objectives)
-        return course_for(left, held * objectives, objectives, min(pools), rate=rate, batch=self.spec.batch)
+        rate = self.spec.rate or usual_rate(grain, self.layout.width, vectors)
+        return course_for(left, held * vectors, vectors, min(pools), rate=rate, batch=self.spec.batch)
 
     def _is_small(self) -> bool:
         """Whether each item's own slopes are wanted: by few numbers, of one objective, unless Adam is spoken of."""

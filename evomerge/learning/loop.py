@@ -20,7 +20,7 @@ from evomerge.learn.course import SLOPE
 from evomerge.learn.descent import Ask, Course, Descent
 from evomerge.learn.gauss_newton import Answer, GaussNewton, NewtonCourse
 from evomerge.learn.lots import Lots
-from evomerge.learn.tradeoff import Weights, points_of
+from evomerge.learn.tradeoff import Weights
 from evomerge.learning.ground import Ground
 from evomerge.learning.references import References
 from evomerge.learning.start import best_fixed, terms
@@ -81,7 +81,7 @@ class Learning:
         last = learned[-1]
         self._number, self._begun = last.descent, last.begun
         self._frame = self.ground.frame(self._genome(last.begun[0]))
-        self.descent = self._made(np.zeros((len(self.ground.objectives), self.ground.layout.size)), last.course)
+        self.descent = self._made(np.zeros((self.ground.vectors, self.ground.layout.size)), last.course)
         arrays, facts = unpacked(self._states.read(last.state), str(self._states))
         later = self._states.read_latest()
         if later is not None:
@@ -117,7 +117,8 @@ class Learning:
         match course:
             case Course():
                 lots = Lots(self._pools, list(self.ground.objectives.values()), seed)
-                return Descent(begun, course, lots, bounds=bounds, seed=seed)
+                alone = self.ground.alone or (1.0,)
+                return Descent(begun, course, lots, bounds=bounds, seed=seed, alone=alone)
             case NewtonCourse():
                 rights = rights_of(self.session.store.table, self._pools, self._references.wanted)
                 return GaussNewton(begun, course, rights, bounds=bounds, seed=seed)
@@ -167,7 +168,7 @@ class Learning:
         """Whether there may be no more time than one more step, a look, and scoring what was learned take."""
         left, each = self.session.time_left(), self.session.state.price().seconds
         return left is not None and left <= MARGIN * (
-            self._longest + each * len(points_of(len(self.ground.objectives)))
+            self._longest + each * len(self.ground.points)
         )
 
     def _step(self) -> None:
@@ -280,7 +281,7 @@ class Learning:
             return False
         known = {asked.digest for asked in self.session.state.candidates.values()}
         draw = self.ground.held
-        for weights in points_of(len(self.ground.objectives)):
+        for weights in self.ground.points:
             coefficients = self.ground.layout.expanded(self.descent.best_at(weights))
             recipe = self._frame.refined(coefficients)
             if recipe.digest() not in known:

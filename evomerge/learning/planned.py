@@ -82,7 +82,7 @@ def _batch(course: Course | NewtonCourse | None, ground: Ground) -> int:
         case NewtonCourse():
             return course.items
         case None:
-            return BATCH[min(2, len(ground.objectives))][0]
+            return BATCH[min(2, ground.vectors)][0]
         case _:
             assert_never(course)
 

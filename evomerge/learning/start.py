@@ -33,7 +33,7 @@ def best_fixed(session: Session, ground: Ground, wanted: Wanted) -> tuple[int, .
         return ()
     objectives = len(ground.objectives)
     even = min(losses, key=lambda n: (max(losses[n]), sum(losses[n]), n))
-    ends = np.eye(objectives) * EVEN + (1 - EVEN) / objectives if objectives > 1 else ()
+    ends = np.eye(objectives) * EVEN + (1 - EVEN) / objectives if ground.vectors > 1 else ()
     return (even, *(min(losses, key=lambda n: (float(weights @ losses[n]), n)) for weights in ends))
 
 
