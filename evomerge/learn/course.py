@@ -1,5 +1,7 @@
 """How a descent goes, from what it may cost: steps, items a step, rate, looks."""
 
+import math
+
 from evomerge.learn.descent import Course
 from evomerge.learn.gauss_newton import NewtonCourse
 from evomerge.recipe import Grain
@@ -58,7 +60,7 @@ def usual_rate(grain: Grain | None, numbers: float, objectives: int) -> float:
 
     An output changes by the sum of what all of them do, and Adam moves all by as much.
     """
-    return RATES[grain] * min(1.0, NARROW / numbers) ** 0.5 * SLOWER[min(objectives, 2)]
+    return RATES[grain] * math.sqrt(min(1.0, NARROW / numbers)) * SLOWER[min(objectives, 2)]
 
 
 def course_for(units: int, look: int, objectives: int, items: int, *, rate: float, batch: int | None) -> Course | None:

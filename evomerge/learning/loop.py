@@ -167,9 +167,7 @@ class Learning:
     def _is_late(self) -> bool:
         """Whether there may be no more time than one more step, a look, and scoring what was learned take."""
         left, each = self.session.time_left(), self.session.state.price().seconds
-        return left is not None and left <= MARGIN * (
-            self._longest + each * len(self.ground.points)
-        )
+        return left is not None and left <= MARGIN * (self._longest + each * len(self.ground.points))
 
     def _step(self) -> None:
         asked = self.descent.ask()

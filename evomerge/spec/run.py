@@ -150,8 +150,8 @@ class GradientSpec(Tagged):
 
     `rate` is how far a coefficient goes in a step, at most, at the beginning; `batch` how many items a step learns
     from, of all objectives together; `held` how many search items of each task are never learned from: they say which
-    iterate is best. Left out: what suits grain, budget and items. With several objectives a whole `front` is learned, or
-    one model alone, by the objectives' weights.
+    iterate is best. Left out: what suits grain, budget and items. With several objectives a whole `front` is learned,
+    or one model alone, by the objectives' weights.
     """
 
     kind: Literal["gradient"] = "gradient"
