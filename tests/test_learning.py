@@ -71,7 +71,7 @@ def test_a_search_learns_coefficients_of_every_grain(
     assert shown["item_evaluations"] <= 1500
     if grain == "column":  # Of all grains the one whose side files are largest.
         taken = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
-        assert taken / 1.5 < plan(path).run_bytes < taken * 1.5
+        assert taken / 1.5 < plan(path).run_bytes < taken * 2  # A state that was kept in between may be there or not.
     out = tmp_path / "OUT"
     done = cli("export", run, "--pick", f"number:{learned[0]}", "--out", out, "--format", "model", "--format", "recipe")
     assert done.status == 0, done.err
