@@ -268,6 +268,8 @@ class EvaluatorFactory:
         live = LiveModel(files, device, compiled=self.compiled, reuse=reuse, others=self.others)
         name, costs = f"{socket.gethostname()}:{os.getpid()}", bool(self.fitness.costs())
         if self.scorer is not None:
+            if self.text is not None:
+                raise SpecError("guard: a scorer of your own is put to no text; leave guard out")
             function = FunctionScorer(self.scorer, self.fitness, live.model, read_tokenizer(files.template))
             canary(live)
             return Evaluator(live, function, name, costs=costs)

@@ -153,7 +153,8 @@ class Learned(Stamped):
     are what all of them have cost so far, in forward passes of one item, of which a slope counts three, and slopes of
     each item's own as many as the course says. `losses` are means over held-out items by objective, of the loss that it
     is judged by, at the average iterate or point, which was `best` after that many steps. `state` is the digest of all
-    that the descent is.
+    that the descent is. Under a guard there is by how much the text's loss was above what it is compared with, in nats
+    a token (`excess`), and how much it pulled (`pull`).
     """
 
     kind: Literal["learned"] = "learned"
@@ -166,6 +167,8 @@ class Learned(Stamped):
     losses: dict[str, float]
     best: int
     state: str
+    excess: float | None = None
+    pull: float | None = None
 
 
 class Ended(Stamped):

@@ -1,5 +1,6 @@
 """What coefficients are learned of a run: which tensors, how finely, on which items."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, assert_never
@@ -9,13 +10,13 @@ import numpy as np
 from evomerge.assemble.references import imitated
 from evomerge.errors import SpecError
 from evomerge.fitness import EstimatorSpec
-from evomerge.items import ItemTable
+from evomerge.items import ItemTable, TextItems
 from evomerge.learn.course import held_for
 from evomerge.learn.layout import Block, Layout
 from evomerge.learn.tradeoff import points_of
-from evomerge.learning import Ground, LearningPlan, learning_plan
+from evomerge.learning import Ground, Kept, LearningPlan, learning_plan
 from evomerge.recipe import Grain, Parents, Recipe, count_of
-from evomerge.space import BlendSpec, JointSpec, PathSpec, RepeatSpec, StackSpec, SwapSpec, bind, fixed_recipes
+from evomerge.space import UNIFORM, BlendSpec, JointSpec, PathSpec, RepeatSpec, StackSpec, SwapSpec, bind, fixed_recipes
 from evomerge.space.blend import BlendSpace
 from evomerge.space.spec import slots_of
 from evomerge.space.tensor import TensorSpace
@@ -134,8 +135,8 @@ def learnable(run: RunSpec, parents: Parents) -> BlendSpace | TensorSpace:
             assert_never(run.space)
 
 
-def ground_of(run: RunSpec, parents: Parents, anatomy: "Anatomy", held: Draw) -> Ground:
-    """What a run learns.
+def ground_of(run: RunSpec, parents: Parents, anatomy: "Anatomy", held: Draw, text: TextItems | None = None) -> Ground:
+    """What a run learns; `text` is what it must keep, if it has a guard.
 
     Raises:
         SpecError: its space has no coefficients with slopes.
@@ -156,6 +157,7 @@ def ground_of(run: RunSpec, parents: Parents, anatomy: "Anatomy", held: Draw) ->
         seed=run.seed,
         imitated=imitated(run),
         alone=None if spec.front else _shares(run, list(objectives)),
+        kept=_kept(run, parents, text, max(map(len, (held.places or {}).values()), default=0)),
     )
 
 
@@ -165,11 +167,36 @@ def _shares(run: RunSpec, labels: Sequence[str]) -> tuple[float, ...]:
     return tuple(weight / sum(weights) for weight in weights)
 
 
+def guarded(run: RunSpec, parents: Parents) -> Recipe | None:
+    """The fixed recipe that a run's guard compares with; None without a guard.
+
+    Raises:
+        SpecError: there is none of its name.
+    """
+    if run.guard is None:
+        return None
+    known = fixed_recipes(parents)
+    of = run.guard.of or (UNIFORM if UNIFORM in known else parents.names[0])
+    if of not in known:
+        raise SpecError(f"guard.of: {of!r} is no fixed recipe of this run; give {', '.join(known)}")
+    return known[of]
+
+
+def _kept(run: RunSpec, parents: Parents, text: TextItems | None, held: int) -> Kept | None:
+    """What learning must keep, judged by as many pieces of text as items of a task are held out, but for a few."""
+    of = guarded(run, parents)
+    if of is None or text is None or run.guard is None:
+        return None
+    count = len(text.held)  # They come first.
+    pool = range(count, len(text.search))
+    return Kept(limit=math.log1p(run.guard.share), of=of, pool=pool, held=range(min(count, max(FEWEST_HELD, held))))
+
+
 def planned_learning(run: RunSpec, evaluator: "Evaluator", seeds: int) -> LearningPlan:
     """What learning will take, when so many fixed recipes of the space have been judged."""
     parents, table, estimator = evaluator.parents, evaluator.table, run.fitness.estimator
     held = {task: tuple(range(estimator.drawn_of(items))) for task, items in table.tasks.items()}
-    ground = ground_of(run, parents, evaluator.live.files.anatomy, Draw(pool="search", places=held))
+    ground = ground_of(run, parents, evaluator.live.files.anatomy, Draw(pool="search", places=held), table.text)
     units = units_of(run, estimator.drawn(table), seeds)
     units -= sum(len(names) * len(ground.pools(table)[task]) for task, names in ground.imitated.items())
     return learning_plan(ground, units, table, ground.frame((0.5,) * len(bind(run.space, parents).genes)), evaluator)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from evomerge.assemble.choose import choose, with_defaults
-from evomerge.assemble.learn import ground_of
+from evomerge.assemble.learn import ground_of, guarded
 from evomerge.assemble.means import (
     HERE,
     QUIET,
@@ -85,6 +85,7 @@ def prepare(
         resolved = with_defaults(run, choice.optimizer, parents, means.table, means.workers)
         resolved = with_told(resolved, means.table, len(space.genes))
         check_calibration(run, means.table)
+        guarded(run, parents)
         check_exportable(space.decode(probe(space)), means.files)
         wanted = wanted_genomes(run, space, means.files.parents, kept)
         start = starting_points(wanted, space, parents)
@@ -245,7 +246,7 @@ def _finished(session: Session, study: Study, means: Means, listener: Listener) 
 def _learn(session: Session, held: Draw, means: Means, listener: Listener) -> None:
     """Learn coefficients, from the fixed recipes on."""
     file = session.store.file
-    ground = ground_of(file.spec, file.parents, means.files.anatomy, held)
+    ground = ground_of(file.spec, file.parents, means.files.anatomy, held, session.store.table.text)
     Learning(session, ground, listener.say).run()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.assemble.choose import choose, with_defaults
 from evomerge.assemble.experts import read_recipe
-from evomerge.assemble.learn import gradient_of, planned_learning
+from evomerge.assemble.learn import gradient_of, guarded, planned_learning
 from evomerge.assemble.means import QUIET, Listener, factory
 from evomerge.assemble.rewrite import remarks, with_rewritten
 from evomerge.assemble.run import check_calibration
@@ -51,6 +51,7 @@ def plan(run: RunSpec, where: Path, later: Callable[[Parents], Sequence[str]], *
     resolved = with_defaults(run, choice.optimizer, parents, evaluator.table)
     run = with_told(resolved, evaluator.table, len(space.genes))
     check_calibration(run, evaluator.table)
+    guarded(run, parents)
     check_exportable(space.decode(probe(space)), evaluator.live.files)
     start = starting_points(wanted_genomes(run, space, parents), space, parents)
     notes = (*later(parents), *remarks(run))

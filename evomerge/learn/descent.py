@@ -127,21 +127,28 @@ class Descent:
         falling = max(LAST, 1 - self.step / self.course.steps)
         return float(self.course.rate * falling * 0.5 ** (self._halvings + self._returns))
 
-    def look(self) -> dict[Weights, Floats]:
-        """The vectors by trade-off whose held-out loss says how far the average has come."""
+    @property
+    def average(self) -> Floats:
+        """The average iterate as it is now, of all terms."""
+        return self._adam.average
+
+    def look(self, at: Floats | None = None) -> dict[Weights, Floats]:
+        """The vectors by trade-off whose held-out loss says how far the average, or what is `at` its place, came."""
+        flat = self._adam.average if at is None else at
         objectives = self._shape[0]
         corners = [tuple(map(float, row)) for row in np.full((objectives, objectives), 0.15) + np.eye(objectives) * 0.7]
         wanted = [self._alone] if objectives == 1 else [tuple(w / sum(corner) for w in corner) for corner in corners]
-        return {weights: self.average_at(weights) for weights in wanted}
+        return {weights: self._at(flat, places_of(weights)) for weights in wanted}
 
-    def judge(self, loss: float) -> None:
-        """The held-out loss of the average as it is now; the best one is kept.
+    def judge(self, loss: float, at: Floats | None = None) -> None:
+        """The held-out loss of the average as it is now, or of what is `at` its place; the best one is kept.
 
         From a worse one it goes back to the best, and on in steps half as long: the rate was too much for what the
         items say, or more is not to be had from them.
         """
         if np.isfinite(loss) and loss < self.best_loss:
-            self.best, self.best_step, self.best_loss = self._adam.average.copy(), self.step, float(loss)
+            best = self._adam.average if at is None else at
+            self.best, self.best_step, self.best_loss = best.copy(), self.step, float(loss)
         else:
             self._returns += 1
             self._adam.x, self._adam.average = self.best.copy(), self.best.copy()

@@ -217,15 +217,21 @@ class GaussNewton:
 
     # ---- what comes of it
 
-    def look(self) -> dict[Weights, Floats]:
-        """The point whose held-out loss says how far it has come."""
-        return {(1.0,): self._x}
+    @property
+    def average(self) -> Floats:
+        """The point as it is now."""
+        return self._x
 
-    def judge(self, loss: float) -> None:
-        """The held-out loss of the point as it is now; the best one is kept."""
+    def look(self, at: Floats | None = None) -> dict[Weights, Floats]:
+        """The point whose held-out loss says how far it, or what is `at` its place, has come."""
+        return {(1.0,): self._x if at is None else at}
+
+    def judge(self, loss: float, at: Floats | None = None) -> None:
+        """The held-out loss of the point as it is now, or of what is `at` its place; the best one is kept."""
         self._has_moved = False
         if np.isfinite(loss) and loss < self.best_loss:
-            self.best, self.best_step, self.best_loss = self._x.copy(), self.step, float(loss)
+            best = self._x if at is None else at
+            self.best, self.best_step, self.best_loss = best.copy(), self.step, float(loss)
 
     def best_at(self, _: Weights) -> Floats:
         """The best point (size,): there is one objective."""

@@ -14,6 +14,28 @@ from evomerge.spec import GradientSpec
 from evomerge.trial import Draw
 from evomerge.values import Genome
 
+BESIDE = 4
+"""One piece of guarded text comes with so many items of a step."""
+BISECTIONS = 4
+"""How often the way back to below a guard's limit is halved."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What learning must keep: the loss of text, by places of its pieces, but for a `limit` in nats a token.
+
+    Pieces to learn from lie in `pool`, those in `held` judge; the loss may be above that of the recipe `of`.
+    """
+
+    limit: float
+    of: Recipe
+    pool: Sequence[int]
+    held: Sequence[int]
+
+    def cost(self, looks: int) -> int:
+        """Passes beside steps and looks, of which each has so many vectors: to know the limit, and for the way back."""
+        return len(self.pool) + len(self.held) + BISECTIONS * looks * len(self.held)
+
 
 @dataclass(frozen=True)
 class Ground:
@@ -21,7 +43,8 @@ class Ground:
 
     `objectives` are the tasks of each; `held` are the items that nothing is learned from. `imitated` are the tasks
     whose items are learned from what experts answer, by these experts' names. What is learned is one model `alone`, for
-    these weights of the objectives, or else a front.
+    these weights of the objectives, or else a front. `kept` is what a
+    guard is about.
     """
 
     spec: GradientSpec
@@ -34,6 +57,7 @@ class Ground:
     seed: int
     imitated: Mapping[str, Sequence[str]] = field(default_factory=dict)
     alone: Weights | None = None
+    kept: Kept | None = None
 
     @property
     def points(self) -> list[Weights]:
@@ -73,10 +97,13 @@ class Ground:
             if newton is not None or isinstance(before, NewtonCourse):
                 return newton
         grain = None if self.layout.ties is not None else self.layout.grain
+        if self.kept is not None:
+            held += len(self.kept.held)
+            left = (left - self.kept.cost(vectors) - held * vectors) * BESIDE // (BESIDE + 1)
         rate = self.spec.rate or usual_rate(grain, self.layout.width, vectors)
         return course_for(left, held * vectors, vectors, min(pools), rate=rate, batch=self.spec.batch)
 
     def _is_small(self) -> bool:
-        """Whether each item's own slopes are wanted: by few numbers, of one objective, unless Adam is spoken of."""
-        spoken = self.spec.rate is not None or self.spec.batch is not None
+        """Whether each item's own slopes are wanted: by few numbers, of one objective, without a word of Adam."""
+        spoken = self.kept is not None or self.spec.rate is not None or self.spec.batch is not None
         return self.layout.ties is not None and self.layout.size <= FEW and len(self.objectives) == 1 and not spoken

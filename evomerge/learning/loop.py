@@ -7,7 +7,7 @@ comes to the same.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from evomerge.arrays import packed, unpacked
 from evomerge.errors import Interrupted
 from evomerge.events import Learned
+from evomerge.items import TEXT
 from evomerge.learn.adam import Floats
 from evomerge.learn.course import SLOPE
 from evomerge.learn.descent import Ask, Course, Descent
 from evomerge.learn.gauss_newton import Answer, GaussNewton, NewtonCourse
+from evomerge.learn.guard import Guard
 from evomerge.learn.lots import Lots
 from evomerge.learn.tradeoff import Weights
-from evomerge.learning.ground import Ground
+from evomerge.learning.ground import BESIDE, BISECTIONS, Ground
 from evomerge.learning.references import References
 from evomerge.learning.start import best_fixed, terms
 from evomerge.learning.taught import answers_of, rights_of
@@ -55,6 +57,7 @@ class Learning:
         self._spent = session.state.learned[-1].items if session.state.learned else 0
         self._pools = ground.pools(session.store.table)
         self._references = References(session, ground.imitated)
+        self._guard: Guard | None = None
         self._longest = 0.0  # Seconds that lessons took.
 
     def run(self) -> None:
@@ -89,6 +92,8 @@ class Learning:
             if its["look"] == last.state:
                 arrays, facts = found, its
         self.descent.restore(arrays)
+        if self.ground.kept is not None:
+            self._guard = Guard.restored(self.ground.kept.limit, arrays)
         self._spent = int(facts["items"])
         return True
 
@@ -109,7 +114,24 @@ class Learning:
             self._frame, start = self.ground.frame(genomes[0]), terms(self.ground, genomes)
         self._number = learned[-1].descent + 1 if learned else 0
         self.descent = self._made(start, course)
+        if not self._begin_guard():
+            return False
         self._look()
+        return True
+
+    def _begin_guard(self) -> bool:
+        """Know what guarded text may lose, if there is any; whether that is known."""
+        kept = self.ground.kept
+        if kept is None:
+            return True
+        places = sorted((*kept.pool, *kept.held))
+        parts = self._lessons_of(kept.of, None, {TEXT: places}, Lesson(weights={}))
+        self._spent += len(places)
+        if parts is None:
+            return False
+        compared = np.full(max(places) + 1, np.nan)
+        compared[places] = _of_text(parts)
+        self._guard = Guard(kept.limit, compared)
         return True
 
     def _made(self, start: NDArray[np.float64] | Floats, course: Course | NewtonCourse) -> Descent | GaussNewton:
@@ -154,6 +176,7 @@ class Learning:
                     self._keep_latest()
                     kept = time.monotonic()
                 if self.descent.is_over or self._is_late():
+                    self._draw_back()
                     return
                 self._step()
         except (Interrupted, KeyboardInterrupt):
@@ -185,12 +208,33 @@ class Learning:
         lesson = Lesson(grain=self.ground.layout.grain, weights=dict.fromkeys(asked.items, 1 / total))
         parts = self._lessons(asked.vector, asked.items, lesson)
         self._spent += SLOPE * total
-        if parts is None:
+        kept = self._kept_slopes(asked.vector, total)
+        if parts is None or kept is None:
             return None
+        slopes = self._summed(parts)
+        return slopes if self._guard is None else slopes + self._guard.pull(slopes, kept)
+
+    def _summed(self, parts: Sequence[Learnt]) -> NDArray[np.float64]:
         slopes = np.zeros(self.ground.layout.size)
         for part in parts:  # In the order of the items, whoever computed them.
             slopes += self.ground.layout.pulled(part.slopes)
         return slopes
+
+    def _kept_slopes(self, vector: Floats, total: int) -> NDArray[np.float64] | None:
+        """Slopes of guarded text's loss beside those of so many items, where it has a price; None if it failed."""
+        guard, kept, priced = self._guard, self.ground.kept, np.zeros(self.ground.layout.size)
+        if guard is None or kept is None:
+            return priced
+        count = min(max(1, total // BESIDE), len(kept.pool))
+        text = [kept.pool[(self.descent.step * count + i) % len(kept.pool)] for i in range(count)]
+        grain = self.ground.layout.grain if guard.weight else None
+        parts = self._lessons(vector, {TEXT: text}, Lesson(grain=grain, weights={TEXT: 1 / count}))
+        self._spent += (SLOPE if guard.weight else 1) * count
+        if parts is None:
+            return None
+        priced = self._summed(parts) if guard.weight else priced
+        guard.tell(float(np.mean(_of_text(parts) - guard.compared[text])))
+        return priced
 
     def _answers(self, asked: Ask, price: int) -> dict[tuple[str, int], Answer] | None:
         """Each item's scores and their slopes; None if they could not be had."""
@@ -198,16 +242,53 @@ class Learning:
         self._spent += price * sum(map(len, asked.items.values()))
         return None if parts is None else answers_of(asked.items, parts)
 
-    def _look(self) -> None:
-        """See how far the average has come, on held-out items, and write it down."""
-        losses, held, judge = [], self.ground.places(), self.descent.judges_by
-        lesson = Lesson(weights=dict.fromkeys(held, 1.0), loss=judge.measure, temperature=judge.temperature)
-        for weights, vector in self.descent.look().items():
+    def _look(self, at: Floats | None = None) -> None:
+        """See how far the average, or what is `at` its place, has come, on held-out items, and write it down."""
+        losses, excesses, judge = [], [], self.descent.judges_by
+        held = {**self.ground.places(), **self._held_text()}
+        lesson = Lesson(weights={}, loss=judge.measure, temperature=judge.temperature)
+        for weights, vector in self.descent.look(at).items():
             parts = self._lessons(vector, held, lesson)
             losses.append((weights, self._means(parts)))
+            excesses.append(self._excess(parts))
         self._spent += len(losses) * sum(map(len, held.values()))
-        self.descent.judge(float(np.mean([np.dot(weights, list(mean.values())) for weights, mean in losses])))
-        self._write({label: float(np.mean([mean[label] for _, mean in losses])) for label in self.ground.objectives})
+        loss = float(np.mean([np.dot(weights, list(mean.values())) for weights, mean in losses]))
+        if self._guard is not None:
+            loss = self._guard.judged(loss, max(excesses), self.descent.average if at is None else at)
+        self.descent.judge(loss, at)
+        means = {label: float(np.mean([mean[label] for _, mean in losses])) for label in self.ground.objectives}
+        self._write(means, max(excesses))
+
+    def _held_text(self) -> dict[str, Sequence[int]]:
+        return {} if self.ground.kept is None else {TEXT: self.ground.kept.held}
+
+    def _excess(self, parts: Sequence[Learnt] | None) -> float:
+        """By how much guarded text is foretold worse than it may be compared with, in nats a token."""
+        if self._guard is None or self.ground.kept is None:
+            return 0.0
+        if parts is None:
+            return np.inf
+        return float(np.mean(_of_text(parts) - self._guard.compared[list(self.ground.kept.held)]))
+
+    def _draw_back(self) -> None:
+        """Go from the best below a guard's limit towards what is better and above it, as far as the guard holds."""
+        guard, best = self._guard, self.descent.best.copy()
+        if guard is None or guard.bold is None or not guard.worth_drawing_back(self.descent.best_loss):
+            return
+        bold, low, high = guard.bold, 0.0, 1.0
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._holds(best + np.float32(middle) * (bold - best)) else (low, middle)
+        guard.bold = None
+        if low:
+            self._look(best + np.float32(low) * (bold - best))
+
+    def _holds(self, at: Floats) -> bool:
+        """Whether guarded text is kept at all trade-offs that are looked at."""
+        held, vectors = self._held_text(), self.descent.look(at).values()
+        self._spent += len(vectors) * len(held[TEXT])
+        excesses = [self._excess(self._lessons(vector, held, Lesson(weights={}))) for vector in vectors]
+        return self._guard is not None and max(excesses) <= self._guard.limit
 
     def _means(self, parts: Sequence[Learnt] | None) -> dict[str, float]:
         """Mean losses by objective; of a failure they are beyond measure."""
@@ -221,6 +302,12 @@ class Learning:
         """What items teach of the model with these coefficients, piece by piece; None if a piece failed."""
         coefficients = self.ground.layout.expanded(vector)
         recipe = self._frame.refined(coefficients)
+        return self._lessons_of(recipe, coefficients if recipe.arrays is not None else None, items, lesson)
+
+    def _lessons_of(
+        self, recipe: Recipe, given: Coefficients | None, items: Mapping[str, Sequence[int]], lesson: Lesson
+    ) -> list[Learnt] | None:
+        """The same of a recipe, with what it names as a side file."""
         flat = [(task, place) for task, places in items.items() for place in places]
         pieces = min(SHARDS, max(1, len(flat) // SHARD))
         works = []
@@ -229,7 +316,6 @@ class Learning:
             for task, place in flat[len(flat) * i // pieces : len(flat) * (i + 1) // pieces]:
                 places[task] = (*places.get(task, ()), place)
             draw = Draw(pool="search", places=places)
-            given = coefficients if recipe.arrays is not None else None
             works.append(
                 Work(
                     id=-next(self._ids), number=NOBODY, recipe=recipe, draw=draw, purpose="gradient",
@@ -254,22 +340,28 @@ class Learning:
     def _facts(self, look: str) -> dict[str, str]:
         return {"items": str(self._spent), "look": look}
 
-    def _write(self, losses: dict[str, float]) -> None:
-        descent = self.descent
-        state = self._states.keep(packed(descent.arrays(), self._facts("")))
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        guarded = self._guard.arrays() if self._guard is not None else {}
+        return {**self.descent.arrays(), **guarded}
+
+    def _write(self, losses: dict[str, float], excess: float) -> None:
+        descent, guard = self.descent, self._guard
+        state = self._states.keep(packed(self._arrays(), self._facts("")))
         self.session.record(
             Learned(
                 at=time.time(), descent=self._number, begun=self._begun, step=descent.step, course=descent.course,
                 items=self._spent, losses=losses, best=descent.best_step, state=state,
+                excess=excess if guard is not None else None, pull=guard.weight if guard is not None else None,
             )
         )  # fmt: skip
         self._states.forget_all_but(state)
         shown = ", ".join(f"{label} {loss:.4g}" for label, loss in losses.items())
-        self._say(f"learning: step {descent.step} of {descent.course.steps}, held-out loss {shown}")
+        kept = "" if guard is None else f"; text {np.expm1(excess):+.1%} (limit {np.expm1(guard.limit):.1%})"
+        self._say(f"learning: step {descent.step} of {descent.course.steps}, held-out loss {shown}{kept}")
 
     def _keep_latest(self) -> None:
         last = self.session.state.learned[-1]
-        self._states.keep_latest(packed(self.descent.arrays(), self._facts(last.state)))
+        self._states.keep_latest(packed(self._arrays(), self._facts(last.state)))
 
     # ---- ends
 
@@ -297,3 +389,8 @@ class Learning:
         candidate = Candidate(number=number, genome=None, recipe=recipe, origin="recommended", tradeoff=named)
         session.propose(candidate, coefficients if recipe.arrays is not None else None)
         session.submit(session.assign(number, draw, "search"), recipe)
+
+
+def _of_text(parts: Sequence[Learnt]) -> NDArray[np.float64]:
+    """Losses of the pieces of text, in the order in which they were asked for."""
+    return np.array([loss for part in parts for loss in part.losses.get(TEXT, ())])
