@@ -16,6 +16,8 @@ from evomerge.materialize import MAPPED, Grams, HeldParents, LiveModel, linear_m
 from evomerge.score import Lessons
 from evomerge.space import unchanged
 
+Places = Mapping[str, Sequence[int]]
+"""Places of search items, by task."""
 SHARE = 0.25
 """Of the host's free memory, for the Gram matrices of all layers that are watched in one round."""
 EPS = (0.02, 0.2)
@@ -25,10 +27,10 @@ EPS = (0.02, 0.2)
 class RegMean:
     """Rewrites experts by what their linear maps read of items of their own; labels are not looked at.
 
-    `owners` says for each expert which tasks are its own.
+    `owners` says for each expert which search items are its own, by task.
     """
 
-    def __init__(self, live: LiveModel, lessons: Lessons, owners: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, live: LiveModel, lessons: Lessons, owners: Mapping[str, Places]) -> None:
         self._live = live
         self._lessons = lessons
         self._owners = owners

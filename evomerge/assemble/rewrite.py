@@ -1,6 +1,6 @@
 """Experts rewritten by RegMean before a search, once for the same experts and items: kept where caches are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from evomerge.score import ScorerFunction
 
 Targets = dict[str, tuple[tuple[float, ...], ...]]
+Places = dict[str, tuple[int, ...]]
 
-VERSION = 3
+READ = 256
+"""Items of a task that are read, at most: Gram matrices hardly change with more."""
+JUDGED = 64
+"""Items of a task that the strengths are compared on, at most: where they differ by less, either will do."""
+VERSION = 4
 """Of how experts are rewritten: what an older one wrote is not taken for a newer one's."""
 
 
@@ -78,10 +83,27 @@ def _prepared(run: RunSpec, listener: Listener) -> tuple[dict[float, Path], Targ
 
 def _counts(run: RunSpec, table: ItemTable) -> tuple[int, int]:
     """Search items that the experts read or are imitated on, and that a strength is judged by."""
-    rows = _owners(run).values()
-    each = {task: len(table.tasks[task].search.ids) for row in rows for task in row}
-    answered = sum(len(names) * each[task] for task, names in imitated(run, table).items())
-    return sum(each[task] for row in rows for task in row) + answered, sum(each.values())
+    judged = _judged(run, table)
+    answered = sum(len(names) * len(judged[task]) for task, names in imitated(run, table).items())
+    return sum(map(_count, _read(run, table).values())) + answered, _count(judged)
+
+
+def _read(run: RunSpec, table: ItemTable) -> dict[str, Places]:
+    """What each expert reads, by task: the first of the search items of its own tasks."""
+    return {name: _first(row, table, READ) for name, row in _owners(run).items()}
+
+
+def _judged(run: RunSpec, table: ItemTable) -> Places:
+    """What the strengths are compared on, by task: the first of the search items of all experts' tasks."""
+    return _first(sorted({task for row in _owners(run).values() for task in row}), table, JUDGED)
+
+
+def _first(tasks: Sequence[str], table: ItemTable, most: int) -> Places:
+    return {task: tuple(range(min(most, len(table.tasks[task].search.ids)))) for task in tasks}
+
+
+def _count(places: Places) -> int:
+    return sum(map(len, places.values()))
 
 
 def _folders(run: RunSpec, evaluator: "Evaluator", listener: Listener) -> dict[float, Path]:
@@ -93,17 +115,20 @@ def _folders(run: RunSpec, evaluator: "Evaluator", listener: Listener) -> dict[f
     with turn(home, lambda: listener.say("RegMean: another process rewrites the same experts; waiting for it")):
         missing = {eps: folder for eps, folder in folders.items() if not is_there(folder)}
         if missing:
-            count = sum(len(evaluator.table.tasks[task].search.ids) for row in _owners(run).values() for task in row)
-            listener.say(f"RegMean: reading {count} search items, without their answers")
+            read = _read(run, evaluator.table)
+            listener.say(f"RegMean: reading {sum(map(_count, read.values()))} search items, without their answers")
             assert evaluator.lessons is not None, "tasks score, not a callable"
-            RegMean(evaluator.live, evaluator.lessons, _owners(run)).write(missing)
+            RegMean(evaluator.live, evaluator.lessons, read).write(missing)
     return folders
 
 
 def _key(run: RunSpec, evaluator: "Evaluator") -> str:
     """What decides how the experts are rewritten, short."""
     parents, tasks = evaluator.parents, evaluator.table.tasks
-    read = {name: [tasks[task].search.requests for task in row] for name, row in _owners(run).items()}
+    read = {
+        name: [tasks[task].search.requests[: len(places)] for task, places in row.items()]
+        for name, row in _read(run, evaluator.table).items()
+    }
     contents = {name: parent.content() for name, parent in parents.models.items()}
     known = {"version": VERSION, "models": contents, "read": read, "lender": parents.template, "dtype": parents.dtype}
     return digest_of(known).removeprefix("sha256:")[:32]
@@ -116,8 +141,9 @@ def _owners(run: RunSpec) -> dict[str, tuple[str, ...]]:
 def _targets(run: RunSpec, evaluator: "Evaluator") -> Targets:
     """What experts answer to search items of tasks in which they are imitated."""
     found: dict[str, tuple[tuple[float, ...], ...]] = {}
+    judged = _judged(run, evaluator.table)
     for task, names in imitated(run, evaluator.table).items():
-        places = {task: tuple(range(len(evaluator.table.tasks[task].search.ids)))}
+        places = {task: judged[task]}
         answers = [_answers(evaluator, name, Draw(pool="search", places=places))[task] for name in names]
         found[task] = tuple(map(mean_probabilities, zip(*answers, strict=True)))
     return found
@@ -146,14 +172,12 @@ def _losses(run: RunSpec, folders: Mapping[float, Path], targets: Targets, liste
 
 def _loss(run: RunSpec, evaluator: "Evaluator", targets: Targets, experts: tuple[str, ...]) -> float:
     parents = evaluator.parents.with_rewritten(experts, instead=True)
-    owners = {task for row in _owners(run).values() for task in row}
-    places = {task: tuple(range(len(evaluator.table.tasks[task].search.ids))) for task in sorted(owners)}
     recipe = fixed_recipes(parents)[REGMEAN]
     work = Work(
         id=0,
         number=0,
         recipe=recipe,
-        draw=Draw(pool="search", places=places),
+        draw=Draw(pool="search", places=_judged(run, evaluator.table)),
         purpose="gradient",
         lesson=Lesson(weights={}, targets=targets),
     )

@@ -1,6 +1,6 @@
 """What a live model has to learn from items: how far its answers are from right ones, and the way back from there."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
@@ -166,8 +166,8 @@ class Lessons:
         """The live model."""
         return self._responder.model
 
-    def read(self, tasks: Sequence[str], begin: Callable[[Tensor], None]) -> int:
-        """Let the model read the search items of tasks, each with one of its options in turn, or without an answer.
+    def read(self, places: Mapping[str, Sequence[int]], begin: Callable[[Tensor], None]) -> int:
+        """Let the model read search items of tasks, each with one of its options in turn, or without an answer.
 
         So nothing shows which answers are right; and every item is read by itself, whatever others begin like it.
         Before each pass `begin` is told where tokens are (rows, length); returns how many items there are.
@@ -175,7 +175,8 @@ class Lessons:
         Raises:
             SpecError: a task gives no scores, or this model class no log-likelihoods by passes of ours.
         """
-        exercises = self._exercises(Draw(pool="search"), Lesson(weights={}), tasks)
+        draw = Draw(pool="search", places={task: tuple(each) for task, each in places.items()})
+        exercises = self._exercises(draw, Lesson(weights={}), list(places))
         plan = self._responder.likelihood_plan([exercise.unanswered() for exercise in exercises], apart=True)
         if plan is None:
             raise self._no_passes()
