@@ -138,7 +138,7 @@ class Descent:
         objectives = self._shape[0]
         corners = [tuple(map(float, row)) for row in np.full((objectives, objectives), 0.15) + np.eye(objectives) * 0.7]
         wanted = [self._alone] if objectives == 1 else [tuple(w / sum(corner) for w in corner) for corner in corners]
-        return {weights: self._at(flat, places_of(weights)) for weights in wanted}
+        return {weights: self._at(flat, self._places(weights)) for weights in wanted}
 
     def judge(self, loss: float, at: Floats | None = None) -> None:
         """The held-out loss of the average as it is now, or of what is `at` its place; the best one is kept.
