@@ -64,7 +64,7 @@ def prune_story(out: Path) -> None:
         folder, run_file(Search(TOGETHER, first_guesses(single), confirm=40, items=10, evaluations=132), folder, base)
     )
     confirm_more(folder)
-    conclude(folder)
+    conclude(folder, "knee")
     with step("its perplexity beside the whole model's, by stock transformers"):
         compare({"whole": base, "merged": folder / "merged"}, folder / "prose")
 

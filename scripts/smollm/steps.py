@@ -38,15 +38,15 @@ def search(folder: Path, run_file: str) -> None:
             evomerge("show", run)
 
 
-def conclude(folder: Path) -> None:
-    """The report, and the knee of the front as the model folder `merged`."""
+def conclude(folder: Path, pick: str) -> None:
+    """The report, and what is picked (`best`, `knee`) as the model folder `merged`."""
     report, merged = folder / "report.html", folder / "merged"
     with step("the report", report) as missing:
         if missing:
             evomerge("report", folder / "run", "--out", report)
-    with step("the knee of the front as a model folder", merged) as missing:
+    with step(f"the {pick} as a model folder", merged) as missing:
         if missing:
-            evomerge("export", folder / "run", "--pick", "knee", "--out", merged)
+            evomerge("export", folder / "run", "--pick", pick, "--out", merged)
 
 
 @contextmanager

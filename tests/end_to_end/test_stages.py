@@ -152,10 +152,12 @@ def test_ctrl_c_and_a_kill_say_how_to_go_on_with_the_whole(staged_file: Write, c
         before = size(run / stage)
         while size(run / stage) < before + 20 and process.poll() is None:
             time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)  # Else it may be done before the other one has seen that it is there.
         other = cli("resume", run)
         assert other.status == 2
         assert f"{run} is in use by another process" in other.err
         process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
         _, err = process.communicate(timeout=60)
         command = ["resume", str(run)]
         if number != signal.SIGKILL:
