@@ -32,7 +32,7 @@ MEANING = {
     "confirmed": "on items that the search never saw, [95 % interval]",
 }
 PERPLEXITY = "perplexity"
-DISPENSABLE = ("minus best parent", "minus uniform", "minus best fixed", PERPLEXITY, "search", "shrunken")
+DISPENSABLE = (PERPLEXITY, "minus best parent", "minus uniform", "minus best fixed", "search", "shrunken")
 """Columns of a front's table that go first where there is too little room."""
 SHOWN = 5
 """Incidents that are listed."""
