@@ -19,7 +19,7 @@ from evomerge.optimize import RECOMMENDED
 from evomerge.recipe import Recipe
 from evomerge.results import FINALISTS, MOST_FINALISTS
 from evomerge.space import Gene, SearchSpace, fixed_recipes, names_for, unchanged
-from evomerge.spec import RunSpec
+from evomerge.spec import GradientSpec, RunSpec
 from evomerge.store import Shape, expected_bytes
 from evomerge.trial import Draw, Evaluation, Failure, Seconds, Work
 from evomerge.values import Genome, Value
@@ -200,8 +200,8 @@ def _costs(
     each = merge + sizes.mean * item
     first = parents * (merge + sizes.pool * item)
     evaluations = _evaluations(run, sizes, each, parents)
-    if run.chosen is not None and run.chosen.learns:  # The rest of its budget goes to slopes.
-        evaluations = min(evaluations, len(seeds) + len(points_of(len(run.fitness.objectives))))
+    if isinstance(run.chosen, GradientSpec):  # The rest of its budget goes to slopes.
+        evaluations = min(evaluations, len(seeds) + len(points_of(run.chosen.vectors(run.fitness))))
     evaluations += len(outside)
     confirm = item * _held_out(run, evaluator.table, _fixed(seeds, outside))
     return _Costs(evaluations, merge, score, first, first + max(0, evaluations - parents) * each, confirm)
@@ -249,8 +249,7 @@ def _doubts(measured: Evaluation) -> list[str]:
 
 def _evaluations(run: RunSpec, sizes: _Sizes, seconds: float, parents: int) -> int:
     """How many candidates the budget pays for at this price each; parents cost more items, as they get all."""
-    budget = run.budget
-    items = budget.item_evaluations and budget.item_evaluations - run.models.beforehand
+    budget, items = run.budget, run.items_left
     limits = [
         budget.evaluations,
         max(0, items - parents * (sizes.pool - sizes.drawn)) // sizes.drawn if items is not None else None,

@@ -139,14 +139,15 @@ def _without_scores(run: RunSpec, table: ItemTable) -> str | None:
 
 def _without_descent(run: RunSpec, parents: Parents, table: ItemTable) -> str | None:
     """What there is too little of to learn from."""
+    spec = GradientSpec()
     try:
-        judged = held_estimator(run, GradientSpec(), parents, table)
+        judged = held_estimator(run, spec, parents, table)
     except SpecError:
         return "too few search items to learn from"
-    objectives, each = len(run.fitness.objectives) - len(run.fitness.costs()), judged.drawn(table)
-    units = units_of(run, each, len(fixed_recipes(parents)) + len(points_of(objectives)))
+    vectors, each = spec.vectors(run.fitness), judged.drawn(table)
+    units = units_of(run, each, len(fixed_recipes(parents)) + len(points_of(vectors)))
     fewest = min(len(task.search.ids) - judged.drawn_of(task) for task in table.tasks.values())
-    course = course_for(units, each * objectives, objectives, fewest, rate=1.0, batch=None)
+    course = course_for(units, each * vectors, vectors, fewest, rate=1.0, batch=None)
     return None if course is not None else "the budget is too small to learn"
 
 

@@ -80,7 +80,7 @@ def _mean_of(items: int | Literal["all"]) -> EstimatorSpec:
 def _held(run: RunSpec, spec: GradientSpec, parents: Parents, table: ItemTable) -> int:
     """A share of the items, as far as a share of the budget goes."""
     most = min(MOST_HELD, min(len(task.search.ids) for task in table.tasks.values()) // HELD)
-    vectors = len(run.fitness.objectives) - len(run.fitness.costs()) if spec.front else 1
+    vectors = spec.vectors(run.fitness)
     if run.budget.item_evaluations is not None:
         models = len(fixed_recipes(parents)) + len(points_of(vectors))
         most = min(most, held_for(run.budget.item_evaluations, len(table.tasks), models, vectors))
@@ -89,9 +89,7 @@ def _held(run: RunSpec, spec: GradientSpec, parents: Parents, table: ItemTable) 
 
 def units_of(run: RunSpec, each: int, models: int) -> int:
     """Forward passes of one item that a budget allows, if candidates are put to `each` items, beside so many models."""
-    budget = run.budget
-    items = budget.item_evaluations and budget.item_evaluations - run.models.beforehand
-    limits = (items, budget.evaluations and budget.evaluations * each)
+    limits = (run.items_left, run.budget.evaluations and run.budget.evaluations * each)
     return min((limit for limit in limits if limit is not None), default=sys.maxsize) - models * each
 
 

@@ -85,7 +85,7 @@ def _counts(run: RunSpec, table: ItemTable) -> tuple[int, int]:
     """Search items that the experts read or are imitated on, and that a strength is judged by."""
     judged = _judged(run, table)
     answered = sum(len(names) * len(judged[task]) for task, names in imitated(run, table).items())
-    return sum(map(_count, _read(run, table).values())) + answered, _count(judged)
+    return _reads(run, table) + answered, table.count("search", judged)
 
 
 def _read(run: RunSpec, table: ItemTable) -> dict[str, Places]:
@@ -102,8 +102,8 @@ def _first(tasks: Sequence[str], table: ItemTable, most: int) -> Places:
     return {task: tuple(range(min(most, len(table.tasks[task].search.ids)))) for task in tasks}
 
 
-def _count(places: Places) -> int:
-    return sum(map(len, places.values()))
+def _reads(run: RunSpec, table: ItemTable) -> int:
+    return sum(table.count("search", places) for places in _read(run, table).values())
 
 
 def _folders(run: RunSpec, evaluator: "Evaluator", listener: Listener) -> dict[float, Path]:
@@ -115,10 +115,10 @@ def _folders(run: RunSpec, evaluator: "Evaluator", listener: Listener) -> dict[f
     with turn(home, lambda: listener.say("RegMean: another process rewrites the same experts; waiting for it")):
         missing = {eps: folder for eps, folder in folders.items() if not is_there(folder)}
         if missing:
-            read = _read(run, evaluator.table)
-            listener.say(f"RegMean: reading {sum(map(_count, read.values()))} search items, without their answers")
+            count = _reads(run, evaluator.table)
+            listener.say(f"RegMean: reading {count} search items, without their answers")
             assert evaluator.lessons is not None, "tasks score, not a callable"
-            RegMean(evaluator.live, evaluator.lessons, read).write(missing)
+            RegMean(evaluator.live, evaluator.lessons, _read(run, evaluator.table)).write(missing)
     return folders
 
 

@@ -43,8 +43,7 @@ class Ground:
 
     `objectives` are the tasks of each; `held` are the items that nothing is learned from. `imitated` are the tasks
     whose items are learned from what experts answer, by these experts' names. What is learned is one model `alone`, for
-    these weights of the objectives, or else a front. `kept` is what a
-    guard is about.
+    these weights of the objectives, or else a front. `kept` is what a guard is about.
     """
 
     spec: GradientSpec

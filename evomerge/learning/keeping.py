@@ -13,7 +13,7 @@ from evomerge.learn.descent import Descent
 from evomerge.learn.gauss_newton import GaussNewton
 from evomerge.learn.guard import Guard
 from evomerge.learning.ground import BESIDE, BISECTIONS, Kept
-from evomerge.learning.teacher import Teacher, of_text
+from evomerge.learning.runner import LessonRunner, of_text
 from evomerge.recipe import Grain
 from evomerge.trial import Learnt, Lesson
 
@@ -21,26 +21,26 @@ from evomerge.trial import Learnt, Lesson
 class Keeping:
     """A guard, and the text that it is about."""
 
-    def __init__(self, kept: Kept, guard: Guard, teacher: Teacher) -> None:
+    def __init__(self, kept: Kept, guard: Guard, runner: LessonRunner) -> None:
         self._kept = kept
-        self._teacher = teacher
+        self._runner = runner
         self.guard = guard
 
     @classmethod
-    def begun(cls, kept: Kept, teacher: Teacher) -> "Keeping | None":
+    def begun(cls, kept: Kept, runner: LessonRunner) -> "Keeping | None":
         """With what the text may lose known; None if that is not to be known."""
         places = sorted((*kept.pool, *kept.held))
-        parts = teacher.lessons_of(kept.of, None, {TEXT: places}, Lesson(weights={}))
+        parts = runner.lessons_of(kept.of, None, {TEXT: places}, Lesson(weights={}))
         if parts is None:
             return None
         compared = np.full(max(places) + 1, np.nan)
         compared[places] = of_text(parts)
-        return cls(kept, Guard(kept.limit, compared), teacher)
+        return cls(kept, Guard(kept.limit, compared), runner)
 
     @classmethod
-    def restored(cls, kept: Kept, arrays: Mapping[str, NDArray[Any]], teacher: Teacher) -> "Keeping":
+    def restored(cls, kept: Kept, arrays: Mapping[str, NDArray[Any]], runner: LessonRunner) -> "Keeping":
         """As it was kept."""
-        return cls(kept, Guard.restored(kept.limit, arrays), teacher)
+        return cls(kept, Guard.restored(kept.limit, arrays), runner)
 
     @property
     def held(self) -> dict[str, Sequence[int]]:
@@ -54,10 +54,10 @@ class Keeping:
         text = [pool[(step * count + i) % len(pool)] for i in range(count)]
         priced = guard.weight > 0
         lesson = Lesson(grain=grain if priced else None, weights={TEXT: 1 / count})
-        parts = self._teacher.lessons(vector, {TEXT: text}, lesson, price=SLOPE if priced else 1)
+        parts = self._runner.lessons(vector, {TEXT: text}, lesson, price=SLOPE if priced else 1)
         if parts is None:
             return None
-        found = self._teacher.summed(parts if priced else ())
+        found = self._runner.summed(parts if priced else ())
         guard.tell(float(np.mean(of_text(parts) - guard.compared[text])))
         return found
 
@@ -83,5 +83,5 @@ class Keeping:
     def _holds(self, descent: Descent | GaussNewton, at: Floats) -> bool:
         """Whether the text is kept at all trade-offs that are looked at."""
         vectors = descent.look(at).values()
-        parts = [self._teacher.lessons(vector, self.held, Lesson(weights={})) for vector in vectors]
+        parts = [self._runner.lessons(vector, self.held, Lesson(weights={})) for vector in vectors]
         return max(map(self.excess, parts)) <= self.guard.limit

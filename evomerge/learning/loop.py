@@ -23,9 +23,9 @@ from evomerge.learn.tradeoff import Weights
 from evomerge.learning.ground import Ground
 from evomerge.learning.keeping import Keeping
 from evomerge.learning.references import References
+from evomerge.learning.runner import LessonRunner
 from evomerge.learning.start import best_fixed, terms
 from evomerge.learning.taught import answers_of, rights_of
-from evomerge.learning.teacher import Teacher
 from evomerge.recipe import Coefficients, Recipe
 from evomerge.session import Session
 from evomerge.store import LearnedStates
@@ -49,7 +49,7 @@ class Learning:
         self._spent = session.state.learned[-1].items if session.state.learned else 0
         self._pools = ground.pools(session.store.table)
         self._references = References(session, ground.imitated)
-        self._teacher = Teacher(session, ground, self._references, say)
+        self._runner = LessonRunner(session, ground, self._references, say)
         self._keeping: Keeping | None = None
 
     def run(self) -> None:
@@ -75,7 +75,7 @@ class Learning:
             return False
         last = learned[-1]
         self._number, self._begun = last.descent, last.begun
-        self._teacher.frame = self.ground.frame(self._genome(last.begun[0]))
+        self._runner.frame = self.ground.frame(self._genome(last.begun[0]))
         self.descent = self._made(np.zeros((self.ground.vectors, self.ground.layout.size)), last.course)
         arrays, facts = unpacked(self._states.read(last.state), str(self._states))
         later = self._states.read_latest()
@@ -85,7 +85,7 @@ class Learning:
                 arrays, facts = found, its
         self.descent.restore(arrays)
         if self.ground.kept is not None:
-            self._keeping = Keeping.restored(self.ground.kept, arrays, self._teacher)
+            self._keeping = Keeping.restored(self.ground.kept, arrays, self._runner)
         self._spent = int(facts["items"])
         return True
 
@@ -103,11 +103,11 @@ class Learning:
             if not self._begun:
                 return False
             genomes = [self._genome(number) for number in self._begun]
-            self._teacher.frame, start = self.ground.frame(genomes[0]), terms(self.ground, genomes)
+            self._runner.frame, start = self.ground.frame(genomes[0]), terms(self.ground, genomes)
         self._number = learned[-1].descent + 1 if learned else 0
         self.descent = self._made(start, course)
         if self.ground.kept is not None:
-            self._keeping = Keeping.begun(self.ground.kept, self._teacher)
+            self._keeping = Keeping.begun(self.ground.kept, self._runner)
             if self._keeping is None:
                 return False
         self._look()
@@ -170,7 +170,7 @@ class Learning:
     def _is_late(self) -> bool:
         """Whether there may be no more time than one more step, a look, and scoring what was learned take."""
         left, each = self.session.time_left(), self.session.state.price().seconds
-        return left is not None and left <= MARGIN * (self._teacher.longest + each * len(self.ground.points))
+        return left is not None and left <= MARGIN * (self._runner.longest + each * len(self.ground.points))
 
     def _step(self) -> None:
         asked = self.descent.ask()
@@ -186,10 +186,10 @@ class Learning:
         """The slopes of the items' mean loss, with those of guarded text; None if they could not be had."""
         grain, total = self.ground.layout.grain, sum(map(len, asked.items.values()))
         lesson = Lesson(grain=grain, weights=dict.fromkeys(asked.items, 1 / total))
-        parts = self._teacher.lessons(asked.vector, asked.items, lesson, price=SLOPE)
+        parts = self._runner.lessons(asked.vector, asked.items, lesson, price=SLOPE)
         if parts is None:
             return None
-        slopes, keeping = self._teacher.summed(parts), self._keeping
+        slopes, keeping = self._runner.summed(parts), self._keeping
         if keeping is None:
             return slopes
         kept = keeping.slopes(asked.vector, self.descent.step, total, grain)
@@ -198,7 +198,7 @@ class Learning:
     def _answers(self, asked: Ask, price: int) -> dict[tuple[str, int], Answer] | None:
         """Each item's scores and their slopes; None if they could not be had."""
         lesson = Lesson(weights={}, ties=self.ground.layout.tied())
-        parts = self._teacher.lessons(asked.vector, asked.items, lesson, price=price)
+        parts = self._runner.lessons(asked.vector, asked.items, lesson, price=price)
         return None if parts is None else answers_of(asked.items, parts)
 
     def _look(self, at: Floats | None = None) -> None:
@@ -207,8 +207,8 @@ class Learning:
         held = {**self.ground.places(), **(keeping.held if keeping is not None else {})}
         lesson = Lesson(weights={}, loss=judge.measure, temperature=judge.temperature)
         for weights, vector in self.descent.look(at).items():
-            parts = self._teacher.lessons(vector, held, lesson)
-            losses.append((weights, self._teacher.means(parts)))
+            parts = self._runner.lessons(vector, held, lesson)
+            losses.append((weights, self._runner.means(parts)))
             if keeping is not None:
                 excesses.append(keeping.excess(parts))
         loss = float(np.mean([np.dot(weights, list(mean.values())) for weights, mean in losses]))
@@ -230,8 +230,8 @@ class Learning:
 
     def _settle(self) -> None:
         """Count what lessons cost, once what they taught is part of the state."""
-        self._spent += self._teacher.cost
-        self._teacher.cost = 0
+        self._spent += self._runner.cost
+        self._runner.cost = 0
 
     # ---- what is kept
 
@@ -270,7 +270,7 @@ class Learning:
         known = {asked.digest for asked in self.session.state.candidates.values()}
         draw = self.ground.held
         for weights in self.ground.points:
-            recipe, given = self._teacher.recipe(self.descent.best_at(weights))
+            recipe, given = self._runner.recipe(self.descent.best_at(weights))
             if recipe.digest() not in known:
                 known.add(recipe.digest())
                 self._propose(recipe, given, weights, draw)

@@ -8,7 +8,6 @@ from evomerge.items import ItemTable
 from evomerge.learn.course import BATCH, LOOKS
 from evomerge.learn.descent import Course
 from evomerge.learn.gauss_newton import NewtonCourse
-from evomerge.learn.tradeoff import points_of
 from evomerge.learning.ground import Ground
 from evomerge.recipe import Coefficients, Grain, Recipe
 from evomerge.store import learning_bytes
@@ -90,5 +89,4 @@ def _batch(course: Course | NewtonCourse | None, ground: Ground) -> int:
 def _bytes(ground: Ground, recipe: Recipe, coefficients: Coefficients, course: Course | NewtonCourse | None) -> int:
     if course is None:
         return 0
-    objectives = len(ground.objectives)
-    return learning_bytes(recipe, coefficients, len(points_of(objectives)), objectives, LOOKS[min(2, objectives)])
+    return learning_bytes(recipe, coefficients, len(ground.points), ground.vectors, LOOKS[min(2, ground.vectors)])

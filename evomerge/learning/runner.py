@@ -23,8 +23,8 @@ NOBODY = -1
 """The number of a model that is no candidate."""
 
 
-class Teacher:
-    """Has items' lessons computed, of coefficients in a `frame`; `cost` are forward passes that are not yet counted."""
+class LessonRunner:
+    """Has lessons of items computed, of coefficients in a `frame`; `cost` are forward passes not counted yet."""
 
     def __init__(self, session: Session, ground: Ground, references: References, say: Callable[[str], None]) -> None:
         self._session = session

@@ -156,10 +156,7 @@ class Lessons:
         Raises:
             SpecError: this model class gives no log-likelihoods by passes of ours.
         """
-        plan = self._responder.likelihood_plan(requests, self._budget.tokens, apart=True)
-        if plan is None:
-            raise self._no_passes()
-        return plan
+        return self._passes(requests, self._budget.tokens, apart=True)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -177,10 +174,7 @@ class Lessons:
         """
         draw = Draw(pool="search", places={task: tuple(each) for task, each in places.items()})
         exercises = self._exercises(draw, Lesson(weights={}), list(places))
-        plan = self._responder.likelihood_plan([exercise.unanswered() for exercise in exercises], apart=True)
-        if plan is None:
-            raise self._no_passes()
-        plan.read(self._responder.model, begin)
+        self._passes([exercise.unanswered() for exercise in exercises], apart=True).read(self._responder.model, begin)
         return len(exercises)
 
     def shrink(self) -> bool:
@@ -236,17 +230,23 @@ class Lessons:
     def _plan(self, requests: Sequence[Request]) -> LikelihoodPlan:
         """One pass, if it can be: of several, the gradients of all weights would be there at once."""
         most = PADDED * self._budget.tokens
-        plan = self._responder.likelihood_plan(requests, most)
+        plan = self._passes(requests, most)
         whole = sum(len(request.context) + len(request.continuation) - 1 for request in requests)
-        if plan is not None and plan.passes > 1 and whole <= WORTH_SHARING * plan.tokens:
-            plan = self._responder.likelihood_plan(requests, most, apart=True)
-        if plan is None:
-            raise self._no_passes()
+        if plan.passes > 1 and whole <= WORTH_SHARING * plan.tokens:
+            return self._passes(requests, most, apart=True)
         return plan
 
-    def _no_passes(self) -> SpecError:
+    def _passes(self, requests: Sequence[Request], most: int | None = None, *, apart: bool = False) -> LikelihoodPlan:
+        """Passes of `most` tokens over requests, with shared beginnings unless they are wanted `apart`.
+
+        Raises:
+            SpecError: this model class gives no log-likelihoods by passes of ours.
+        """
+        plan = self._responder.likelihood_plan(requests, most, apart=apart)
+        if plan is not None:
+            return plan
         name = type(self._responder.model).__name__
-        return SpecError(
+        raise SpecError(
             f"optimizer: {name} gives no log-likelihoods by passes of ours, through which alone gradients go back;"
             " choose optimizer: surrogate"
         )

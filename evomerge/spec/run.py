@@ -167,6 +167,10 @@ class GradientSpec(Tagged):
     held: Positive | None = None
     front: bool = True
 
+    def vectors(self, fitness: Fitness) -> int:
+        """How many vectors are learned: one for each objective with items, or one alone."""
+        return len(fitness.objectives) - len(fitness.costs()) if self.front else 1
+
 
 OptimizerSpec: TypeAlias = Annotated[
     CmaSpec | Nsga2Spec | TpeSpec | RandomSpec | SurrogateSpec | GradientSpec, Field(discriminator="kind")
@@ -287,6 +291,12 @@ class RunSpec(Value):
     def chosen(self) -> OptimizerSpec | None:
         """The optimiser; None as long as it is left open."""
         return None if isinstance(self.optimizer, AutoSpec) else self.optimizer
+
+    @property
+    def items_left(self) -> int | None:
+        """Item evaluations of the budget that are left when the run begins; None if they are not limited."""
+        most = self.budget.item_evaluations
+        return None if most is None else most - self.models.beforehand
 
     @field_validator("budget")
     @classmethod
