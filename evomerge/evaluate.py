@@ -23,6 +23,7 @@ from evomerge.recipe import Coefficients, Parents, Recipe
 from evomerge.score import (
     FunctionScorer,
     GradeFailure,
+    Guarded,
     Prose,
     ScoreFailure,
     Scorer,
@@ -32,7 +33,7 @@ from evomerge.score import (
     open_banks,
 )
 from evomerge.space import unchanged
-from evomerge.spec import Models
+from evomerge.spec import GuardSpec, Models
 from evomerge.teaching import Teacher
 from evomerge.trial import Draw, Evaluation, Failure, LayerEvaluations, Learnt, Marks, Scores, Seconds, Work
 
@@ -201,7 +202,7 @@ class EvaluatorFactory:
 
     `reuse` is how many GiB of hidden states are kept; left out: what is free allows it. The evaluator shares its
     machine with `others` like it, and computes on `threads` cores of a CPU; left out: on all. Of a GPU's memory it
-    keeps to a `share`, if others are on it. Drift is measured on `text`, a file; left out, on English prose.
+    keeps to a `share`, if others are on it. Drift is measured on what a `guard` is about, without one on English prose.
     """
 
     models: Models
@@ -214,7 +215,7 @@ class EvaluatorFactory:
     others: int = 0
     threads: int | None = None
     share: float = 1.0
-    text: str | None = None
+    guard: GuardSpec | None = None
     progress: Callable[[str], None] | None = field(default=None, compare=False)
 
     def build(self) -> Evaluator:
@@ -248,8 +249,11 @@ class EvaluatorFactory:
         Raises:
             SpecError: there is no such task, or its file cannot be read.
         """
-        if self.scorer is None and (remark := code_remark(self.fitness)) is not None:
-            self._say(remark)
+        if self.scorer is None:
+            asked = self.guard.asked(self.fitness.include) if self.guard is not None else None
+            remarks = [code_remark(fitness) for fitness in (self.fitness, asked) if fitness is not None]
+            for remark in filter(None, remarks):
+                self._say(remark)
 
     def beside(self, workers: int, cores: int, gpus: float) -> "EvaluatorFactory":
         """The same for one of so many workers on a machine, each with so many cores and GPUs, or a part of one."""
@@ -262,13 +266,14 @@ class EvaluatorFactory:
         # Tasks come first: they are what most often goes wrong, and the live model takes longest.
         self._say("reading tasks")
         banks = open_banks(self.fitness, self._say) if self.scorer is None else None
+        guarded = self._guarded()
         self._say("loading the live model")
         room = None if self.reuse is None else int(self.reuse * 2**30)
         reuse = 0 if self.scorer is not None else room
         live = LiveModel(files, device, compiled=self.compiled, reuse=reuse, others=self.others)
         name, costs = f"{socket.gethostname()}:{os.getpid()}", bool(self.fitness.costs())
         if self.scorer is not None:
-            if self.text is not None:
+            if self.guard is not None:
                 raise SpecError("guard: a scorer of your own is put to no text; leave guard out")
             function = FunctionScorer(self.scorer, self.fitness, live.model, read_tokenizer(files.template))
             canary(live)
@@ -279,10 +284,17 @@ class EvaluatorFactory:
         except ScoreFailure as failure:
             raise RunError(f"{files.template.path} cannot be scored: {failure}") from None
         canary(live)
-        prose = tasks.prose(None if self.text is None else Path(self.text))
+        prose = tasks.prose(guarded)
         if prose is None:
             self._say("drift on plain text is not measured: the tokenizer has no tokens for English prose")
         return Evaluator(live, tasks, name, costs=costs, prose=prose)
+
+    def _guarded(self) -> Guarded | None:
+        """What the guard is about."""
+        if self.scorer is not None or self.guard is None:
+            return None
+        asked = self.guard.asked(self.fitness.include)
+        return Path(str(self.guard.text)) if asked is None else next(iter(open_banks(asked, self._say).values()))
 
     def _say(self, what: str) -> None:
         if self.progress is not None:

@@ -1,7 +1,7 @@
 """The items of benchmark tasks: split into pools when a run is opened, weighed as the benchmark weighs them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self, TypeAlias, assert_never, get_args
+from typing import Literal, Self, TypeAlias, TypeVar, assert_never, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,20 @@ TEXT = "(text)"
 """What stands in draws and marks where a task's name would, for plain text that is to be foretold."""
 TEXT_LOSS = "loss"
 """The metric of it: nats a token, whose exponential is the perplexity."""
+
+_T = TypeVar("_T")
+
+
+def _one_of(name: PoolName, search: _T, confirm: _T, report: _T) -> _T:
+    match name:
+        case "search":
+            return search
+        case "confirm":
+            return confirm
+        case "report":
+            return report
+        case _:
+            assert_never(name)
 
 
 class Pool(Value):
@@ -86,15 +100,7 @@ class TaskItems(Value):
 
     def pool(self, name: PoolName) -> Pool:
         """The pool of that name; without items if there is none."""
-        match name:
-            case "search":
-                return self.search
-            case "confirm":
-                return self.confirm
-            case "report":
-                return self.report
-            case _:
-                assert_never(name)
+        return _one_of(name, self.search, self.confirm, self.report)
 
     def whole(self) -> Pool:
         """All pools as one, in their order."""
@@ -141,15 +147,7 @@ class TextItems(Value):
 
     def pool(self, name: PoolName) -> tuple[str, ...]:
         """The pieces of a pool; there are none to report on last."""
-        match name:
-            case "search":
-                return self.search
-            case "confirm":
-                return self.confirm
-            case "report":
-                return ()
-            case _:
-                assert_never(name)
+        return _one_of(name, self.search, self.confirm, ())
 
 
 class ItemTable(Value):

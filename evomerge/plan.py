@@ -19,7 +19,7 @@ from evomerge.optimize import RECOMMENDED
 from evomerge.recipe import Recipe
 from evomerge.results import FINALISTS, MOST_FINALISTS
 from evomerge.space import Gene, SearchSpace, fixed_recipes, names_for, unchanged
-from evomerge.spec import GradientSpec, RunSpec
+from evomerge.spec import RunSpec, gradient_of
 from evomerge.store import Shape, expected_bytes
 from evomerge.trial import Draw, Evaluation, Failure, Seconds, Work
 from evomerge.values import Genome, Value
@@ -200,8 +200,8 @@ def _costs(
     each = merge + sizes.mean * item
     first = parents * (merge + sizes.pool * item)
     evaluations = _evaluations(run, sizes, each, parents)
-    if isinstance(run.chosen, GradientSpec):  # The rest of its budget goes to slopes.
-        evaluations = min(evaluations, len(seeds) + len(points_of(run.chosen.vectors(run.fitness))))
+    if (learned := gradient_of(run.chosen)) is not None:  # The rest of its budget goes to slopes.
+        evaluations = min(evaluations, len(seeds) + len(points_of(learned.vectors(run.fitness))))
     evaluations += len(outside)
     confirm = item * _held_out(run, evaluator.table, _fixed(seeds, outside))
     return _Costs(evaluations, merge, score, first, first + max(0, evaluations - parents) * each, confirm)

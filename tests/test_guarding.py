@@ -30,7 +30,7 @@ def guarded(run_file: Callable[..., Path], tmp_path: Path) -> Callable[..., Path
             },
             optimizer={"kind": "gradient", "held": 8, "rate": 0.05},
             budget={"item_evaluations": 1200},
-            guard={"text": "text.txt", "of": "task arithmetic 1.0", **guard},
+            guard={"of": "task arithmetic 1.0", **({} if "task" in guard else {"text": "text.txt"}), **guard},
         )
 
     return write
@@ -53,3 +53,33 @@ def test_text_is_kept_while_something_else_is_learned(guarded: Callable[..., Pat
     chosen = [look for look in tight if look["step"] == tight[-1]["best"]]
     assert min(look["excess"] for look in chosen) <= math.log(1.3)
     assert tight[-1]["losses"]["lists"] < tight[0]["losses"]["lists"], "and something is learned"
+
+
+def test_right_answers_of_a_task_are_kept(guarded: Callable[..., Path], cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "RUN"
+    found = cli("search", guarded(task="math_ja", share=0.02), "--out", run)
+    assert found.status == 0, found.err
+    looks = [event for event in events(run) if event["kind"] == "learned"]
+    assert looks[-1]["pull"] > looks[0]["pull"]
+    assert looks[-1]["excess"] < looks[0]["excess"] - 0.1, "it begins above the limit, and is pulled down"
+    assert looks[-1]["losses"]["lists"] <= looks[0]["losses"]["lists"], "and something is learned"
+    shown = json.loads(cli("show", run, "--json").out)
+    assert shown["text"] == "the right answers of math_ja"
+    drifts = {row["name"]: row["drift"] for row in shown["baselines"]}
+    assert drifts["maths"]["perplexity"][0] < drifts["base"]["perplexity"][0]
+
+
+@pytest.mark.parametrize(
+    ("guard", "said"),
+    [
+        ({"task": "nothing"}, "nothing"),
+        ({"task": "lists", "text": "text.txt"}, "text and task are both given"),
+        ({"text": None}, "text and task are both missing"),
+    ],
+)
+def test_a_guard_that_cannot_be_is_refused(
+    guarded: Callable[..., Path], cli: Cli, tmp_path: Path, guard: dict[str, object], said: str
+) -> None:
+    found = cli("search", guarded(**guard), "--out", tmp_path / "RUN")
+    assert found.status == 2
+    assert said in found.err

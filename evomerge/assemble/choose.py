@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, assert_never
 
-from evomerge.assemble.learn import gradient_of, held_estimator, units_of, with_learning
+from evomerge.assemble.learn import held_estimator, units_of, with_learning
 from evomerge.assemble.references import refuse_imitation
 from evomerge.assemble.told import items_with_scores
 from evomerge.errors import SpecError
@@ -26,7 +26,7 @@ from evomerge.space import (
     bind,
     fixed_recipes,
 )
-from evomerge.spec import AutoSpec, CmaSpec, GradientSpec, Nsga2Spec, OptimizerSpec, RunSpec, SurrogateSpec
+from evomerge.spec import AutoSpec, CmaSpec, GradientSpec, Nsga2Spec, OptimizerSpec, RunSpec, SurrogateSpec, gradient_of
 
 MOSTLY_REAL = 4
 """One discrete gene among so many is not too many for CMA-ES, nor for a model over the genes."""

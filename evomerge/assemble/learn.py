@@ -20,16 +20,7 @@ from evomerge.space import UNIFORM, BlendSpec, JointSpec, PathSpec, RepeatSpec, 
 from evomerge.space.blend import BlendSpace
 from evomerge.space.spec import slots_of
 from evomerge.space.tensor import TensorSpace
-from evomerge.spec import (
-    CmaSpec,
-    GradientSpec,
-    Nsga2Spec,
-    OptimizerSpec,
-    RandomSpec,
-    RunSpec,
-    SurrogateSpec,
-    TpeSpec,
-)
+from evomerge.spec import GradientSpec, RunSpec, gradient_of
 from evomerge.trial import Draw
 
 if TYPE_CHECKING:
@@ -42,17 +33,6 @@ MOST_HELD = 96
 FEWEST_HELD = 8
 ENOUGH = 128
 """Items to learn from, of each task, with which columns are worth more than tensors."""
-
-
-def gradient_of(optimizer: OptimizerSpec | None) -> GradientSpec | None:
-    """How coefficients are learned along slopes, if that is what the optimiser is."""
-    match optimizer:
-        case GradientSpec():
-            return optimizer
-        case CmaSpec() | Nsga2Spec() | TpeSpec() | RandomSpec() | SurrogateSpec() | None:
-            return None
-        case _:
-            assert_never(optimizer)
 
 
 def held_estimator(run: RunSpec, spec: GradientSpec, parents: Parents, table: ItemTable) -> EstimatorSpec:

@@ -109,7 +109,7 @@ def factory(run: RunSpec, scorer: "ScorerFunction | None", listener: Listener) -
         device=run.device,
         scorer=scorer,
         reuse=run.executor.reuse,
-        text=None if run.guard is None else run.guard.text,
+        guard=run.guard,
         progress=listener.say,
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.assemble.choose import choose, with_defaults
 from evomerge.assemble.experts import read_recipe
-from evomerge.assemble.learn import gradient_of, guarded, planned_learning
+from evomerge.assemble.learn import guarded, planned_learning
 from evomerge.assemble.means import QUIET, Listener, factory
 from evomerge.assemble.rewrite import remarks, with_rewritten
 from evomerge.assemble.run import check_calibration
@@ -23,7 +23,7 @@ from evomerge.recipe import BASE, Folder, Parent, Parents, Recipe
 from evomerge.results import Results, Row
 from evomerge.results.between import WORD, between
 from evomerge.space import bind, unchanged
-from evomerge.spec import Models, RunSpec, read_yaml
+from evomerge.spec import Models, RunSpec, gradient_of, read_yaml
 from evomerge.trial import Draw
 
 if TYPE_CHECKING:

@@ -1,19 +1,23 @@
-"""Plain text that models are asked to foretell: what merging must not spoil, though no objective measures it.
+"""Text that models are asked to foretell: what merging must not spoil, though no objective measures it.
 
-Where the user names none it is the chain-of-thought examples of MMLU (Chung et al. 2022), English prose about 57
-subjects that is part of lm-eval's installed package.
+It is plain text or the right answers to a task. Where the user names neither it is the chain-of-thought examples of
+MMLU (Chung et al. 2022), English prose about 57 subjects that is part of lm-eval's installed package.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias, assert_never
 
 import lm_eval
+from lm_eval.api.instance import Instance
 
 from evomerge.errors import SpecError
 from evomerge.items import TEXT, TEXT_LOSS, TextItems
+from evomerge.score.bank import TaskBank, build_requests
 from evomerge.score.encoding import Encoder
+from evomerge.score.golds import Gold, golds_of
 from evomerge.score.loglikelihood import Request
 from evomerge.score.prepared import Passes
 from evomerge.score.responses import Responder
@@ -31,6 +35,9 @@ REPORTED = 32
 """Pieces that drift is reported on."""
 UNKNOWN = 0.05
 """Share of a text that a tokenizer may have no tokens for."""
+
+Guarded: TypeAlias = Path | TaskBank
+"""What a user wants to be kept: a text in a file, or a task."""
 
 
 class Prose:
@@ -62,17 +69,32 @@ class Prose:
         return {TEXT: {TEXT_LOSS: tuple(losses)}}
 
 
-def open_prose(path: Path | None, responder: Responder) -> Prose | None:
-    """The text of this file, or prose that lm-eval brings; None if the tokenizer does not cover that.
+def open_prose(guarded: Guarded | None, responder: Responder) -> Prose | None:
+    """What a user wants to be kept, or else prose that lm-eval brings; None if the tokenizer does not cover that.
 
     Raises:
-        SpecError: the file cannot be read, has too little text, or the tokenizer does not cover it.
+        SpecError: the file cannot be read, has too little text, or the tokenizer does not cover it; or the task has
+            too few documents, or names no right answers.
     """
-    if path is None:
-        texts = json.loads(STOCK.read_text()) if STOCK.is_file() else {}
-        found = _cut("".join(texts[name] for name in sorted(texts)), REPORTED, responder.encoder)
-        ids = tuple(found)
-        return Prose(TextItems(source=STOCK_NAME, confirm=ids), found, responder) if ids else None
+    match guarded:
+        case None:
+            return _stock(responder)
+        case Path():
+            return _of_file(guarded, responder)
+        case TaskBank():
+            return _of_task(guarded, responder)
+        case _:
+            assert_never(guarded)
+
+
+def _stock(responder: Responder) -> Prose | None:
+    texts = json.loads(STOCK.read_text()) if STOCK.is_file() else {}
+    found = _cut("".join(texts[name] for name in sorted(texts)), REPORTED, responder.encoder)
+    ids = tuple(found)
+    return Prose(TextItems(source=STOCK_NAME, confirm=ids), found, responder) if ids else None
+
+
+def _of_file(path: Path, responder: Responder) -> Prose:
     found = _cut(_read(path), MOST, responder.encoder)
     if len(found) < FEWEST:
         raise SpecError(
@@ -80,9 +102,39 @@ def open_prose(path: Path | None, responder: Responder) -> Prose | None:
             f" least, which is text of some {FEWEST * CHARACTERS:,} characters"
         )
     ids = tuple(found)
-    # All parts come from all over the text: a quarter to report on, a quarter to judge by, the rest to learn from.
-    items = TextItems(source=path.name, confirm=ids[::4], held=ids[1::4], search=(*ids[1::4], *ids[2::4], *ids[3::4]))
-    return Prose(items, found, responder)
+    # All parts come from all over the text.
+    return Prose(_shared_out(path.name, ids[::4], (*ids[1::4], *ids[2::4], *ids[3::4])), found, responder)
+
+
+def _of_task(bank: TaskBank, responder: Responder) -> Prose:
+    """Right answers, each behind its question."""
+    requests = build_requests(bank, responder.lm)
+    golds = golds_of(bank, requests, responder.encoder)
+    if not golds:
+        raise SpecError(f"guard.task: {bank.name!r} names no right answers to be foretold; give guard.text, a file")
+    confirm, search = (
+        {
+            _digest(one): one
+            for one in (_answer(golds[key], requests[key], responder.encoder) for key in pool.ids[:most])
+        }
+        for pool, most in ((bank.table.confirm, REPORTED), (bank.table.search, MOST - REPORTED))
+    )
+    if min(3 * len(confirm), len(search)) < FEWEST * 3 // 4:
+        raise SpecError(f"guard.task: {bank.name!r} has too few documents; give one with {FEWEST} at least")
+    items = _shared_out(f"the right answers of {bank.name}", tuple(confirm), tuple(search))
+    return Prose(items, confirm | search, responder)
+
+
+def _answer(gold: Gold, requests: Sequence[Instance], encoder: Encoder) -> Request:
+    """The first right answer of a document, as its task asks about it."""
+    if gold.reference is not None:
+        return gold.reference
+    return encoder.encode(requests[gold.right[0] if gold.right else 0]).requests[0]
+
+
+def _shared_out(source: str, confirm: tuple[str, ...], search: tuple[str, ...]) -> TextItems:
+    """Pieces to report on; of the others the first third is what learning is judged by."""
+    return TextItems(source=source, confirm=confirm, held=search[: -(-len(search) // 3)], search=search)
 
 
 def _read(path: Path) -> str:
@@ -103,8 +155,12 @@ def _cut(text: str, most: int, encoder: Encoder) -> dict[str, Request]:
         tokens = _tokens(part.partition(" ")[2] or part, encoder)
         if len(tokens) >= size:
             begin, piece = _beginning(encoder), tokens[:size]
-            found[hashlib.sha256(repr(piece).encode()).hexdigest()[:16]] = Request((*begin, piece[0]), piece[1:])
+            found[_digest(piece)] = Request((*begin, piece[0]), piece[1:])
     return found
+
+
+def _digest(tokens: object) -> str:
+    return hashlib.sha256(repr(tokens).encode()).hexdigest()[:16]
 
 
 def _tokens(part: str, encoder: Encoder) -> tuple[int, ...]:

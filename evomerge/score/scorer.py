@@ -23,7 +23,7 @@ from evomerge.score.golds import Gold, golds_of, with_golds
 from evomerge.score.lessons import Lessons
 from evomerge.score.loglikelihood import Forward, Request
 from evomerge.score.prepared import Prepared
-from evomerge.score.prose import Prose, open_prose
+from evomerge.score.prose import Guarded, Prose, open_prose
 from evomerge.score.responses import Responder
 from evomerge.score.sandbox import sandboxed
 from evomerge.score.tasks import TaskCatalogue, code_of_others, mark_of, metric_name
@@ -168,13 +168,14 @@ class TaskScorer:
             return (gold.reference,)
         return tuple(self._likelihoods(name, key)[: gold.options or 1])
 
-    def prose(self, path: Path | None = None) -> Prose | None:
-        """Plain text to foretell: this file's, or English prose; None if the tokenizer does not cover that.
+    @sandboxed()
+    def prose(self, guarded: Guarded | None = None) -> Prose | None:
+        """Text to foretell: what is guarded, or English prose; None if the tokenizer does not cover that.
 
         Raises:
-            SpecError: the file cannot be used.
+            SpecError: what is guarded cannot be used.
         """
-        return open_prose(path, self._responder)
+        return open_prose(guarded, self._responder)
 
     def lessons(self, prose: Prose | None = None) -> Lessons:
         """What the search items of tasks that give scores have to teach, and what there is to keep."""

@@ -10,19 +10,11 @@ from evomerge.fitness import Fitness
 from evomerge.limits import Copies, Seed
 from evomerge.recipe import Recipe
 from evomerge.space import SpaceSpec
+from evomerge.spec.executors import ExecutorSpec, InlineSpec
+from evomerge.spec.guard import GuardSpec
+from evomerge.spec.optimizers import AutoSpec, Wanted
 from evomerge.spec.rewritten import ExpertName
-from evomerge.spec.run import (
-    AutoSpec,
-    Budget,
-    ExecutorSpec,
-    GuardSpec,
-    InlineSpec,
-    Models,
-    RunSpec,
-    Wanted,
-    check_target,
-    limited,
-)
+from evomerge.spec.run import Budget, Models, RunSpec, check_target, limited
 from evomerge.values import Value, by_name
 
 Share: TypeAlias = Annotated[float, Field(gt=0, le=1)]

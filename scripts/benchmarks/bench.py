@@ -36,7 +36,7 @@ from policies import bench_policies
 from prefix import bench_prefix
 from ranking import bench_ranking
 from rays import bench_ray
-from search import OPTIMIZERS, bench_search
+from search import OPTIMIZERS, ZOOS, bench_search
 
 from evomerge.assemble import search
 
@@ -104,11 +104,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which; all but the long ones if none")
     parser.add_argument("--optimizer", choices=OPTIMIZERS, help="of search: this one alone")
+    parser.add_argument("--zoos", choices=ZOOS, help="of search: those of this kind alone")
     wanted = parser.parse_args()
     names = wanted.names or [name for name in BENCHMARKS if name not in LONG]
     torch.set_num_threads(1)
     for name in names:
-        bench_search(wanted.optimizer) if name == "search" else BENCHMARKS[name]()
+        bench_search(wanted.optimizer, wanted.zoos) if name == "search" else BENCHMARKS[name]()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -47,31 +47,39 @@ doc_to_choice: "{{{{options}}}}"
 doc_to_target: label
 metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 """
-Weights = Mapping[str, Sequence[float]]
-"""A weight for each layer, by expert."""
+Weights = Mapping[str, Mapping[str, float]]
+"""A weight for each tensor in a layer, by expert."""
 
 
-def plant(folder: Path, family: str, seed: int, noise: float = 0.0) -> dict[str, Any]:
-    """Write base, two experts and the task to `folder`; a run file's content over them, without an optimiser.
+class Zoo(NamedTuple):
+    """A base of this family, and what is planted over it.
 
-    Of the labels a share of `noise` is drawn anew. The hidden merge answers the rest as the labels do.
+    Of the labels a share of `noise` is drawn anew; the hidden merge answers the rest as the labels do. Its weights are
+    those of layers, as are those that are searched for, or else each tensor has one of its own (`finely`).
     """
-    zoo = _Zoo(family, seed)
-    for name, weights in {
-        "base": {"a": [0.0] * LAYERS, "b": [0.0] * LAYERS},
-        "a": {"a": [1.0] * LAYERS, "b": [0.0] * LAYERS},
-        "b": {"a": [0.0] * LAYERS, "b": [1.0] * LAYERS},
-    }.items():
-        zoo.merged(weights).save_pretrained(folder / name)
+
+    family: str
+    seed: int
+    noise: float = 0.0
+    finely: bool = False
+
+
+def plant(folder: Path, planted: Zoo) -> dict[str, Any]:
+    """Write base, two experts and the task to `folder`; a run file's content over them, without an optimiser."""
+    zoo = _Models(planted)
+    for name in ("base", "a", "b"):
+        zoo.merged({expert: dict.fromkeys(zoo.inner, float(name == expert)) for expert in "ab"}).save_pretrained(
+            folder / name
+        )
         zoo.tokenizer.save_pretrained(folder / name)
-    rng = torch.Generator().manual_seed(seed + 1)
+    rng = torch.Generator().manual_seed(planted.seed + 1)
     items: list[dict[str, Any]] = [
         {"q": _words(QUESTION, rng), "options": [_words(OPTION, rng) for _ in range(OPTIONS)]}
         for _ in range(SEARCH + CONFIRM)
     ]
     for item, label in zip(items, zoo.answers(zoo.hidden, items), strict=True):
         other = int(torch.randint(OPTIONS, (), generator=rng))
-        item["label"] = other if float(torch.rand((), generator=rng)) < noise else label
+        item["label"] = other if float(torch.rand((), generator=rng)) < planted.noise else label
     (folder / "tasks").mkdir()
     data = folder / "tasks" / "planted.jsonl"
     data.write_text("\n".join(json.dumps(item) for item in items))
@@ -94,31 +102,35 @@ def plant(folder: Path, family: str, seed: int, noise: float = 0.0) -> dict[str,
     }
 
 
-class _Zoo:
-    """A random base, two random task vectors, and a hidden weight for each of them in each layer."""
+class _Models:
+    """A random base, two random task vectors, and a hidden weight for each of them in each layer, or each tensor."""
 
-    def __init__(self, family: str, seed: int) -> None:
+    def __init__(self, planted: Zoo) -> None:
         self.tokenizer = _tokenizer()
-        torch.manual_seed(seed)
-        config = AutoConfig.for_model(family, **SHAPE, **EXTRA[family])
+        torch.manual_seed(planted.seed)
+        config = AutoConfig.for_model(planted.family, **SHAPE, **EXTRA[planted.family])
         self._model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-        rng = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(planted.seed)
         with torch.no_grad():
             self._base = {
                 name: (tensor * FAR if tensor.ndim == 2 else tensor).clone()
                 for name, tensor in self._model.named_parameters()
             }
         self._vectors = {name: {key: _vector(tensor, rng) for key, tensor in self._base.items()} for name in "ab"}
-        self.hidden = {name: (torch.rand(LAYERS, generator=rng) * 1.4 + 0.05).tolist() for name in "ab"}
+        self.inner = {key: int(part) for key in self._base for part in key.split(".") if part.isdigit()}
+        self.hidden = {name: self._drawn(planted, rng) for name in "ab"}
+
+    def _drawn(self, planted: Zoo, rng: torch.Generator) -> dict[str, float]:
+        values = (torch.rand(len(self.inner) if planted.finely else LAYERS, generator=rng) * 1.4 + 0.05).tolist()
+        return {key: values[i if planted.finely else layer] for i, (key, layer) in enumerate(self.inner.items())}
 
     def merged(self, weights: Weights) -> Any:
         """The model with these weights; it is the same one every time."""
         with torch.no_grad():
             for key, tensor in self._model.named_parameters():
-                layer = next((int(part) for part in key.split(".") if part.isdigit()), None)
                 found = self._base[key].clone()
                 for name, vectors in self._vectors.items():
-                    found += 0 if layer is None else weights[name][layer] * vectors[key]
+                    found += weights[name].get(key, 0) * vectors[key]
                 tensor.copy_(found)
         return self._model
 

@@ -32,8 +32,8 @@ CLASS = '''class {name}(Tagged):
 {union}'''
 CLASSES = {
     "ZzzOperator": ("recipe/operators.py", r"Operator: TypeAlias = Annotated\[[^,]+"),
-    "ZzzOptimizer": ("spec/run.py", r"OptimizerSpec: TypeAlias = Annotated\[[^,]+"),
-    "ZzzExecutor": ("spec/run.py", r"ExecutorSpec: TypeAlias = Annotated\[[^,]+"),
+    "ZzzOptimizer": ("spec/optimizers.py", r"OptimizerSpec: TypeAlias = Annotated\[[^,]+"),
+    "ZzzExecutor": ("spec/executors.py", r"ExecutorSpec: TypeAlias = Annotated\[[^,]+"),
     "ZzzParent": (
         "recipe/recipe.py",
         r"Parent: TypeAlias = Annotated\[\n    Union\[Annotated\[Folder, Tag\(\"folder\"\)\]",
@@ -54,7 +54,7 @@ LITERALS = {
     "Purpose": "trial.py",
     "PoolName": "items.py",
     "Cost": "items.py",
-    "ExecutorKind": "spec/run.py",
+    "ExecutorKind": "spec/executors.py",
     "Method": "export/mergekit.py",
     "Format": "export/folder.py",
     "Grain": "recipe/coefficients.py",
@@ -197,7 +197,7 @@ SITES = {
     "Sums": {"space/span.py: _is_sum"},
     "Origin": {"trial.py: of_optimizer"},
     "Purpose": {"terminal/standing.py: phase_of"},
-    "PoolName": {"items.py: pool"},
+    "PoolName": {"items.py: _one_of"},
     "Cost": {"checkpoint/size.py: _cost"},
     "ExecutorKind": {"assemble/means.py: of", "results/process.py: held"},
     "Method": {
