@@ -3,8 +3,8 @@
 from evomerge.score.failure import GradeFailure, ScoreFailure
 from evomerge.score.function import FunctionScorer, ScorerFunction, function_table
 from evomerge.score.lessons import Lessons
-from evomerge.score.loglikelihood import Request
 from evomerge.score.prose import Guarded, Prose
+from evomerge.score.rows import Request
 from evomerge.score.scorer import Scorer, TaskScorer, check_metrics, code_remark, open_banks
 
 __all__ = [

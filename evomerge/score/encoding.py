@@ -12,7 +12,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from evomerge.errors import SpecError
 from evomerge.score.generation import Prompt
-from evomerge.score.loglikelihood import Request
+from evomerge.score.rows import Request
 
 SHOWN = 60
 """Characters of a text that an error shows."""

@@ -11,7 +11,7 @@ from evomerge.errors import SpecError
 from evomerge.items import POOLS, Pool, TaskItems
 from evomerge.score.bank import Item, TaskBank
 from evomerge.score.encoding import Encoder
-from evomerge.score.loglikelihood import Request
+from evomerge.score.rows import Request
 from evomerge.score.tasks import MADE_UP, graded
 
 TRIED = 32

@@ -12,9 +12,10 @@ from evomerge.errors import SpecError
 from evomerge.items import TEXT, ItemTable
 from evomerge.score.budget import TokenBudget
 from evomerge.score.failure import refuse_nonfinite
-from evomerge.score.loglikelihood import LikelihoodPlan, Request
+from evomerge.score.loglikelihood import LikelihoodPlan
 from evomerge.score.prose import Prose
 from evomerge.score.responses import Responder
+from evomerge.score.rows import Request
 from evomerge.trial import Draw, Lesson, Scores
 
 ByItem: TypeAlias = tuple[Scores, dict[str, Tensor]]

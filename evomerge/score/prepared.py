@@ -8,8 +8,9 @@ import torch
 from lm_eval.api.instance import Instance
 
 from evomerge.score.encoding import Encoded
-from evomerge.score.loglikelihood import LikelihoodPlan, Request
+from evomerge.score.loglikelihood import LikelihoodPlan
 from evomerge.score.responses import Responder
+from evomerge.score.rows import Request
 
 
 class Passes:

@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 
 from evomerge.score.failure import ScoreFailure
 from evomerge.score.generation import GreedyDecoder, Prompt
-from evomerge.score.loglikelihood import LikelihoodPlan, Request
+from evomerge.score.loglikelihood import LikelihoodPlan
+from evomerge.score.rows import Request
 
 TOLERANCE = 1e-3
 COARSE = 0.01

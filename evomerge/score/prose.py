@@ -18,9 +18,9 @@ from evomerge.items import TEXT, TEXT_LOSS, TextItems
 from evomerge.score.bank import TaskBank, build_requests
 from evomerge.score.encoding import Encoder
 from evomerge.score.golds import Gold, golds_of
-from evomerge.score.loglikelihood import Request
 from evomerge.score.prepared import Passes
 from evomerge.score.responses import Responder
+from evomerge.score.rows import Request
 from evomerge.trial import Draw, Marks
 
 STOCK = Path(lm_eval.__file__).parent / "tasks/mmlu/flan_cot_fewshot/_cot_prompts.json"

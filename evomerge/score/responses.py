@@ -13,8 +13,9 @@ from evomerge.score.budget import TokenBudget
 from evomerge.score.encoding import Encoder
 from evomerge.score.failure import ScoreFailure, refuse_nonfinite
 from evomerge.score.generation import GreedyDecoder, Prompt
-from evomerge.score.loglikelihood import Forward, LikelihoodPlan, Request
+from evomerge.score.loglikelihood import Forward, LikelihoodPlan
 from evomerge.score.probe import agree, likelihoods_by_lm_eval, why_not_decoding, why_not_likelihoods
+from evomerge.score.rows import Request
 from evomerge.score.settings import odd_arguments, odd_config
 from evomerge.score.slow import SlowGenerator
 from evomerge.score.tasks import silent

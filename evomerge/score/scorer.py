@@ -21,10 +21,11 @@ from evomerge.score.encoding import Encoded
 from evomerge.score.failure import finite, grading
 from evomerge.score.golds import Gold, golds_of, with_golds
 from evomerge.score.lessons import Lessons
-from evomerge.score.loglikelihood import Forward, Request
+from evomerge.score.loglikelihood import Forward
 from evomerge.score.prepared import Prepared
 from evomerge.score.prose import Guarded, Prose, open_prose
 from evomerge.score.responses import Responder
+from evomerge.score.rows import Request
 from evomerge.score.sandbox import sandboxed
 from evomerge.score.tasks import TaskCatalogue, code_of_others, mark_of, metric_name
 from evomerge.trial import Draw, Marks, Scores

@@ -20,7 +20,8 @@ from evomerge.evaluate import EvaluatorFactory
 from evomerge.materialize import LiveModel
 from evomerge.recipe import Blend, Layer, Recipe, Source, TaskArithmetic
 from evomerge.schedule import hop_order
-from evomerge.score.loglikelihood import LikelihoodPlan, Request
+from evomerge.score.loglikelihood import LikelihoodPlan
+from evomerge.score.rows import Request
 from evomerge.space import bind
 from evomerge.trial import Draw
 

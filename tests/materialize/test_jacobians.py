@@ -12,7 +12,8 @@ from evomerge.checkpoint import ParentFiles, Shares, open_parents
 from evomerge.materialize import Jacobians, LiveModel, Slopes
 from evomerge.materialize.jacobians import NotByRow
 from evomerge.recipe import Recipe
-from evomerge.score.loglikelihood import LikelihoodPlan, Request
+from evomerge.score.loglikelihood import LikelihoodPlan
+from evomerge.score.rows import Request
 
 CONTEXT = (5, 9, 17, 30, 41, 7)
 REQUESTS = [

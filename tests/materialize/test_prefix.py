@@ -15,7 +15,8 @@ from evomerge.checkpoint import ParentFiles, open_parents
 from evomerge.materialize import LiveModel, Merger
 from evomerge.materialize.states import Partings, chain_of
 from evomerge.recipe import Blend, Layer, Linear, Recipe, Source
-from evomerge.score.loglikelihood import LikelihoodPlan, Request
+from evomerge.score.loglikelihood import LikelihoodPlan
+from evomerge.score.rows import Request
 
 CPU = torch.device("cpu")
 ROOM = 1 << 26

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from evomerge.score.loglikelihood import LikelihoodPlan, Request, _Row
-from evomerge.score.loglikelihood import visible as see
+from evomerge.score.loglikelihood import LikelihoodPlan
+from evomerge.score.rows import Request, Row
+from evomerge.score.rows import visible as see
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_what_is_too_long_is_cut_from_the_left(model: Any) -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_size=1, max_size=12))
 def test_a_row_is_the_tree_of_its_sequences(sequences: list[list[int]]) -> None:
-    row = _Row()
+    row = Row()
     sequences = sorted(sequences)
     for owner, tokens in enumerate(sequences):
         row.add(tokens, tokens[-1:], owner)

@@ -10,8 +10,9 @@ from conftest import DEMO_MODELS
 from families import make_family
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from evomerge.score.loglikelihood import LikelihoodPlan, Request
+from evomerge.score.loglikelihood import LikelihoodPlan
 from evomerge.score.responses import Responder
+from evomerge.score.rows import Request
 
 
 def opened(folder: Path, dtype: torch.dtype = torch.float32) -> Responder:
