@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 import numpy as np
@@ -15,7 +15,7 @@ from evomerge.learn.course import held_for
 from evomerge.learn.layout import Block, Layout
 from evomerge.learn.tradeoff import points_of
 from evomerge.learning import Ground, Kept, LearningPlan, learning_plan
-from evomerge.recipe import Grain, Parents, Recipe, count_of
+from evomerge.recipe import Blend, Grain, Parents, Recipe, count_of
 from evomerge.space import UNIFORM, BlendSpec, JointSpec, PathSpec, RepeatSpec, StackSpec, SwapSpec, bind, fixed_recipes
 from evomerge.space.blend import BlendSpace
 from evomerge.space.spec import slots_of
@@ -24,7 +24,7 @@ from evomerge.spec import GradientSpec, RunSpec, gradient_of
 from evomerge.trial import Draw
 
 if TYPE_CHECKING:
-    from evomerge.checkpoint import Anatomy
+    from evomerge.checkpoint import Anatomy, Place
     from evomerge.evaluate import Evaluator
 
 HELD = 6
@@ -128,7 +128,7 @@ def ground_of(run: RunSpec, parents: Parents, anatomy: "Anatomy", held: Draw, te
         spec=spec,
         layout=_layout(space, frame, anatomy),
         frame=space.frame,
-        weights=lambda recipe: _weights(recipe, space, anatomy),
+        weights=lambda recipe: {name: blend.coefficients() for name, _, blend in _learned(recipe, space, anatomy)},
         bounds=space.spec.weights,
         objectives=objectives,
         held=held,
@@ -180,39 +180,41 @@ def planned_learning(run: RunSpec, evaluator: "Evaluator", seeds: int) -> Learni
     return learning_plan(ground, units, table, ground.frame((0.5,) * len(bind(run.space, parents).genes)), evaluator)
 
 
-def _weights(recipe: Recipe, space: BlendSpace | TensorSpace, anatomy: "Anatomy") -> Mapping[str, Sequence[float]]:
-    """What is learned of every tensor, as a recipe has it: weights of its sources, or slerp's t."""
+def _learned(
+    recipe: Recipe, space: BlendSpace | TensorSpace, anatomy: "Anatomy"
+) -> Iterator[tuple[str, "Place", Blend]]:
+    """The tensors of which something is learned, their places, and how a recipe blends them."""
     from evomerge.checkpoint import Shares
 
     shares, operator = Shares(recipe, anatomy), space.spec.operator
-    blends = {name: shares.mix(place).blend for name, place in anatomy.places.items()}
     voices = 2 if operator.pair else len(space.parents.experts)
-    return {
-        name: blend.coefficients()
-        for name, blend in blends.items()
-        if blend.operator.kind == operator.kind and len(blend.sources) == voices
-    }
+    for name, place in shares.places():
+        blend = shares.mix(place).blend
+        if blend.operator.kind == operator.kind and len(blend.sources) == voices:
+            yield name, place, blend
 
 
 def _layout(space: BlendSpace | TensorSpace, frame: Recipe, anatomy: "Anatomy") -> Layout:
+    from evomerge.checkpoint import Shares
+
     grain = space.spec.grain
     assert grain != "auto", "resolved when the run was opened"
     finest: Grain = "tensor" if grain is None or space.spec.operator.pair else grain  # A slerp has one t a tensor.
+    learned, shares = list(_learned(frame, space, anatomy)), Shares(frame, anatomy)
     blocks = [
-        Block(name, len(weights), count_of(finest, anatomy.shapes[name]))
-        for name, weights in _weights(frame, space, anatomy).items()
+        Block(name, len(blend.coefficients()), count_of(finest, shares.shape(place))) for name, place, blend in learned
     ]
     if not blocks:
         raise SpecError("space: no tensor has coefficients to learn; let outer be own, or take another operator")
     tied = grain is None and space.spec.groups != "tensor"
-    return Layout(grain or "tensor", blocks, _ties(space.spec, space.parents, blocks, anatomy) if tied else None)
+    places = [place for _, place, _ in learned]
+    return Layout(grain or "tensor", blocks, _ties(space.spec, space.parents, blocks, places) if tied else None)
 
 
-def _ties(spec: BlendSpec, parents: Parents, blocks: Sequence[Block], anatomy: "Anatomy") -> Any:
+def _ties(spec: BlendSpec, parents: Parents, blocks: Sequence[Block], places: Sequence["Place"]) -> Any:
     """Coefficients that share a gene: those of one source in all tensors of a slot."""
     slots, found = slots_of(spec, parents), []
-    for block in blocks:
-        place = anatomy.places[block.name]
+    for block, place in zip(blocks, places, strict=True):
         slot = next(i for i, each in enumerate(slots) if each.has(place.layer, place.part))
         found += [slot * block.sources + source for source in range(block.sources)]
     return np.unique(np.array(found), return_inverse=True)[1]

@@ -51,10 +51,10 @@ class Anatomy:
         found = {place.part for place in self.places.values() if place.layer is None}
         return tuple(group for group in OUTER if group in found)
 
-    @property
-    def parts(self) -> dict[str, str]:
-        """Where each tensor is, as `Parents.tensors` has it."""
-        return {n: at.part if at.layer is None else f"{at.layer}.{at.part}" for n, at in self.places.items()}
+    def parts(self, origins: Sequence[int] | None = None) -> dict[str, str]:
+        """Where each tensor of a model is, as `Parents.tensors` has it; its layers come from `origins`, or are all."""
+        places = (place for _, place in self.of_depth(range(self.layers) if origins is None else origins))
+        return {self.at(at): at.part if at.layer is None else f"{at.layer}.{at.part}" for at in places}
 
     @property
     def parameters(self) -> int:

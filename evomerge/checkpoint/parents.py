@@ -238,6 +238,10 @@ class _Opening:
     def opened(self, names: tuple[str, ...], seed: int, template: str | None) -> ParentFiles:
         """All of them, those of these names being the parents."""
         parents = self._parents(names, seed, template)
+        depths = {parents.depth_of(name) for name in names}
+        if len(depths) == 1:  # All may be recipes of models that are deeper, or less deep, than the folders.
+            tensors = self.anatomy.parts(self.models[names[0]].origins())
+            parents = parents.model_copy(update={"layers": depths.pop(), "tensors": tensors})
         return ParentFiles(
             parents, self.checkpoints, self.config, self.anatomy, self.accounts, self.models, self.recipes
         )
@@ -276,7 +280,7 @@ class _Opening:
             dtype=first.dtype if isinstance(first, Recipe) else self.accounts[names[0]].dtype,
             seed=seed,
             lender=template,
-            tensors=self.anatomy.parts,
+            tensors=self.anatomy.parts(),
         )
 
 

@@ -72,17 +72,17 @@ class Shares:
     def coefficients(self, grain: FineGrain | None) -> Coefficients:
         """The weights of all tensors that have sources, in this grain, or one a source; finer ones are averaged."""
         found = {}
-        for name, place in self._places():
+        for name, place in self.places():
             mix = self.mix(place)
             weights = np.array([mix.blend.coefficients()], np.float32).T if mix.fine is None else mix.fine.values
-            count = 1 if mix.blend.operator.pair else count_of(grain or "tensor", self._shape(place))
+            count = 1 if mix.blend.operator.pair else count_of(grain or "tensor", self.shape(place))
             if mix.fine is not None and (mix.fine.grain, weights.shape[1]) != (grain, count):
                 weights = weights.mean(axis=1, keepdims=True)
             if mix.blend.sources:
                 found[name] = np.ascontiguousarray(np.broadcast_to(weights, (len(weights), count)))
         return Coefficients(grain or "tensor", found)
 
-    def _places(self) -> Iterator[tuple[str, Place]]:
+    def places(self) -> Iterator[tuple[str, Place]]:
         """Names in the merged model of its tensors, and their places."""
         places = (place for _, place in self._anatomy.of_depth(self._recipe.origins()))
         return ((self._anatomy.at(place), place) for place in places)
@@ -92,12 +92,13 @@ class Shares:
         recipe = self._recipe
         return recipe.outer[place.part] if place.layer is None else recipe.layers[place.layer].part(component)
 
-    def _shape(self, place: Place) -> tuple[int, ...]:
+    def shape(self, place: Place) -> tuple[int, ...]:
+        """The shape of the tensor at a place of the merged model."""
         origin = place if place.layer is None else place.in_layer(self._recipe.origins()[place.layer])
         return self._anatomy.shapes[self._anatomy.at(origin)]
 
     def _refine(self, coefficients: Coefficients | None) -> None:
-        places = dict(self._places())
+        places = dict(self.places())
         arrays, mixes = self._recipe.arrays, {}
         for name, weights in self._recipe.tensors.items():
             where = f"tensors.{name}"
@@ -127,7 +128,7 @@ class Shares:
             place = _known(name, places, where)
             if name in self._recipe.tensors:
                 raise SpecError(f"{where} is in tensors of the recipe too; leave it out of one of both")
-            mixes[name] = _fine_mix(arrays.grain, values, self._blend(place), self._shape(place), where)
+            mixes[name] = _fine_mix(arrays.grain, values, self._blend(place), self.shape(place), where)
         return mixes
 
 

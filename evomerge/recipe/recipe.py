@@ -16,8 +16,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from evomerge.arrays import SUFFIX
 from evomerge.errors import SpecError
 from evomerge.limits import HOPS, RECIPES_NESTED, Seed, Weight
-from evomerge.recipe.blend import COMPONENTS, Blend, Layer
+from evomerge.recipe.blend import COMPONENTS, Blend, Layer, Source
 from evomerge.recipe.coefficients import Arrays, Coefficients
+from evomerge.recipe.operators import Linear
 from evomerge.values import Value, digest_of
 
 if TYPE_CHECKING:
@@ -212,6 +213,23 @@ class Recipe(Value):
         if not any(blend.operator.random for blend in self.blends()):
             plain.pop("seed", None)
         return digest_of(_renamed(plain, names))
+
+    def walked(self, other: "str | Recipe") -> "Recipe":
+        """Another model, of a folder or a recipe, with the layers of the model folders that this one has, in order."""
+        name = "model"
+
+        def there(layer: int | None) -> Blend:
+            return Blend(operator=Linear(), sources=(Source(parent=name, layer=layer),))
+
+        layers = [
+            Layer(blend=there(index), scale=layer.scale)
+            for index, layer in zip(self.origins(), self.layers, strict=True)
+        ]
+        parent = Folder(path=other) if isinstance(other, str) else other
+        return Recipe(
+            parents={name: parent}, template=name, dtype=self.dtype, layers=tuple(layers),
+            outer={group: there(None) for group in self.outer},
+        )  # fmt: skip
 
     def only_used(self) -> "Recipe":
         """The recipe without the parents that it takes nothing from."""

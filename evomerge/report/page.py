@@ -152,9 +152,8 @@ def _head(results: Results) -> str:
     run = results.file.spec
     experts = ", ".join(run.models.experts)
     kind, why = run.optimizer.kind, results.file.why
-    lead = (
-        f"{experts}{' over base ' + (Path(run.models.base).name) if run.models.base else ''} · {kind} · seed {run.seed}"
-    )
+    base = f" over base {Path(run.models.base).name}" if isinstance(run.models.base, str) else ""
+    lead = f"{experts}{base} · {kind} · seed {run.seed}"
     lead += f" · {kind}: {why}" if why is not None else ""
     caveats = "".join(f"<p><b>{_text(caveat)}</b></p>" for caveat in results.store.table.caveats())
     head = f"<h1>{_text(results.store.folder.name)}</h1><p class='lead'>{_text(lead)}</p>"

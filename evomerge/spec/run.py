@@ -27,6 +27,7 @@ class Models(Value):
     """The models to merge, experts under the names that genes and reports use.
 
     The base is a folder or a hub id; an expert may also be a recipe: in a file, a run's (`RUN`, `RUN@knee`), or itself.
+    In a stage after a path the base is a recipe, too, that has the path's layers.
     `template` is the one whose config, tokenizer and chat template a merged model gets; left out: the base, or else
     the first expert. Code that comes with models is run only with `trust_remote_code`; nobody is ever asked.
 
@@ -35,7 +36,7 @@ class Models(Value):
     where they are.
     """
 
-    base: str | None = None
+    base: Expert | None = None
     template: str | None = None
     trust_remote_code: bool = False
     experts: dict[ExpertName, Expert] = Field(min_length=1)

@@ -9,7 +9,7 @@ from evomerge.errors import SpecError
 from evomerge.fitness import Fitness
 from evomerge.limits import Copies, Seed
 from evomerge.recipe import Recipe
-from evomerge.space import SpaceSpec
+from evomerge.space import REGMEAN, SpaceSpec
 from evomerge.spec.executors import ExecutorSpec, InlineSpec
 from evomerge.spec.guard import GuardSpec
 from evomerge.spec.optimizers import AutoSpec, Wanted
@@ -24,7 +24,8 @@ class StageSpec(Value):
     """One search of several. What is left out is the run's; `share` is the part of the run's budget that it gets.
 
     `keep` says how many of its best the next stage may merge, or begin with; `parents` whether it merges all experts
-    and what the stage before it kept, only the latter, or the experts, and begins with what was kept.
+    and what the stage before it kept, only the latter, or the experts, and begins with what was kept. `along` names one
+    of those kept, which is merged with the layers, in its order, of all others.
     """
 
     name: ExpertName | None = None
@@ -37,6 +38,7 @@ class StageSpec(Value):
     fitness: Fitness | None = None
     keep: Copies = 1
     parents: Literal["all", "kept", "experts"] = "all"
+    along: ExpertName | None = None
 
     @field_validator("budget")
     @classmethod
@@ -82,6 +84,8 @@ class StagedSpec(Value):
     def _names_differ(self) -> Self:
         if self.stages[0].parents == "kept":
             raise ValueError("stages.0.parents is kept, and no stage before it keeps anything; leave it out")
+        for place, stage in enumerate(self.stages):
+            self._check_along(place, stage)
         for place, name in enumerate(self.names):
             if name in self.names[:place]:
                 raise ValueError(f"stages.{place}.name is {name!r}, as that of another stage; choose another")
@@ -89,6 +93,20 @@ class StagedSpec(Value):
             if taken:
                 raise ValueError(f"models.experts: {taken[0]!r} is what stage {name} keeps; choose another name")
         return self
+
+    def _check_along(self, place: int, stage: StageSpec) -> None:
+        known = self.kept_names(place - 1) if place else ()
+        if stage.along is None:
+            return
+        if stage.along not in known:
+            has = f"it keeps {', '.join(known)}" if known else "there is none"
+            raise ValueError(f"stages.{place}.along: {stage.along!r} is not kept by the stage before; {has}")
+        if stage.parents != "all":
+            raise ValueError(f"stages.{place}.parents: {stage.parents} has no meaning with along; leave it out")
+        if REGMEAN in stage.start:
+            raise ValueError(
+                f"stages.{place}.start: {REGMEAN} reads models as they are, not along another; leave it out"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -103,8 +121,16 @@ class StagedSpec(Value):
         """The search of a stage (from 0), over what the stage before it kept."""
         stage = self.stages[place]
         merged = {} if stage.parents == "experts" else kept
-        experts: dict[str, Any] = {**({} if stage.parents == "kept" else self.models.experts), **merged}
-        models = self.models.model_copy(update={"experts": experts})
+        given: dict[str, Any] = {} if stage.parents == "kept" else {**self.models.experts}
+        base = self.models.base
+        if stage.along is not None:
+            if (by := kept.get(stage.along)) is None:
+                raise SpecError(f"stages.{place}.along: the stage before kept {', '.join(kept)} alone; write that")
+            merged = {stage.along: by}
+            given = {name: by.walked(source) for name, source in given.items()}
+            base = None if base is None else by.walked(base)
+        experts = {**given, **merged}
+        models = self.models.model_copy(update={"base": base, "experts": experts})
         if models.template is not None and models.template not in (*experts, *(("base",) if models.base else ())):
             raise SpecError(f"models.template: {models.template!r} is none of stage {self.names[place]}'s models")
         return RunSpec(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import DEMO_MODELS, ROOT, Typed, small_fitness
+from transformers import AutoModelForCausalLM
 
 from evomerge.assemble import load, search
 from evomerge.assemble.stages import kept
@@ -77,10 +78,10 @@ def test_a_learned_front_seeds_an_evolution_and_what_that_finds_is_learned_on(tm
 
 def test_the_preset_learns_then_searches_paths_through_what_was_learned(cli: Cli, tmp_path: Path) -> None:
     run = tmp_path / "RUN"
-    first, second = yaml.safe_load((ROOT / "search_spaces/learned-path.yaml").read_text())["stages"]
+    first, second, third = yaml.safe_load((ROOT / "search_spaces/learned-path.yaml").read_text())["stages"]
     first = first | {"space": {"groups": "model", "grain": "column"}}  # It would be tensor, of so few items.
-    search(load_spec(staged(tmp_path, first, second, fitness=SUMS, budget={"item_evaluations": 1400})), run)
-    results, before = load(run), load(run / "1-learned")
+    search(load_spec(staged(tmp_path, first, second, third, fitness=SUMS, budget={"item_evaluations": 2000})), run)
+    results, before, after = (load(run / name) for name in ("2-path", "1-learned", "3-again"))
     assert (results.file.spec.optimizer.kind, results.file.spec.space.kind) == ("nsga2", "path")
     assert results.file.why is not None
     merged = [n for n in results.rows if "learned 1" in results.recipe(n).used()]
@@ -88,9 +89,61 @@ def test_the_preset_learns_then_searches_paths_through_what_was_learned(cli: Cli
     assert len({len(results.recipe(n).layers) for n in merged}) > 1
     (best,) = learned(run / "1-learned")
     assert best.arrays is not None
+    depth = len(kept(results, ["path 1"])["path 1"].layers)
+    assert after.file.parents.layers == depth
+    assert after.file.parents.experts == (*NAMES[::-1], "path 1")
     coarse = before.file.spec.model_copy(update={"space": BlendSpec(groups=2)})
     with pytest.raises(SpecError, match=r"learned 1, which this stage begins with, is not in its space .*parents: all"):
         wanted_genomes(coarse, bind(coarse.space, before.file.parents), before.file.parents, {"learned 1": best})
     shutil.rmtree(run / "1-learned")
-    found = cli("export", run, "--pick", f"number:{merged[-1]}", "--out", tmp_path / "M", "--format", "model")
+    again = run / "2-path"
+    found = cli("export", again, "--pick", f"number:{merged[-1]}", "--out", tmp_path / "M", "--format", "model")
     assert found.status == 0, found.err
+
+
+def test_what_a_path_left_of_the_layers_is_learned_on(cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "RUN"
+    shallow = {
+        "kind": "path",
+        "anchor": "maths",
+        "parents": ["maths", "japanese"],
+        "depth": [3, 3],
+        "scale": [0.8, 1.2],
+    }
+    stages = [
+        {"name": "path", "space": shallow, "optimizer": "random", "budget": {"evaluations": 8}},
+        LEARN | {"name": "learned", "space": {"groups": "model", "grain": "tensor"}, "along": "path 1"},
+    ]
+    search(load_spec(staged(tmp_path, *stages, fitness=SUMS)), run)
+    path, results = load(run / "1-path"), load(run)
+    (best,) = kept(path, ["path 1"]).values()
+    assert len(best.layers) == 3
+    parents = results.file.parents
+    assert (parents.layers, parents.experts) == (3, ("japanese", "maths", "path 1"))
+    rows = {row.name: row for row in results.baselines}
+    assert path.best is not None
+    assert rows["path 1"].confirmed == path.best.confirmed, "it is the same model as before"
+    (recipe,) = learned(run)
+    assert recipe.origins() == best.origins()
+    assert {len(weights) for weights in recipe.tensors.values()} == {3}
+    looks = results.state.learned
+    assert min(look.losses["math_ja"] for look in looks) < looks[0].losses["math_ja"]
+    found = cli("export", run, "--out", tmp_path / "M", "--format", "model")
+    assert found.status == 0, found.err
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "M", dtype="float32")
+    assert model.config.num_hidden_layers == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"along": "maths"}, "stages.1.along: 'maths' is not kept by the stage before; it keeps path 1"),
+        ({"along": "path 1", "parents": "kept"}, "stages.1.parents: kept has no meaning with along"),
+        ({"along": "path 1", "start": ["regmean"]}, "stages.1.start: regmean reads models as they are"),
+    ],
+)
+def test_along_what_cannot_be_is_refused(cli: Cli, tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    stages = [{"name": "path", "space": "dataflow", "budget": {"evaluations": 8}}, LEARN | changes]
+    found = cli("plan", staged(tmp_path, *stages, fitness=SUMS))
+    assert found.status == 2
+    assert said in found.err
