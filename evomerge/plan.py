@@ -16,7 +16,7 @@ from evomerge.items import POOLS, Cost, ItemTable, Split
 from evomerge.learn.tradeoff import points_of
 from evomerge.learning import LearningPlan
 from evomerge.optimize import RECOMMENDED
-from evomerge.recipe import Recipe
+from evomerge.recipe import Parent, Recipe
 from evomerge.results import FINALISTS, MOST_FINALISTS
 from evomerge.space import Gene, SearchSpace, fixed_recipes, names_for, unchanged
 from evomerge.spec import RunSpec, gradient_of
@@ -41,13 +41,14 @@ def probe(space: SearchSpace, value: float = PROBE) -> Genome:
 
 
 class ParentPlan(Value):
-    """A parent as it was found."""
+    """A parent as it was found; `ranks` are those of an adapter, and its `parameters` the adapter's own."""
 
     name: str
     path: str
     digest: str
     parameters: int
     dtype: str
+    ranks: tuple[int, ...] = ()
 
 
 class TaskPlan(Value):
@@ -260,15 +261,18 @@ def _evaluations(run: RunSpec, sizes: _Sizes, seconds: float, parents: int) -> i
 
 
 def _parents(files: ParentFiles) -> tuple[ParentPlan, ...]:
-    return tuple(
-        ParentPlan(
-            name=name,
-            path=parent.shown(),
-            digest=parent.content() or "",
-            parameters=files.anatomy.parameters,
-            dtype=parent.dtype if isinstance(parent, Recipe) else files.accounts[name].dtype,
-        )
-        for name, parent in files.parents.models.items()
+    return tuple(_parent(name, parent, files) for name, parent in files.parents.models.items())
+
+
+def _parent(name: str, parent: Parent, files: ParentFiles) -> ParentPlan:
+    adapter = files.adapter(name)
+    return ParentPlan(
+        name=name,
+        path=parent.shown(),
+        digest=parent.content() or "",
+        parameters=files.anatomy.parameters if adapter is None else adapter.parameters,
+        dtype=parent.dtype if isinstance(parent, Recipe) else files.accounts[name].dtype,
+        ranks=() if adapter is None else adapter.ranks,
     )
 
 

@@ -27,7 +27,7 @@ from evomerge.spec import Models, RunSpec, gradient_of, read_yaml
 from evomerge.trial import Draw
 
 if TYPE_CHECKING:
-    from evomerge.checkpoint import ParentFiles, Terms
+    from evomerge.checkpoint import ParentFiles, Source, Terms
     from evomerge.export import Format
     from evomerge.plan import Plan
 
@@ -249,9 +249,9 @@ def _matched(recipe: Recipe, listener: Listener, trusted: bool) -> tuple[Recipe,
     return found, files
 
 
-def _source(parent: Parent) -> str | Recipe:
+def _source(parent: Parent) -> "Source":
     """What a model of a recipe is opened by."""
-    return parent if isinstance(parent, Recipe) else parent.shown()
+    return parent if isinstance(parent, Recipe) or parent.base is not None else parent.shown()
 
 
 def _named(recipe: Recipe) -> tuple[str | None, dict[str, str]]:
@@ -284,7 +284,7 @@ def _open(
 
 
 def _opened(
-    sources: tuple[str | Recipe | None, Mapping[str, str | Recipe]],
+    sources: "tuple[Source | None, Mapping[str, Source]]",
     seed: int,
     listener: Listener,
     terms: "Terms",

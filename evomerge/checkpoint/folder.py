@@ -32,7 +32,7 @@ class Checkpoint:
         self.config = self.read_json(CONFIG)
         self._check_plain()
         self._files = {name: self._open(name) for name in self._weight_files()}
-        self._stamps = {file: _stamp(file) for file in self.weight_files}
+        self._stamps = {file: stamp(file) for file in self.weight_files}
         self._where = {key: handle for handle in self._files.values() for key in handle.keys()}  # noqa: SIM118
 
     def at(self, name: str = "") -> str:
@@ -93,8 +93,8 @@ class Checkpoint:
         Raises:
             SpecError: a file was changed, cut short or taken away.
         """
-        for file, stamp in self._stamps.items():
-            if _stamp(file) != stamp:
+        for file, then in self._stamps.items():
+            if stamp(file) != then:
                 raise SpecError(f"{self.at(file.name)} was changed, cut short or removed during the run; restore it")
 
     def read(self, name: str) -> bytes:
@@ -191,7 +191,7 @@ class Checkpoint:
             raise SpecError(f"{self.at(name)} is damaged or cut short ({error}); copy it anew") from None
 
 
-def _stamp(file: Path) -> tuple[int, int] | None:
+def stamp(file: Path) -> tuple[int, int] | None:
     """Size and time of change of a file, None if it is not there."""
     try:
         found = file.stat()

@@ -5,13 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TypeAlias
 
 from transformers import PretrainedConfig
 
 from evomerge.checkpoint.account import Account, Pairing, account_of, has_own, pair
+from evomerge.checkpoint.adapter import AdapterFolder, is_adapter
 from evomerge.checkpoint.anatomy import Anatomy, anatomy_of
 from evomerge.checkpoint.configs import same_architecture
-from evomerge.checkpoint.fit import same_shapes, same_tokenizer
+from evomerge.checkpoint.fit import TOKENIZER, same_shapes, same_tokenizer
 from evomerge.checkpoint.folder import Checkpoint
 from evomerge.checkpoint.inspect import digest
 from evomerge.checkpoint.read import TIED, read_config, read_model, understood, untied
@@ -21,7 +23,10 @@ from evomerge.checkpoint.terms import USUAL, Terms
 from evomerge.errors import SpecError
 from evomerge.files import at_home, is_there
 from evomerge.recipe import BASE, Folder, Parent, Parents, Recipe
+from evomerge.values import digest_of
 
+Source: TypeAlias = str | Folder | Recipe
+"""A model to be opened: the path of a folder or a hub id, or the folder with its base, or a recipe."""
 MOST_NAMES = 6
 """Tensors or files that are named."""
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
@@ -56,6 +61,11 @@ class ParentFiles:
         """The folder that lends config, tokenizer and tensor names to a merged model."""
         return self.checkpoints[self.lender]
 
+    def adapter(self, name: str) -> AdapterFolder | None:
+        """The adapter that a model of this name is; None of any other."""
+        found = self.checkpoints.get(name)
+        return found if isinstance(found, AdapterFolder) else None
+
     def check_unchanged(self) -> None:
         """See that all weights on disk are those that were opened.
 
@@ -87,7 +97,10 @@ class ParentFiles:
             SpecError: a file holds something else, though it may look as it did.
         """
         for name, checkpoint in self.checkpoints.items():
-            now = digest(checkpoint, self.accounts[name].read.values(), fresh=True)
+            if isinstance(checkpoint, AdapterFolder):
+                now = address_of(checkpoint, self.models[checkpoint.over], fresh=True)
+            else:
+                now = digest(checkpoint, self.accounts[name].read.values(), fresh=True)
             if now != self.models[name].content():
                 raise SpecError(f"{checkpoint.at()} has other content than when it was last read; restore it")
 
@@ -109,15 +122,16 @@ def _some(names: Sequence[str], kind: str) -> str:
 
 
 def open_parents(
-    base: str | Recipe | None,
-    experts: Mapping[str, str | Recipe],
+    base: Source | None,
+    experts: Mapping[str, Source],
     seed: int,
     progress: Callable[[str], None] = lambda _: None,
     terms: Terms = USUAL,
 ) -> ParentFiles:
     """Open base and experts, check that they fit, and address them by content.
 
-    Each is a folder, a hub id, or a recipe, whose folders are opened too.
+    Each is a folder, a hub id, or a recipe, whose folders are opened too. An expert may be an adapter over the base, or
+    over the base that it says it has.
 
     Raises:
         SpecError: one cannot be read, or differs from the first in architecture, shapes or tokenizer; a recipe was
@@ -131,8 +145,15 @@ def open_parents(
     if terms.trusted:
         progress("code that comes with the models may run (models.trust_remote_code)")
     opening, called = _Opening(set(sources), progress, trusted=terms.trusted), terms.called
-    folders = {name: source for name, source in sources.items() if isinstance(source, str)}
-    opening.add({name: _locate(source, called(name), terms.trusted) for name, source in folders.items()}, called)
+    folders = {
+        name: _locate(source, called(name), terms.trusted)
+        for name, source in sources.items()
+        if not isinstance(source, Recipe)
+    }
+    opening.add({name: folder for name, folder in folders.items() if not is_adapter(Path(folder.path))}, called)
+    for name, folder in folders.items():
+        if is_adapter(Path(folder.path)):
+            opening.add_adapter(name, folder, called(name))
     for name, source in sources.items():
         if isinstance(source, Recipe):
             opening.add_recipe(name, source, called(name))
@@ -177,7 +198,7 @@ class _Opening:
             same_shapes(self.anatomy, checkpoint, self.accounts[name].read)
         for name, folder in folders.items():
             address = digest(new[name], self.accounts[name].read.values(), self._progress)
-            self.models[name] = folder.model_copy(update={"digest": address})
+            self.models[name] = folder.model_copy(update={"digest": address, "base": None})
 
     def _fit(self, first: Checkpoint, new: Mapping[str, Checkpoint]) -> None:
         """Find the anatomy that all share, in which nothing is tied that one of them does not tie."""
@@ -218,6 +239,25 @@ class _Opening:
             self._ties[_tying(config)] = dict(read_model(checkpoint, config).all_tied_weights_keys)
         return self._ties[_tying(config)]
 
+    def add_adapter(self, name: str, folder: Folder, label: str) -> None:
+        """Open an adapter over its base, which is opened first if it is not yet."""
+        if folder.base is not None:
+            over = self._add_inner(f"{name}/base", folder.base, f"{label}, its base")
+        elif BASE in self.checkpoints and name != BASE:
+            over = BASE
+        else:
+            raise SpecError(f"{label}: {folder.path} is an adapter; let models.base be the model folder that it is for")
+        adapter = AdapterFolder(Path(folder.path), label, self.checkpoints[over], over, self._pairings[over].places)
+        first, *_ = self.checkpoints.values()
+        if (adapter.path / TOKENIZER).is_file():
+            same_tokenizer(first, adapter)
+        self.checkpoints[name], self._configs[name] = adapter, self._configs[over]
+        self._fit(first, {name: adapter})
+        same_shapes(self.anatomy, adapter, self.accounts[name].read)
+        base = self.models[over]
+        address = address_of(adapter, base, self._progress)
+        self.models[name] = folder.model_copy(update={"digest": address, "base": base})
+
     def add_recipe(self, name: str, recipe: Recipe, label: str) -> str:
         """Open what a recipe is made of, and take it in under this name."""
         recipe = recipe.only_used()
@@ -255,7 +295,11 @@ class _Opening:
         self._taken.add(new)
         if isinstance(parent, Recipe):
             return self.add_recipe(new, parent, label)
-        self.add({new: _locate(parent.shown(), label, self._trusted)}, lambda _: label)
+        folder = _locate(parent, label, self._trusted)
+        if is_adapter(Path(folder.path)):
+            self.add_adapter(new, folder, label)
+        else:
+            self.add({new: folder}, lambda _: label)
         content = self.models[new].content()
         if parent.digest is not None and parent.digest != content:
             raise SpecError(f"{label}: {parent.shown()} is not the model this recipe was written for (digests differ)")
@@ -284,14 +328,23 @@ class _Opening:
         )
 
 
-def _locate(source: str, label: str, trusted: bool) -> Folder:
+def address_of(
+    adapter: AdapterFolder, base: Parent, progress: Callable[[str], None] = lambda _: None, *, fresh: bool = False
+) -> str:
+    """Content address of an adapter over its base."""
+    own = digest(adapter, adapter.parts, progress, fresh=fresh)
+    return digest_of({"adapter": own, "base": base.content()})
+
+
+def _locate(given: str | Folder, label: str, trusted: bool) -> Folder:
     """The folder a parent lies in, fetched from the hub if it is a hub id."""
+    source, base = (given, None) if isinstance(given, str) else (given.shown(), given.base)
     path = at_home(source)
     there = is_there(path)
     if there or not HUB_ID.fullmatch(source):
         if not there:
             raise SpecError(f"{label}: {source} does not exist; give a model folder or a hub id like owner/name")
-        return Folder(path=str(path.absolute()))
+        return Folder(path=str(path.absolute()), base=base)
     from huggingface_hub import snapshot_download
 
     repo, _, revision = source.partition("@")
@@ -303,4 +356,4 @@ def _locate(source: str, label: str, trusted: bool) -> Folder:
         raise SpecError(
             f"{label}: there is no folder {source}, and it could not be fetched as a hub id either ({reason})"
         ) from None
-    return Folder(path=found, hub=source)
+    return Folder(path=found, hub=source, base=base)

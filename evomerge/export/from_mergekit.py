@@ -46,8 +46,12 @@ def mergekit_models(found: Mergekit, where: Path) -> Models:
     """
     base = _base(found)
     models = [source.model for part in found.laid_out(1) for source in part.sources]
+    if base is not None and "+" in base:
+        raise SpecError(
+            f"base_model: {base} is a model and an adapter to mergekit; merge the adapter in, and name that"
+        )
     names = expert_names([model for model in dict.fromkeys(models) if model != base])
-    experts: dict[str, Any] = {name: parent_source(model, where) for name, model in names.items()}
+    experts: dict[str, Any] = {name: _source(model, base, where) for name, model in names.items()}
     lender = base or models[0]
     if found.lender not in (None, "union", lender) and not (found.lender == "base" and base is not None):
         key = "tokenizer.source" if found.tokenizer is not None else "tokenizer_source"
@@ -55,6 +59,20 @@ def mergekit_models(found: Mergekit, where: Path) -> Models:
             f"{key}: {found.lender} is not the model that lends the config, {lender}; name that, or leave it out"
         )
     return Models(base=None if base is None else parent_source(base, where), experts=experts)
+
+
+def _source(model: str, base: str | None, where: Path) -> str:
+    """What a model is opened by: behind a + stands an adapter, which is to be one over the base.
+
+    Raises:
+        SpecError: it is over another model, or there is no base.
+    """
+    under, plus, adapter = model.partition("+")
+    if plus and under != base:
+        raise SpecError(
+            f"{model}: the adapter is over another model than the base, {base}; merge it in, and name that folder"
+        )
+    return parent_source(adapter or under, where)
 
 
 def _base(found: Mergekit) -> str | None:
@@ -105,7 +123,7 @@ class _Reader:
         by_path = {source: name for name, source in mergekit_models(found, where).experts.items()}
         models = {source.model for part in self.slices for source in part.sources}
         base = _base(found)
-        self.names = {model: BASE if model == base else by_path[parent_source(model, where)] for model in models}
+        self.names = {model: BASE if model == base else by_path[_source(model, base, where)] for model in models}
 
     def recipe(self) -> Recipe:
         layers: list[Layer] = []

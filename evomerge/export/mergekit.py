@@ -68,15 +68,21 @@ def _method(name: Any) -> Any:
 
 
 def _model(value: Any) -> Any:
-    """A model as mergekit writes it: `PATH`, `PATH@REVISION`, or keys and values of the same."""
+    """A model as mergekit writes it: `PATH`, `PATH@REVISION`, with `+ADAPTER` behind it, or keys and values of that."""
     if isinstance(value, dict) and {"model", "lora", "override_architecture"} >= value.keys() >= {"model"}:
-        if value.get("lora") is not None or value.get("override_architecture") is not None:
-            raise ValueError("is more than a model, an adapter or another architecture; merge that into it first")
-        value = value["model"]
+        if value.get("override_architecture") is not None:
+            raise ValueError("has another architecture than its own; take override_architecture out")
+        model, adapter = _folder(value["model"]), _folder(value.get("lora"))
+        return model if adapter is None else f"{model}+{adapter}"
+    found = _folder(value)
+    if isinstance(found, str) and found.count("+") > 1:
+        raise ValueError("has more than one +, behind which mergekit looks for an adapter; link it elsewhere")
+    return found
+
+
+def _folder(value: Any) -> Any:
     if isinstance(value, dict) and {"path", "revision"} >= value.keys() >= {"path"}:
-        value = f"{value['path']}@{value['revision']}" if value.get("revision") else value["path"]
-    if isinstance(value, str) and "+" in value:
-        raise ValueError("is a model and an adapter to mergekit, because of the +; merge the adapter into it first")
+        return f"{value['path']}@{value['revision']}" if value.get("revision") else value["path"]
     return value
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, assert_never
 from evomerge.checkpoint import Anatomy, ParentFiles, read_config
 from evomerge.errors import SpecError
 from evomerge.export.passthrough import copied, passthrough_slices
-from evomerge.recipe import COMPONENTS, Blend, DareTies, Linear, Operator, Recipe, Slerp, TaskArithmetic, Ties
+from evomerge.recipe import COMPONENTS, Blend, DareTies, Folder, Linear, Operator, Recipe, Slerp, TaskArithmetic, Ties
 from evomerge.space import span_of, weights_of
 
 Shares: TypeAlias = dict[str, tuple[float, float]]
@@ -226,6 +226,10 @@ def _model(recipe: Recipe, name: str) -> str:
     parent = recipe.parents[name]
     if isinstance(parent, Recipe):
         raise SpecError(f"{name} is a merge itself, and a mergekit configuration is over model folders")
+    return _folder(parent) if parent.base is None else f"{_folder(parent.base)}+{_folder(parent)}"
+
+
+def _folder(parent: Folder) -> str:
     if parent.hub is None and ("+" in parent.path or "@" in parent.path):
         raise SpecError(
             f"{parent.path} has a + or @ in it, which mergekit takes for more than a path; link it elsewhere"

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from evomerge.checkpoint import Anatomy, ParentFiles
+from evomerge.checkpoint import AdapterFolder, Anatomy, Change, ParentFiles
 from evomerge.errors import SpecError
 from evomerge.materialize.fold import GainError, check_gains
 from evomerge.materialize.merger import Merger
@@ -47,8 +47,11 @@ class Needs:
             torch.Size(shape).numel()
             * (4 if files.checkpoints[parent].dtype(account.read[name]) in ("F32", "F64") else 2)
             for parent, account in files.accounts.items()
+            if files.adapter(parent) is None
             for name, shape in files.anatomy.shapes.items()
         ]
+        adapters = filter(None, map(files.adapter, files.checkpoints))
+        sizes += [change.bytes for adapter in adapters for change in adapter.changes.values()]
         sizes += [size for recipe in files.recipes.values() for size in _merged_sizes(files.anatomy, recipe)]
         # Pinned memory is handed out in powers of two.
         return cls(sum(sizes), sum(1 << (size - 1).bit_length() for size in sizes), files.anatomy.parameters * width)
@@ -85,6 +88,8 @@ def _gb(size: float) -> str:
 class HeldParents:
     """The parents' tensors, each where its placement says from its first use on.
 
+    Of an adapter its factors are held; what it makes of the base's tensors is made anew whenever it is read.
+
     A recipe as a parent is the model that it would be exported as: its tensors are made on the CPU, rounded to its
     dtype, and held.
     """
@@ -95,6 +100,7 @@ class HeldParents:
         self._device = device
         self._held: dict[tuple[str, str], Tensor] = {}
         self._weights: dict[str, Weights] = {}
+        self._changes: dict[tuple[str, str], Change] = {}
         self._contents = {name: model.content() for name, model in files.models.items()}
         host = torch.device("cpu")
         source = self if device == host else HeldParents(files, MAPPED, host)
@@ -103,6 +109,8 @@ class HeldParents:
     def read(self, parent: str, layer: int | None, name: str) -> Tensor:
         """The flat tensor that stands where `name` stands, in another layer if one is given, on the device."""
         moved = self._files.anatomy.in_layer(name, layer)
+        if (adapter := self._files.adapter(parent)) is not None:
+            return self._adapted(parent, adapter, moved)
         if (parent, moved) in self._held:
             return self._held[parent, moved].to(self._device, non_blocking=True)
         merged = parent in self._files.recipes
@@ -121,6 +129,18 @@ class HeldParents:
         moved = self._files.anatomy.in_layer(name, source.layer)
         text = f"{seed}/{digest}/{moved}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little", signed=True)
+
+    def _adapted(self, parent: str, adapter: AdapterFolder, name: str) -> Tensor:
+        """A tensor (flat) of the model that an adapter makes of its base."""
+        disk = self._files.accounts[parent].read[name]
+        if self._files.accounts[adapter.over].read[name] != disk:  # It unties what its base ties.
+            return adapter.tensor(disk).reshape(-1).to(self._device)
+        base = self.read(adapter.over, None, name)
+        if disk not in adapter.changes:
+            return base
+        if (parent, disk) not in self._changes:
+            self._changes[parent, disk] = adapter.changes[disk].to(self._device)
+        return self._changes[parent, disk].over(base.view(self._files.anatomy.shapes[name])).reshape(-1)
 
     def _stored(self, parent: str, name: str) -> Tensor:
         return self._files.checkpoints[parent].tensor(self._files.accounts[parent].read[name]).view(-1)

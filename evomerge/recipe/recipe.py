@@ -30,7 +30,7 @@ Dtype: TypeAlias = Literal["float32", "float16", "bfloat16"]
 
 
 class Folder(Value):
-    """A parent: a Hugging Face model folder, named by what is in it.
+    """A parent: a Hugging Face model folder, named by what is in it, or a PEFT adapter over such a folder, its `base`.
 
     `digest` is over its files, `path` only says where they are; `hub` is the id it was fetched by.
     """
@@ -39,6 +39,7 @@ class Folder(Value):
     path: str
     digest: str | None = None
     hub: str | None = None
+    base: "Folder | None" = None
 
     def content(self) -> str | None:
         """Content address, if its files were read."""
@@ -56,8 +57,8 @@ class Folder(Value):
         return 0
 
     def folders(self) -> list["Folder"]:
-        """The model folders that it is made of in the end: itself."""
-        return [self]
+        """The model folders that it is made of in the end: itself, and what it is an adapter over."""
+        return [self, *([self.base] if self.base is not None else [])]
 
     def side_files(self) -> list[Arrays]:
         """Side files of the recipes that it is made of: none."""
@@ -214,8 +215,11 @@ class Recipe(Value):
             plain.pop("seed", None)
         return digest_of(_renamed(plain, names))
 
-    def walked(self, other: "str | Recipe") -> "Recipe":
-        """Another model, of a folder or a recipe, with the layers of the model folders that this one has, in order."""
+    def walked(self, other: "str | Recipe", base: str | None = None) -> "Recipe":
+        """Another model, of a folder or a recipe, with the layers of the model folders that this one has, in order.
+
+        In the folder there may be an adapter over this `base`.
+        """
         name = "model"
 
         def there(layer: int | None) -> Blend:
@@ -225,7 +229,8 @@ class Recipe(Value):
             Layer(blend=there(index), scale=layer.scale)
             for index, layer in zip(self.origins(), self.layers, strict=True)
         ]
-        parent = Folder(path=other) if isinstance(other, str) else other
+        over = Folder(path=base) if base is not None else None
+        parent = Folder(path=other, base=over) if isinstance(other, str) else other
         return Recipe(
             parents={name: parent}, template=name, dtype=self.dtype, layers=tuple(layers),
             outer={group: there(None) for group in self.outer},

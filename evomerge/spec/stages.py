@@ -127,7 +127,8 @@ class StagedSpec(Value):
             if (by := kept.get(stage.along)) is None:
                 raise SpecError(f"stages.{place}.along: the stage before kept {', '.join(kept)} alone; write that")
             merged = {stage.along: by}
-            given = {name: by.walked(source) for name, source in given.items()}
+            over = base if isinstance(base, str) else None
+            given = {name: by.walked(source, over) for name, source in given.items()}
             base = None if base is None else by.walked(base)
         experts = {**given, **merged}
         models = self.models.model_copy(update={"base": base, "experts": experts})

@@ -10,7 +10,7 @@ from evomerge.terminal.units import duration, size
 
 if TYPE_CHECKING:
     from evomerge.learning import LearningPlan
-    from evomerge.plan import Plan
+    from evomerge.plan import ParentPlan, Plan
 
 MOST_NAMES = 40
 """Genes of one range that are named."""
@@ -37,10 +37,7 @@ def _how(design: Design) -> str:
 
 def plan_text(plan: "Plan") -> list[str]:
     """A plan as lines to read."""
-    lines = [
-        f"parents    {parent.name}: {parent.path} ({parent.parameters:,} weights, {parent.dtype})"
-        for parent in plan.parents
-    ]
+    lines = [f"parents    {parent.name}: {parent.path} ({_size(parent)})" for parent in plan.parents]
     lines += [f"space      {len(plan.genes)} genes over {plan.layers} layers, {plan.optimizer}"]
     lines += [f"           {text}" for text in _gene_lines(plan)]
     lines += [f"optimiser  {plan.optimizer}: {plan.why}"] if plan.why else []
@@ -71,6 +68,14 @@ def plan_text(plan: "Plan") -> list[str]:
         f" {size(plan.free_bytes)} free",
     ]
     return lines + [f"note       {note}" for note in plan.notes]
+
+
+def _size(parent: "ParentPlan") -> str:
+    """How large a parent is, or what kind of adapter it is."""
+    ranks = [str(rank) for rank in parent.ranks]
+    if not ranks:
+        return f"{parent.parameters:,} weights, {parent.dtype}"
+    return f"an adapter of rank {' and '.join(ranks)}, {parent.parameters:,} weights of its own"
 
 
 def _estimator_lines(plan: "Plan") -> list[str]:

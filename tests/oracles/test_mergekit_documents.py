@@ -114,8 +114,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**LINEAR, "tokenizer": {"pad_to_multiple_of": 64}}, "tokenizer.pad_to_multiple_of: 64 is not read"),
     ({**LINEAR, "tokenizer": {"source": "union"}, "tokenizer_source": "base"}, "are both there"),
     ({**LINEAR, "models": [{**weighed(MATHS), "layer_range": [0, 3]}]}, "models.0.layer_range is not a key here"),
-    ({**LINEAR, "models": [weighed(f"{MATHS}+adapter")]}, "because of the +; merge the adapter into it first"),
-    ({**LINEAR, "models": [{"model": {"model": MATHS, "lora": "x"}}]}, "is more than a model"),
+    ({**LINEAR, "models": [weighed(f"{MATHS}+x+y")]}, "has more than one +"),
+    ({**LINEAR, "models": [{"model": {"model": MATHS, "override_architecture": "x"}}]}, "has another architecture"),
     ({**LINEAR, "models": [weighed(MATHS), weighed(MATHS)]}, "models: "),
     ({**LINEAR, "models": [{"model": 7}]}, "models.0.model is 7"),
     ({**LINEAR, "models": [weighed(MATHS, "much")]}, "models.0.parameters.weight is much; give a number"),
@@ -148,6 +148,13 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**PASS, "slices": [{"sources": [{"model": MATHS, "layer_range": ["0", "2"]}]}]}, "layer_range"),
     ({**PASS, "slices": [{**PASS["slices"][0], "residual_weight": 0.5}]}, "residual_weight: 0.5 is not read"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("model", [f"{MATHS}+adapter", {"model": MATHS, "lora": "adapter"}])
+def test_an_adapter_over_another_model_is_refused(model: Any, tmp_path: Path) -> None:
+    (tmp_path / "c.yml").write_text(yaml.safe_dump({**TIES, "models": [weighed(model)]}))
+    with pytest.raises(SpecError, match=r"\+adapter: the adapter is over another model than the base"):
+        merge(tmp_path / "c.yml", tmp_path / "out")
 
 
 @pytest.mark.parametrize(("plain", "words"), REFUSED)

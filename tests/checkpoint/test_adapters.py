@@ -1,0 +1,188 @@
+"""Adapters as parents: the model that one makes of its base is the one that PEFT makes by merging it in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import make_family
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from evomerge.checkpoint import open_parents
+from evomerge.errors import SpecError
+from evomerge.materialize import LiveModel
+from evomerge.recipe import Blend, Layer, Recipe, Source, TaskArithmetic
+from evomerge.space import unchanged
+
+ATTENTION = ["q_proj", "v_proj", "o_proj"]
+KINDS: dict[str, dict[str, Any]] = {
+    "lora": {"r": 4, "lora_alpha": 12},
+    "half": {"r": 8, "lora_alpha": 16},
+    "rslora": {"r": 4, "lora_alpha": 12, "use_rslora": True},
+    "dora": {"r": 4, "lora_alpha": 4, "use_dora": True},
+    "patterns": {
+        "r": 4, "lora_alpha": 8, "rank_pattern": {"v_proj": 2, r"layers\.1\.self_attn\.q_proj": 7},
+        "alpha_pattern": {"o_proj": 3},
+    },
+    "modules to save": {"r": 4, "lora_alpha": 8, "modules_to_save": ["gate_proj"]},
+    "embeddings": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "embed_tokens"]},
+    "embeddings, dora": {"r": 4, "use_dora": True, "target_modules": ["q_proj", "embed_tokens"]},
+    "head": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "lm_head"]},
+    "biases": {"r": 4, "bias": "all"},
+    "lora biases": {"r": 4, "lora_bias": True, "target_modules": ["q_proj", "v_proj"]},
+}  # fmt: skip
+FAMILY = {"biases": "qwen2", "lora biases": "qwen2", "head": "qwen2"}
+"""A llama has no biases, and its head is tied."""
+
+
+def trained(base: Path, out: Path, *, dtype: torch.dtype = torch.float32, seed: int = 5, **settings: Any) -> Path:
+    """An adapter over a folder, no part of which is as it began."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="float32")
+    found = get_peft_model(model, LoraConfig(**{"target_modules": ATTENTION, "task_type": "CAUSAL_LM"} | settings))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in found.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    found.save_pretrained(out)
+    if dtype != torch.float32:
+        file = out / "adapter_model.safetensors"
+        save_file({name: part.to(dtype) for name, part in load_file(file).items()}, file, {"format": "pt"})
+    return out
+
+
+def plain(base: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(base, dtype="float32")
+
+
+def merged(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
+    """What PEFT makes of both."""
+    return dict(PeftModel.from_pretrained(plain(base), adapter).merge_and_unload().state_dict())
+
+
+def live(base: Path, **adapters: Path) -> LiveModel:
+    files = open_parents(str(base), {name: str(path) for name, path in adapters.items()}, 0)
+    return LiveModel(files, torch.device("cpu"))
+
+
+def same(found: LiveModel, wanted: dict[str, torch.Tensor]) -> None:
+    state = found.model.state_dict()
+    for name in state:
+        torch.testing.assert_close(state[name], wanted[name], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_as_it_is_is_what_peft_merges(tmp_path: Path, kind: str) -> None:
+    base = make_family(FAMILY.get(kind, "llama"), tmp_path, ("base",))["base"]
+    adapter = trained(base, tmp_path / "A", dtype=torch.float16 if kind == "half" else torch.float32, **KINDS[kind])
+    model, wanted, before = live(base, expert=adapter), merged(base, adapter), plain(base).state_dict()
+    assert sum(not torch.equal(before[name], wanted[name]) for name in before) >= 3
+    for recipe in (unchanged(model.files.parents, "expert"), arithmetic(model, {"expert": 1.0})):
+        model.load(recipe)
+        same(model, wanted)
+
+
+def arithmetic(model: LiveModel, weights: dict[str, float]) -> Recipe:
+    """Task arithmetic over the whole model."""
+    parents = model.files.parents
+
+    def at(layer: int | None) -> Blend:
+        sources = tuple(Source(parent=name, layer=layer, weight=weight) for name, weight in weights.items())
+        return Blend(operator=TaskArithmetic(), base=Source(parent="base", layer=layer), sources=sources)
+
+    layers = tuple(Layer(blend=at(index)) for index in range(parents.layers))
+    return parents.recipe(layers, {group: at(None) for group in parents.outer})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "gpt_neox", "phi3"])
+def test_an_adapter_of_any_family_is_what_peft_merges(tmp_path: Path, family: str) -> None:
+    base = make_family(family, tmp_path, ("base",))["base"]
+    adapter = trained(base, tmp_path / "A", r=3, target_modules="all-linear")
+    model = live(base, expert=adapter)
+    model.load(unchanged(model.files.parents, "expert"))
+    same(model, merged(base, adapter))
+
+
+def test_adapters_of_other_ranks_and_full_experts_are_added_up_exactly(tmp_path: Path) -> None:
+    folders = make_family("llama", tmp_path)
+    base, full = folders["base"], folders["one"]
+    one = trained(base, tmp_path / "A", r=2, lora_alpha=5)
+    two = trained(base, tmp_path / "B", r=6, lora_alpha=3, seed=6, target_modules=["up_proj", "q_proj"])
+    model = live(base, one=one, two=two, full=full)
+    weights = {"one": 0.7, "two": -0.4, "full": 1.3}
+    model.load(arithmetic(model, weights))
+    before, third = plain(base).state_dict(), plain(full).state_dict()
+    experts = {"one": merged(base, one), "two": merged(base, two), "full": third}
+    wanted = {
+        name: tensor + sum(weight * (experts[each][name] - tensor) for each, weight in weights.items())
+        for name, tensor in before.items()
+    }
+    same(model, wanted)
+
+
+def test_what_no_adapter_changes_is_the_base_s_own_memory(tmp_path: Path) -> None:
+    base = make_family("llama", tmp_path, ("base",))["base"]
+    files = open_parents(str(base), {"expert": str(trained(base, tmp_path / "A", r=2))}, 0)
+    adapter = files.adapter("expert")
+    assert adapter is not None
+    name = "model.layers.1.mlp.up_proj.weight"
+    shared = (adapter.tensor(name).data_ptr(), files.checkpoints["base"].tensor(name).data_ptr())
+    assert shared[0] == shared[1]
+    assert adapter.ranks == (2,)
+    hidden = 32
+    assert adapter.parameters == 3 * 2 * (2 * (hidden + hidden) + hidden + 16)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"peft_type": "LOHA"}, "peft_type is 'LOHA'"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is 'pissa_niter_4'"),
+        ({"layer_replication": [[0, 2]]}, "layer_replication is [[0, 2]]"),
+        ({"r": 3}, "has no two factors of rank 3"),
+        ({"lora_alpha": None}, "alpha is None"),
+    ],
+)
+def test_what_is_more_than_products_is_refused_by_name(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    base = make_family("llama", tmp_path, ("base",))["base"]
+    file = trained(base, tmp_path / "A", r=4) / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    with pytest.raises(SpecError) as caught:
+        live(base, expert=file.parent)
+    assert said in str(caught.value)
+    assert "models.experts.expert" in str(caught.value)
+
+
+def test_an_adapter_for_another_base_or_without_one_is_refused(tmp_path: Path) -> None:
+    base = make_family("llama", tmp_path / "one", ("base",))["base"]
+    wide = make_family("llama", tmp_path / "two", ("base",), hidden_size=64)["base"]
+    deep = make_family("llama", tmp_path / "three", ("base",), num_hidden_layers=4)["base"]
+    with pytest.raises(SpecError, match=r"as if it had shape \[64, 64\], in models.base it has \[32, 32\]"):
+        live(base, expert=trained(wide, tmp_path / "A", r=2))
+    with pytest.raises(SpecError, match=r"changes model.layers.3.self_attn.o_proj.weight, which .* has no tensor for"):
+        live(base, expert=trained(deep, tmp_path / "B", r=2))
+    with pytest.raises(
+        SpecError, match=r"models.experts.expert: .* is an adapter; let models.base be the model folder"
+    ):
+        open_parents(None, {"expert": str(trained(base, tmp_path / "C", r=2)), "other": str(base)}, 0)
+    with pytest.raises(SpecError, match=r"models.base: .* is an adapter"):
+        open_parents(str(trained(base, tmp_path / "D", r=2)), {"other": str(base)}, 0)
+
+
+def test_what_an_adapter_is_is_told_by_both_folders(tmp_path: Path) -> None:
+    base, one = (make_family("llama", tmp_path, ("base", "one"))[name] for name in ("base", "one"))
+    adapter = str(trained(base, tmp_path / "A", r=2))
+    over_base = open_parents(str(base), {"expert": adapter}, 0)
+    over_one = open_parents(str(one), {"expert": adapter}, 0)
+    contents = {files.parents.models["expert"].content() for files in (over_base, over_one)}
+    assert len(contents) == 2
+    over_base.read_again()
+    settings = tmp_path / "A/adapter_config.json"
+    settings.write_text(settings.read_text().replace('"lora_alpha": 8', '"lora_alpha": 9'))
+    with pytest.raises(SpecError, match="has other content"):
+        over_base.read_again()
