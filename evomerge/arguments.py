@@ -23,6 +23,7 @@ class What(StrEnum):
     recipe = "recipe"
     mergekit = "mergekit"
     all = "all"
+    adapter = "adapter"
 
 
 class Kind(StrEnum):

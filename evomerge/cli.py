@@ -195,16 +195,23 @@ def export(
     out: Out,
     pick: Annotated[str, typer.Option(help=PICK)] = "best",
     format: Annotated[list[What], typer.Option(help="What to write; may be given several times.")] = [What.all],  # noqa: B006
+    rank: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of --format adapter; left out: what it takes to be the merge, of adapters added up."),
+    ] = None,
     force: Force = False,
 ) -> None:
-    """Write a candidate as a model folder, recipe or mergekit file.
+    """Write a candidate as a model folder, recipe, or other format.
 
     A model card, the run file and checksums lie beside it.
     """
     from evomerge.assemble import export as go
+    from evomerge.export import AsAdapter
 
     results = read(run)
-    formats: Any = [what.value for what in format]
+    if rank is not None and What.adapter not in format:
+        raise SpecError("--rank: it is of an adapter; write --format adapter, or leave it out")
+    formats: Any = [AsAdapter(rank) if what is What.adapter else what.value for what in format]
     remarks = watched(lambda listener: go(results, pick, out, formats=formats, force=force, listener=listener))
     say(*remarks, f"wrote {out}")
 

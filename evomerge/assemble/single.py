@@ -1,9 +1,8 @@
-"""What takes no search: planning one, merging a recipe, scoring a model, exporting a candidate."""
+"""What takes no search: planning one, merging a recipe, scoring a model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from evomerge.assemble.choose import choose, with_defaults
@@ -16,19 +15,16 @@ from evomerge.assemble.start import starting_points, wanted_genomes
 from evomerge.assemble.told import with_told
 from evomerge.errors import SpecError
 from evomerge.estimate import Grader
-from evomerge.files import Target, is_file, is_there
+from evomerge.files import is_file, is_there
 from evomerge.fitness import Fitness
 from evomerge.items import POOLS, PoolName
 from evomerge.recipe import BASE, Folder, Parent, Parents, Recipe
-from evomerge.results import Results, Row
-from evomerge.results.between import WORD, between
 from evomerge.space import bind, unchanged
 from evomerge.spec import Models, RunSpec, gradient_of, read_yaml
 from evomerge.trial import Draw
 
 if TYPE_CHECKING:
     from evomerge.checkpoint import ParentFiles, Source, Terms
-    from evomerge.export import Format
     from evomerge.plan import Plan
 
 
@@ -90,83 +86,6 @@ def merge(
     return found
 
 
-def export(
-    results: Results,
-    pick: str,
-    out: Path,
-    *,
-    formats: Sequence["Format"] = ("all",),
-    force: bool = False,
-    listener: Listener = QUIET,
-) -> list[str]:
-    """Write a candidate of a run in other tools' words; returns remarks to read.
-
-    Raises:
-        SpecError: there is no such candidate, its models have changed, or `out` exists.
-        RunError: the disk is full, a weight is not finite, or something came to be at `out` meanwhile.
-    """
-    from evomerge.export import export_run, export_target
-
-    target = export_target(out, force=force, needed=[results.store.folder])
-    if pick.startswith(WORD):
-        return _export_between(results, pick, target, formats, listener)
-    try:
-        row = results.pick(pick)
-    except SpecError as error:
-        raise SpecError(f"--pick {error}") from None
-    files = _opened_again(results, listener)
-    listener.say(f"writing candidate {row.number}")
-    return [*_doubts(results, row), *export_run(results, row, files, target, formats)]
-
-
-def _export_between(
-    results: Results, pick: str, target: "Target", formats: Sequence["Format"], listener: Listener
-) -> list[str]:
-    """Write a model of a learned front that is none of its points."""
-    from evomerge.export import export_recipe
-
-    if not set(formats) <= {"all", "model"}:
-        raise SpecError(f"--format: {pick} is written as a model, with its recipe; leave --format out")
-    try:
-        recipe, coefficients = between(results, pick)
-    except SpecError as error:
-        raise SpecError(f"--pick {error}") from None
-    files = _opened_again(results, listener)
-    listener.say(f"writing {pick}")
-    with TemporaryDirectory() as folder:
-        if coefficients is not None and recipe.arrays is not None:
-            (Path(folder) / recipe.arrays.path).write_bytes(coefficients.content)
-            recipe = recipe.model_copy(update={"arrays": recipe.arrays.at(Path(folder))})
-        return [f"nobody has scored {pick}; its neighbours on the front were", *export_recipe(recipe, files, target)]
-
-
-def _opened_again(results: Results, listener: Listener) -> "ParentFiles":
-    """A run's models, if they are what they were."""
-    run = results.file.spec
-    files = _open(run.models, run.seed, listener)
-    for name, parent in results.file.parents.models.items():
-        if files.parents.models[name].content() != parent.content():
-            raise SpecError(f"{name} at {parent.shown()} has changed since the search; restore it, or search again")
-    listener.say("reading the models again")
-    files.read_again()
-    return files
-
-
-def _doubts(results: Results, row: Row) -> list[str]:
-    """What somebody who is about to use a candidate should know of it."""
-    doubts = []
-    if row.failure is not None:
-        doubts.append(
-            f"candidate {row.number} failed ({row.failure.stage}: {row.failure.reason}); nobody has scored it"
-        )
-    elif row.confirmed is None:
-        doubts.append(f"candidate {row.number} is not confirmed on held-out items; its values are optimistic")
-    if row.name in results.parent_names:
-        other = "; --pick knee takes a merge from the middle of the front" if len(results.objectives) > 1 else ""
-        doubts.append(f"candidate {row.number} is {row.name}, unchanged{other}")
-    return doubts
-
-
 def score(
     model: Path,
     fitness: Fitness,
@@ -191,7 +110,7 @@ def score(
     if not is_file(model) and model.suffix not in (".yaml", ".yml"):
         source = str(model.absolute()) if is_there(model) else str(model)
         named = Models(experts={"model": source}, trust_remote_code=trusted)
-        files = _open(named, 0, listener, called=lambda _: "MODEL")
+        files = opened(named, 0, listener, called=lambda _: "MODEL")
         recipe = unchanged(files.parents, "model")
     else:
         recipe, files = open_recipe(model, listener, trusted=trusted)
@@ -270,13 +189,14 @@ def _open_mergekit(path: Path, listener: Listener, trusted: bool) -> tuple[Recip
 
     found, where = read_mergekit(read_yaml(path), str(path)), path.absolute().parent
     models = mergekit_models(found, where).model_copy(update={"trust_remote_code": trusted})
-    files = _open(models, 0, listener, called=lambda name: f"model {name}")
+    files = opened(models, 0, listener, called=lambda name: f"model {name}")
     return from_mergekit(found, where, files), files
 
 
-def _open(
+def opened(
     models: Models, seed: int, listener: Listener, *, called: Callable[[str], str] | None = None
 ) -> "ParentFiles":
+    """Models of a run file, opened; `called` says where the user named one."""
     from evomerge.checkpoint import Terms, in_run_file
 
     terms = Terms(models.template, called or in_run_file, models.trust_remote_code)

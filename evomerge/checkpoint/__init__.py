@@ -1,18 +1,22 @@
 """Model folders on disk: read lazily, checked before use, written atomically."""
 
 from evomerge.checkpoint.account import Account
-from evomerge.checkpoint.adapter import AdapterFolder, Change
+from evomerge.checkpoint.adapter import ADAPTER_PREFIX, ADAPTER_WEIGHTS, AdapterFolder, Change
 from evomerge.checkpoint.anatomy import Anatomy, Place
 from evomerge.checkpoint.depth import moved_config, renumbered, text_part
 from evomerge.checkpoint.folder import Checkpoint
 from evomerge.checkpoint.parents import ParentFiles, Source, open_parents
 from evomerge.checkpoint.read import as_tied, blank_model, quiet, read_config, read_tokenizer, understood
 from evomerge.checkpoint.shares import Fine, Mix, Shares
+from evomerge.checkpoint.side import ADAPTER
 from evomerge.checkpoint.size import costs_of
 from evomerge.checkpoint.terms import Terms, in_run_file
 from evomerge.checkpoint.write import write_config, write_model
 
 __all__ = [
+    "ADAPTER",
+    "ADAPTER_WEIGHTS",
+    "ADAPTER_PREFIX",
     "Account",
     "AdapterFolder",
     "Anatomy",

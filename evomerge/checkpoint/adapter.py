@@ -18,9 +18,9 @@ from evomerge.checkpoint.folder import Checkpoint, stamp
 from evomerge.checkpoint.side import ADAPTER, INDEX, SINGLE
 from evomerge.errors import SpecError
 
-WEIGHTS = "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"
-PREFIX = "base_model.model."
+ADAPTER_PREFIX = "base_model.model."
 """What PEFT puts before the names of modules."""
 ELSEWHERE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to begin an adapter that change the base as well, by the first letters of `init_lora_weights`."""
@@ -108,16 +108,16 @@ class AdapterFolder(Checkpoint):
         self._base = base
         self._settings = self.read_json(ADAPTER)
         self._check_method()
-        if not (path / WEIGHTS).is_file():
+        if not (path / ADAPTER_WEIGHTS).is_file():
             way = "copy the adapter anew"
             if (path / PICKLED).is_file():
                 way = (
                     f"{PICKLED} is a pickle, which can run code when loaded: load it with peft and call save_pretrained"
                 )
-            raise SpecError(f"{self.at()} has no {WEIGHTS}; {way}")
-        self._files = {WEIGHTS: self._open(WEIGHTS)}
+            raise SpecError(f"{self.at()} has no {ADAPTER_WEIGHTS}; {way}")
+        self._files = {ADAPTER_WEIGHTS: self._open(ADAPTER_WEIGHTS)}
         self._stamps = {file: stamp(file) for file in self.weight_files}
-        self._where = dict.fromkeys(self._files[WEIGHTS].keys(), self._files[WEIGHTS])
+        self._where = dict.fromkeys(self._files[ADAPTER_WEIGHTS].keys(), self._files[ADAPTER_WEIGHTS])
         self.changes = self._read_changes(places)
 
     @property
@@ -136,13 +136,18 @@ class AdapterFolder(Checkpoint):
         return tuple(sorted({change.rank for change in self.changes.values()} - {0}))
 
     @property
+    def has_magnitudes(self) -> bool:
+        """Whether any change is more than a product that is added: of a DoRA, or of modules that were trained whole."""
+        return any({"magnitude", "instead", "plus"} & change.parts.keys() for change in self.changes.values())
+
+    @property
     def parameters(self) -> int:
         """Numbers in the adapter's own file."""
         return sum(math.prod(self._where[name].get_slice(name).get_shape()) for name in self._where)
 
     def file_of(self, name: str) -> str:
         """Where to look for a tensor, for a message: the file that it is read from."""
-        return self.at(WEIGHTS) if name in self.changes else self._base.file_of(name)
+        return self.at(ADAPTER_WEIGHTS) if name in self.changes else self._base.file_of(name)
 
     def files(self) -> tuple[Path, ...]:
         """Both files that make the adapter what it is."""
@@ -197,21 +202,21 @@ class AdapterFolder(Checkpoint):
             disk = places.get(name, name)
             if disk not in self._base.headers and "instead" not in its:
                 raise SpecError(
-                    f"{self.at(WEIGHTS)} changes {name}, which {self._base.at()} has no tensor for; name the base that"
-                    " the adapter was trained on"
+                    f"{self.at(ADAPTER_WEIGHTS)} changes {name}, which {self._base.at()} has no tensor for; name the"
+                    " base that the adapter was trained on"
                 )
             found[disk] = self._change(name, disk, its, embeds=name in embeddings)
         return found
 
     def _understood(self, key: str) -> tuple[str, str]:
         """The tensor in memory that one of the adapter's is about, and which part of its change it is."""
-        name = key.removeprefix(PREFIX)
+        name = key.removeprefix(ADAPTER_PREFIX)
         for ending, part in PARTS.items():
             if name.endswith(f".{ending}"):
                 return f"{name.removesuffix(f'.{ending}')}.{'bias' if ending.endswith('.bias') else 'weight'}", part
         if name == key or "lora_" in name:
             raise SpecError(
-                f"{self.at(WEIGHTS)}: {key} is no part of a LoRA that evomerge knows; merge it in (peft's"
+                f"{self.at(ADAPTER_WEIGHTS)}: {key} is no part of a LoRA that evomerge knows; merge it in (peft's"
                 " merge_and_unload, then save_pretrained), and name that folder"
             )
         return name, "instead"
@@ -224,12 +229,14 @@ class AdapterFolder(Checkpoint):
         shape = tuple(parts["instead"].shape) if "instead" in parts else self._base.shape(disk)
         down, up = (parts.get(part, torch.empty(0)) for part in ("down", "up"))
         if down.ndim != 2 or up.ndim != 2 or len(down) != rank or up.shape[1] != rank:
-            raise SpecError(f"{self.at(WEIGHTS)}: {name} has no two factors of rank {rank:g}; copy the adapter anew")
+            raise SpecError(
+                f"{self.at(ADAPTER_WEIGHTS)}: {name} has no two factors of rank {rank:g}; copy the adapter anew"
+            )
         straight, turned = (len(up), down.shape[1]), (down.shape[1], len(up))
         if shape not in (straight, turned):
             raise SpecError(
-                f"{self.at(WEIGHTS)} changes {name} as if it had shape {list(straight)}, in {self._base.label} it has"
-                f" {list(shape)}; name the base that the adapter was trained on"
+                f"{self.at(ADAPTER_WEIGHTS)} changes {name} as if it had shape {list(straight)}, in"
+                f" {self._base.label} it has {list(shape)}; name the base that the adapter was trained on"
             )
         return replace(change, turned=embeds or shape != straight or (turned == straight and self._lies_turned))
 

@@ -11,6 +11,7 @@ import yaml
 from evomerge.arrays import SUFFIX
 from evomerge.checkpoint import ParentFiles
 from evomerge.errors import SpecError
+from evomerge.export.adapter import AsAdapter, write_adapter
 from evomerge.export.card import model_card
 from evomerge.export.rounding import rounding_remark
 from evomerge.export.to_mergekit import caveats, to_mergekit
@@ -22,7 +23,10 @@ from evomerge.values import digest_of
 from evomerge.visible import visible
 
 Format: TypeAlias = Literal["model", "recipe", "mergekit", "all"]
+Wanted: TypeAlias = Format | AsAdapter
 RECIPE = "recipe.yaml"
+EXACT = 1e-4
+"""A share of what a merge adds that is no more than rounding."""
 MERGEKIT = "mergekit.yml"
 RUN = "run.yaml"
 
@@ -39,21 +43,27 @@ def export_target(out: Path, *, force: bool = False, needed: Sequence[Path] = ()
 
 
 def export_run(
-    results: Results, row: Row, files: ParentFiles, out: Path | Target, formats: Sequence[Format]
+    results: Results,
+    row: Row,
+    files: ParentFiles,
+    out: Path | Target,
+    formats: Sequence[Wanted],
 ) -> list[str]:
-    """Write a candidate of a run as a model folder, a recipe, a mergekit configuration, or all of them.
+    """Write a candidate of a run as a model folder, a recipe, a mergekit configuration, or all of them; or an adapter.
 
     Returns remarks the user should read.
 
     Raises:
         SpecError: `out` exists; only `mergekit` is wanted and has no words for the recipe; the models cannot have such
-            layers or scales.
+            layers or scales; a model and an adapter are both wanted.
         RunError: the disk is full, a weight is not finite, or something came to be at `out` meanwhile.
     """
     recipe = results.recipe(row.number).only_used()
     remarks: list[str] = []
     note = None
     wanted = {part for format in formats for part in _parts(format)}
+    if {"model", "adapter"} <= wanted:
+        raise SpecError("--format: a folder holds a model or an adapter, not both; export them to folders of their own")
     target = _spared(out, [results.store.folder, *_folders(files)])
     with new_folder(target, rescue=True) as folder:
         write_recipe(folder / RECIPE, recipe)
@@ -63,6 +73,9 @@ def export_run(
         if "model" in wanted:
             note = _write_model(folder, recipe, files)
             remarks += [*files.remarks(), *([note] if note else [])]
+        for adapter in (format for format in formats if isinstance(format, AsAdapter)):
+            note = _write_adapter(folder, recipe, files, adapter.rank)
+            remarks.append(note)
         _write(folder / "README.md", model_card(results, row, recipe, target.path, note=note))
         how = _how(results, row, target.path)
         _write(folder / "reproduce.json", json.dumps(how, indent=2, ensure_ascii=False) + "\n")
@@ -70,11 +83,22 @@ def export_run(
     return remarks
 
 
-def _parts(format: Format) -> tuple[Literal["model", "mergekit"], ...]:
+def _write_adapter(folder: Path, recipe: Recipe, files: ParentFiles, rank: int | None) -> str:
+    made = write_adapter(folder, recipe, files, rank)
+    return (
+        f"an adapter of rank {made.rank}: of what the merge adds to matrices it lacks {made.error:.2%}"
+        if made.error > EXACT
+        else f"an adapter of rank {made.rank}, which is the whole merge before it is rounded to {recipe.dtype}"
+    )
+
+
+def _parts(format: Wanted) -> tuple[Literal["model", "mergekit", "adapter"], ...]:
     """What is written of a format, beside the recipe, which always is."""
     match format:
         case "model" | "mergekit":
             return (format,)
+        case AsAdapter():
+            return ("adapter",)
         case "recipe":
             return ()
         case "all":

@@ -22,9 +22,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from tuning import EVERY, METHODS, Examples, Plan, encoded, measured, tuned
 
-from evomerge.assemble import merge, search
+from evomerge.assemble import export, merge, search
 from evomerge.assemble.learn import ENOUGH, FEWEST_HELD, HELD, MOST_HELD
-from evomerge.assemble.single import export
 from evomerge.learn.course import SLOPE
 from evomerge.recipe import Grain
 from evomerge.score import open_banks

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from adapters import trained
 from families import make_family
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from evomerge.checkpoint import open_parents
@@ -17,7 +17,6 @@ from evomerge.materialize import LiveModel
 from evomerge.recipe import Blend, Layer, Recipe, Source, TaskArithmetic
 from evomerge.space import unchanged
 
-ATTENTION = ["q_proj", "v_proj", "o_proj"]
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {"r": 4, "lora_alpha": 12},
     "half": {"r": 8, "lora_alpha": 16},
@@ -36,22 +35,6 @@ KINDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 FAMILY = {"biases": "qwen2", "lora biases": "qwen2", "head": "qwen2"}
 """A llama has no biases, and its head is tied."""
-
-
-def trained(base: Path, out: Path, *, dtype: torch.dtype = torch.float32, seed: int = 5, **settings: Any) -> Path:
-    """An adapter over a folder, no part of which is as it began."""
-    model = AutoModelForCausalLM.from_pretrained(base, dtype="float32")
-    found = get_peft_model(model, LoraConfig(**{"target_modules": ATTENTION, "task_type": "CAUSAL_LM"} | settings))
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for parameter in found.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    found.save_pretrained(out)
-    if dtype != torch.float32:
-        file = out / "adapter_model.safetensors"
-        save_file({name: part.to(dtype) for name, part in load_file(file).items()}, file, {"format": "pt"})
-    return out
 
 
 def plain(base: Path) -> Any:

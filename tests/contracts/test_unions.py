@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import pytest
 from conftest import ROOT
@@ -256,7 +256,7 @@ def test_nobody_asks_for_a_kind_by_name() -> None:
     ("words", "union"),
     [
         (arguments.Kind, EstimatorKind),
-        (arguments.What, Format),
+        (arguments.What, Literal[*get_args(Format), "adapter"]),
         (arguments.Where, ExecutorKind),
     ],
 )

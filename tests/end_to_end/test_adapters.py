@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from adapters import trained
 from conftest import DEMO_MODELS, ROOT, Typed
 from mergekit.config import MergeConfiguration
 from mergekit.merge import MergeOptions, run_merge
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
 from evomerge.assemble import load
 
@@ -22,18 +21,14 @@ BASE = DEMO_MODELS / "base"
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two adapters of the demo's base, of different ranks and over different modules."""
-    found = {}
-    for name, rank, modules in (("one", 4, "all-linear"), ("two", 8, ["q_proj", "down_proj"])):
-        model = AutoModelForCausalLM.from_pretrained(BASE, dtype="float32")
-        adapted = get_peft_model(model, LoraConfig(r=rank, target_modules=modules, task_type="CAUSAL_LM"))
-        torch.manual_seed(rank)
-        with torch.no_grad():
-            for parameter in adapted.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(0.03 * torch.randn_like(parameter))
-        found[name] = tmp_path_factory.mktemp("adapters") / name
-        adapted.save_pretrained(found[name])
-    return found
+    folder, settings = (
+        tmp_path_factory.mktemp("adapters"),
+        {"one": (4, "all-linear"), "two": (8, ["q_proj", "down_proj"])},
+    )
+    return {
+        name: trained(BASE, folder / name, r=rank, target_modules=modules, size=0.03)
+        for name, (rank, modules) in settings.items()
+    }
 
 
 def test_adapters_are_experts_from_plan_to_export(
@@ -82,3 +77,17 @@ def test_weights_of_adapters_are_learned(
     results = load(run)
     looks = results.state.learned
     assert min(look.losses["math_ja"] for look in looks) < looks[0].losses["math_ja"]
+    out = tmp_path / "A"
+    (number,) = (n for n, asked in results.state.candidates.items() if asked.tradeoff is not None)
+    pick = ("--pick", f"number:{number}")
+    found = cli("export", run, *pick, "--format", "adapter", "--rank", "2", "--out", out)
+    assert found.status == 0, found.err
+    assert "an adapter of rank 2: of what the merge adds to matrices it lacks" in found.out
+    assert "math_ja: the adapter has" in found.out
+    files = {path.name for path in out.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "recipe.yaml"} <= files
+    again = cli("export", run, *pick, "--format", "adapter", "--out", tmp_path / "B")
+    assert again.status == 0, again.err
+    assert "an adapter of rank 12, which is the whole merge" in again.out
+    both = cli("export", run, "--format", "adapter", "--format", "model", "--out", tmp_path / "C")
+    assert (both.status, "a folder holds a model or an adapter" in both.err) == (2, True)

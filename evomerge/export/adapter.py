@@ -1,0 +1,202 @@
+"""A merge as a PEFT adapter over its base: what it adds to each matrix, in as many products as the rank says."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from evomerge.checkpoint import ADAPTER, ADAPTER_PREFIX, ADAPTER_WEIGHTS, ParentFiles, blank_model
+from evomerge.errors import SpecError
+from evomerge.materialize import MAPPED, GainError, HeldParents, Merger, Weights, check_gains
+from evomerge.recipe import BASE, Blend, Recipe
+from evomerge.space import span_of
+
+WHOLE = 2048
+"""Sides up to which a matrix is decomposed whole; of larger ones the largest parts are found by random projections."""
+BESIDE, ROUNDS = 32, 6
+"""Directions beside the rank, and rounds, of random projections (Halko et al. 2011)."""
+NOTHING = 1e-6
+"""A tensor that is as near to the base's, as a share, is the base's."""
+
+
+class AsAdapter(NamedTuple):
+    """A merge written as an adapter of this rank; left out: of the one with which it is the merge."""
+
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What was written: the rank, and how far what it adds is from what the merge adds, as a share of that."""
+
+    rank: int
+    error: float
+
+
+def exact_rank(recipe: Recipe, files: ParentFiles) -> int | None:
+    """The rank with which an adapter is the merge; None if its experts are no adapters, or not just added up."""
+    used = recipe.used() - {BASE}
+    adapters = [files.adapter(name) for name in used]
+    if not all(map(_keeps_base, recipe.blends())) or any(
+        adapter is None or adapter.has_magnitudes for adapter in adapters
+    ):
+        return None
+    return sum(max(adapter.ranks, default=0) for adapter in adapters if adapter is not None)
+
+
+def _keeps_base(blend: Blend) -> bool:
+    """Whether a blend is the base, once, and what others add to it."""
+    try:
+        return abs(sum(span_of(blend).values()) - 1.0) < NOTHING
+    except SpecError:
+        return False
+
+
+def write_adapter(folder: Path, recipe: Recipe, files: ParentFiles, rank: int | None = None) -> Adapted:
+    """Write a merge as an adapter of this rank over the base; left out, of the one with which it is the merge.
+
+    Norms and biases that differ are written whole.
+
+    Raises:
+        SpecError: there is no base, or none of the merge's depth; a rank is to be given; or what changes is no matter
+            of an adapter: embeddings that the head is tied to.
+    """
+    base = _checked_base(recipe, files)
+    wanted = rank or exact_rank(recipe, files)
+    if wanted is None:
+        raise SpecError("--rank: this merge is no sum of adapters, so that a rank has to be given, such as --rank 16")
+    model = blank_model(files.config, trusted=files.template.trusted)
+    plan = _Plan(wanted, model)
+    weights, cpu = _in_fp32(recipe, files), torch.device("cpu")
+    held = HeldParents(files, MAPPED, cpu)
+    for place in weights.places():
+        name = weights.source(place)
+        before = held.read(base, None, name).view(weights.shape(place)).float()
+        plan.take(name, before, weights.tensor(place))
+    plan.write(folder, str(files.checkpoints[base].path))
+    return Adapted(wanted, plan.error)
+
+
+def _checked_base(recipe: Recipe, files: ParentFiles) -> str:
+    parents = files.parents
+    if parents.base is None or parents.base not in files.checkpoints:
+        raise SpecError("--format adapter: an adapter is over a base; name models.base, a model folder")
+    if recipe.origins() != tuple(range(files.anatomy.layers)):
+        raise SpecError(
+            "--format adapter: the merge has its layers in another order or number than the base, which no adapter can"
+            " say; export it as a model"
+        )
+    try:
+        check_gains(recipe)
+    except GainError as error:
+        raise SpecError(f"{error}; choose another candidate, or narrow the range of scales") from None
+    return parents.base
+
+
+def _in_fp32(recipe: Recipe, files: ParentFiles) -> Weights:
+    """The merge's tensors before they are rounded to its dtype: an adapter has nothing to round."""
+    held = HeldParents(files, MAPPED, torch.device("cpu"))
+    exact = recipe.model_copy(update={"dtype": "float32"})
+    return Weights(exact, files, Merger(held.read, held.mask_key, torch.device("cpu")))
+
+
+class _Plan:
+    """An adapter as it grows, tensor by tensor."""
+
+    def __init__(self, rank: int, model: PreTrainedModel) -> None:
+        self._rank = rank
+        self._model = model
+        self._tied = {*model.all_tied_weights_keys, *model.all_tied_weights_keys.values()}
+        self._tensors: dict[str, Tensor] = {}
+        self._ranks: dict[str, int] = {}
+        self._saved: dict[str, dict[str, Tensor]] = {}
+        self._whole: dict[str, bool] = {}
+        self._biases: dict[str, Tensor] = {}
+        self._lost = self._all = 0.0
+
+    @property
+    def error(self) -> float:
+        """How much of what the merge adds is not there, as a share (Frobenius)."""
+        return math.sqrt(max(0.0, self._lost) / self._all) if self._all else 0.0
+
+    def take(self, name: str, before: Tensor, after: Tensor) -> None:
+        """One tensor of the base, and what the merge has in its place."""
+        added = after.float() - before
+        size = float(added.square().sum())
+        changed = size > (NOTHING**2) * float(before.square().sum())
+        module, _, part = name.rpartition(".")
+        owner = self._model.get_submodule(module)
+        if part == "weight" and isinstance(owner, nn.Linear | Conv1D | nn.Embedding):
+            if changed:
+                self._factorise(module, owner, added, size, tied=name in self._tied)
+        elif part == "bias" and isinstance(owner, nn.Linear | Conv1D):
+            if changed:
+                self._biases[f"{ADAPTER_PREFIX}{module}.base_layer.bias"] = after.float()
+        else:
+            self._saved.setdefault(module, {})[part] = after.float()
+            self._whole[module] = self._whole.get(module, False) or changed
+
+    def _factorise(self, module: str, owner: nn.Module, added: Tensor, size: float, *, tied: bool) -> None:
+        if tied:
+            raise SpecError(
+                f"--format adapter: {module} is changed, and embeddings and head are one tensor, of which an adapter"
+                " changes one half; search with outer: base, or export a model"
+            )
+        turned = isinstance(owner, Conv1D | nn.Embedding)
+        up, down = _factors(added.T if turned else added, self._rank)
+        kinds = ("lora_embedding_A", "lora_embedding_B") if isinstance(owner, nn.Embedding) else _LINEAR
+        for kind, factor in zip(kinds, (down, up), strict=True):
+            self._tensors[f"{ADAPTER_PREFIX}{module}.{kind}"] = factor.contiguous()
+        self._ranks[module] = len(down)
+        product = up @ down
+        self._lost += float((added - (product.T if turned else product)).square().sum())
+        self._all += size
+
+    def write(self, folder: Path, base: str) -> None:
+        """Both files of the adapter."""
+        suffixes = sorted({module.rpartition(".")[2] for module, whole in self._whole.items() if whole})
+        saved = {
+            f"{ADAPTER_PREFIX}{module}.{part}": tensor
+            for module, parts in self._saved.items()
+            for part, tensor in parts.items()
+            if module.rpartition(".")[2] in suffixes
+        }
+        tensors = {**self._tensors, **self._biases, **saved}
+        if not tensors:
+            raise SpecError("--format adapter: the candidate is the base, unchanged, to which an adapter adds nothing")
+        save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        (folder / ADAPTER).write_text(json.dumps(self._config(base, suffixes), indent=2) + "\n", encoding="utf-8")
+
+    def _config(self, base: str, saved: list[str]) -> Mapping[str, Any]:
+        odd = {module: rank for module, rank in self._ranks.items() if rank != self._rank}
+        turned = any(isinstance(self._model.get_submodule(module), Conv1D) for module in self._ranks)
+        return {
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "inference_mode": True,
+            "r": self._rank, "lora_alpha": self._rank, "lora_dropout": 0.0, "fan_in_fan_out": turned,
+            "rank_pattern": odd, "alpha_pattern": odd, "target_modules": sorted(self._ranks),
+            "bias": "all" if self._biases else "none", "modules_to_save": saved or None,
+        }  # fmt: skip
+
+
+_LINEAR = ("lora_A.weight", "lora_B.weight")
+
+
+def _factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The nearest product (outputs, rank) @ (rank, inputs) to a matrix (Eckart & Young 1936), both parts as large."""
+    count = min(rank, *matrix.shape)
+    if max(matrix.shape) <= WHOLE or count + BESIDE >= min(matrix.shape):
+        left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
+    else:
+        torch.manual_seed(0)
+        left, sizes, turned = torch.svd_lowrank(matrix, q=count + BESIDE, niter=ROUNDS)
+        right = turned.T
+    roots = sizes[:count].clamp_min(0).sqrt()
+    return left[:, :count] * roots, right[:count] * roots[:, None]
