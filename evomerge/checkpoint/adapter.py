@@ -69,6 +69,13 @@ class Change:
             found = found * (parts["magnitude"].view(lengths.shape) / lengths)
         return found + parts["plus"] * self.scale if "plus" in parts else found
 
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """(rows, rank) and (rank, columns) in fp32, whose product is all that is added; None if there is more to it."""
+        if self.parts.keys() != {"up", "down"}:
+            return None
+        up, down = self.parts["up"].float() * self.scale, self.parts["down"].float()
+        return (down.T, up.T) if self.turned else (up, down)
+
     def to(self, device: torch.device) -> "Change":
         """The same there."""
         return replace(self, parts={name: part.to(device) for name, part in self.parts.items()})

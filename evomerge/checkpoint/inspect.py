@@ -44,7 +44,8 @@ def digest(
             record = cache.put(path, _read(checkpoint, path))
         bad = next((name for name in record.not_finite if name in wanted), None)
         if bad is not None:
-            beyond = ", or numbers beyond fp32" if checkpoint.dtype(bad) == "F64" else ""
+            wide = checkpoint.tensor_in(path.name, bad).dtype == torch.float64
+            beyond = ", or numbers beyond fp32" if wide else ""
             raise SpecError(f"{checkpoint.at(path.name)}: {bad} holds NaN or infinity{beyond}; leave this model out")
         found[path.name] = record.sha256
     return digest_of(found)

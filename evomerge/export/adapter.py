@@ -105,7 +105,7 @@ def _in_fp32(recipe: Recipe, files: ParentFiles) -> Weights:
     """The merge's tensors before they are rounded to its dtype: an adapter has nothing to round."""
     held = HeldParents(files, MAPPED, torch.device("cpu"))
     exact = recipe.model_copy(update={"dtype": "float32"})
-    return Weights(exact, files, Merger(held.read, held.mask_key, torch.device("cpu")))
+    return Weights(exact, files, Merger(held.read, held.mask_key, torch.device("cpu"), product=held.product))
 
 
 class _Plan:

@@ -44,7 +44,7 @@ def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
     """
     cpu = torch.device("cpu")
     held = HeldParents(files, MAPPED, cpu)
-    weights = Weights(recipe, files, Merger(held.read, held.mask_key, cpu))
+    weights = Weights(recipe, files, Merger(held.read, held.mask_key, cpu, product=held.product))
     config = _checked_config(folder, recipe, files)
     account = files.accounts[files.lender]
     places = {}

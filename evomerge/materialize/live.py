@@ -59,7 +59,7 @@ class LiveModel:
         self._has_scales = False
         held = HeldParents(files, self.placement, device)
         compiled = self._can_compile() if compiled is None else compiled
-        self.merger = Merger(held.read, held.mask_key, device, compiled=compiled)
+        self.merger = Merger(held.read, held.mask_key, device, product=held.product, compiled=compiled)
         state = self.model.state_dict(keep_vars=True)
         self._outer = {name: state[name].data for name in files.anatomy.outside}
         self._loaded: dict[str, tuple[str, str, int]] = {}

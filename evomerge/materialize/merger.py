@@ -20,6 +20,9 @@ CHUNK = {"cpu": 1 << 15, "cuda": 1 << 24}
 WHOLE = 1 << 30
 """Elements that compiled kernels take at once: all of any tensor but the largest, whose places must fit 32 bits."""
 MaskKey: TypeAlias = Callable[[Source, str, int], int]
+Factors: TypeAlias = tuple[Tensor, Tensor]
+"""(rows, rank) and (rank, columns): what an adapter adds to a tensor of its base is their product."""
+Product: TypeAlias = Callable[[Source, Source, str], Factors | None]
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,24 @@ class Merger:
     """Blends single tensors.
 
     `read` fetches the flat tensor of a parent, at another layer's place if one is given; `mask_key` says where the
-    mask of a source begins, given tensor name and seed.
+    mask of a source begins, given tensor name and seed; `product` gives the factors of what a source adds to a base,
+    None where it is no such product.
     """
 
-    def __init__(self, read: Read, mask_key: MaskKey, device: torch.device, *, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        read: Read,
+        mask_key: MaskKey,
+        device: torch.device,
+        *,
+        product: Product = lambda *_: None,
+        compiled: bool = False,
+    ) -> None:
         self.device = device
         self.compiled = compiled
         self._read = read
         self._mask_key = mask_key
+        self._product = product
         self._statistics = Statistics(read)
 
     def stored(self, mix: Mix, name: str, dtype: torch.dtype, compute: torch.dtype) -> Tensor | None:
@@ -89,13 +102,30 @@ class Merger:
                 shares = self._statistics.slerp(first, second, job.name, blend.operator.t)
                 self._run(kernels.linear, job, (self._tensor(list(shares)),))
             case TaskArithmetic():
-                self._run(kernels.task_arithmetic, job, (self._weights(job),))
+                if not self._multiplied(job):
+                    self._run(kernels.task_arithmetic, job, (self._weights(job),))
             case Ties():
                 self._ties(job, blend.operator)
             case DareTies():
                 self._dare_ties(job, blend.operator)
             case _:
                 assert_never(blend.operator)
+
+    def _multiplied(self, job: Job) -> bool:
+        """The base and one product of all that adapters add to it, their factors side by side, if they are all that."""
+        factors = [self._product(source, job.base, job.name) for source in job.blend.sources]
+        if None in factors:
+            return False
+        lefts, rights = [], []
+        for pair, weight in zip(factors, self._weights(job), strict=True):
+            assert pair is not None, "none of them is"
+            by_row = job.fine is not None and job.fine.grain == "row"
+            lefts.append(pair[0] * weight[:, None] if by_row else pair[0])
+            rights.append(pair[1] if by_row else pair[1] * weight)
+        left, right = torch.cat(lefts, 1), torch.cat(rights)
+        base = self._read(job.base.parent, job.base.layer, job.name).view(len(left), right.shape[1])
+        job.out.copy_(torch.addmm(base.float(), left, right).view(-1).to(job.dtype))
+        return True
 
     def _weights(self, job: Job) -> Tensor:
         """What the sources of a sum are multiplied by, fp32: (sources,), or (sources, columns or rows)."""

@@ -104,7 +104,7 @@ class HeldParents:
         self._contents = {name: model.content() for name, model in files.models.items()}
         host = torch.device("cpu")
         source = self if device == host else HeldParents(files, MAPPED, host)
-        self._merger = Merger(source.read, self.mask_key, host)
+        self._merger = Merger(source.read, self.mask_key, host, product=source.product)
 
     def read(self, parent: str, layer: int | None, name: str) -> Tensor:
         """The flat tensor that stands where `name` stands, in another layer if one is given, on the device."""
@@ -132,15 +132,38 @@ class HeldParents:
 
     def _adapted(self, parent: str, adapter: AdapterFolder, name: str) -> Tensor:
         """A tensor (flat) of the model that an adapter makes of its base."""
-        disk = self._files.accounts[parent].read[name]
-        if self._files.accounts[adapter.over].read[name] != disk:  # It unties what its base ties.
+        if self._is_apart(parent, adapter, name):
+            disk = self._files.accounts[parent].read[name]
             return adapter.tensor(disk).reshape(-1).to(self._device)
-        base = self.read(adapter.over, None, name)
-        if disk not in adapter.changes:
-            return base
-        if (parent, disk) not in self._changes:
+        base, change = self.read(adapter.over, None, name), self._change(parent, adapter, name)
+        return base if change is None else change.over(base.view(self._files.anatomy.shapes[name])).reshape(-1)
+
+    def product(self, source: Source, base: Source, name: str) -> tuple[Tensor, Tensor] | None:
+        """The factors (rows, rank), (rank, columns) of what a source adds to a base, on the device.
+
+        None if it is no adapter over this base, or one that does more than adding a product to this tensor.
+        """
+        adapter, moved = self._files.adapter(source.parent), self._files.anatomy.in_layer(name, source.layer)
+        if adapter is None or (adapter.over, source.layer) != (base.parent, base.layer):
+            return None
+        shape = self._files.anatomy.shapes[moved]
+        if len(shape) != 2 or self._is_apart(source.parent, adapter, moved):
+            return None
+        change = self._change(source.parent, adapter, moved)
+        if change is None:
+            return torch.empty(shape[0], 0, device=self._device), torch.empty(0, shape[1], device=self._device)
+        return change.factors()
+
+    def _is_apart(self, parent: str, adapter: AdapterFolder, name: str) -> bool:
+        """Whether an adapter has a tensor of its own for what its base has tied to another."""
+        return self._files.accounts[adapter.over].read[name] != self._files.accounts[parent].read[name]
+
+    def _change(self, parent: str, adapter: AdapterFolder, name: str) -> Change | None:
+        """What an adapter does to a tensor, on the device."""
+        disk = self._files.accounts[parent].read[name]
+        if (parent, disk) not in self._changes and disk in adapter.changes:
             self._changes[parent, disk] = adapter.changes[disk].to(self._device)
-        return self._changes[parent, disk].over(base.view(self._files.anatomy.shapes[name])).reshape(-1)
+        return self._changes.get((parent, disk))
 
     def _stored(self, parent: str, name: str) -> Tensor:
         return self._files.checkpoints[parent].tensor(self._files.accounts[parent].read[name]).view(-1)

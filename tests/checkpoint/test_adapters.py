@@ -1,6 +1,8 @@
 """Adapters as parents: the model that one makes of its base is the one that PEFT makes by merging it in."""
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,14 @@ import torch
 from adapters import trained
 from families import make_family
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from evomerge.checkpoint import open_parents
+from evomerge.checkpoint import Fine, open_parents
 from evomerge.errors import SpecError
-from evomerge.materialize import LiveModel
-from evomerge.recipe import Blend, Layer, Recipe, Source, TaskArithmetic
+from evomerge.materialize import MAPPED, HeldParents, LiveModel, Merger
+from evomerge.materialize.merger import Job
+from evomerge.recipe import Blend, Grain, Layer, Recipe, Source, TaskArithmetic
 from evomerge.space import unchanged
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -108,6 +112,31 @@ def test_adapters_of_other_ranks_and_full_experts_are_added_up_exactly(tmp_path:
     same(model, wanted)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("grain", ["tensor", "column", "row"])
+def test_products_side_by_side_are_what_is_added_one_by_one(tmp_path: Path, family: str, grain: Grain) -> None:
+    base = make_family(family, tmp_path, ("base",))["base"]
+    modules = "all-linear" if family == "gpt2" else ["q_proj", "down_proj"]
+    two = trained(base, tmp_path / "B", r=3, seed=6, target_modules=modules, use_rslora=True)
+    model = live(base, one=trained(base, tmp_path / "A", r=2, target_modules=modules), two=two)
+    held, cpu = HeldParents(model.files, MAPPED, torch.device("cpu")), torch.device("cpu")
+    name = next(name for name in model.files.anatomy.shapes if "c_fc.weight" in name or "1.mlp.down_proj" in name)
+    shape, layer = model.files.anatomy.shapes[name], model.files.anatomy.places[name].layer
+    blend = arithmetic(model, {"one": 0.7, "two": -0.4}).layers[layer or 0].blend
+    fine = None
+    if grain != "tensor":
+        values = torch.randn(2, shape[-1] if grain == "column" else shape[0]).numpy()
+        fine = Fine(grain, values, shape[-1])
+    found = []
+    for merger in (Merger(held.read, held.mask_key, cpu, product=held.product), Merger(held.read, held.mask_key, cpu)):
+        found.append(torch.empty(math.prod(shape)))
+        merger.write(Job(blend, name, found[-1], torch.float32, 0, fine))
+    assert held.product(blend.sources[0], Source(parent="base", layer=layer), name) is not None
+    assert not torch.allclose(found[0], held.read("base", layer, name), atol=1e-3)
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
+
+
 def test_what_no_adapter_changes_is_the_base_s_own_memory(tmp_path: Path) -> None:
     base = make_family("llama", tmp_path, ("base",))["base"]
     files = open_parents(str(base), {"expert": str(trained(base, tmp_path / "A", r=2))}, 0)
@@ -139,6 +168,25 @@ def test_what_is_more_than_products_is_refused_by_name(tmp_path: Path, settings:
         live(base, expert=file.parent)
     assert said in str(caught.value)
     assert "models.experts.expert" in str(caught.value)
+
+
+def test_an_adapter_that_is_not_finite_or_not_whole_is_refused(tmp_path: Path) -> None:
+    base = make_family("llama", tmp_path, ("base",))["base"]
+    file = trained(base, tmp_path / "A", r=2) / "adapter_model.safetensors"
+    parts = load_file(file)
+    name = next(iter(parts))
+    save_file(parts | {name: torch.full_like(parts[name], math.inf)}, file, {"format": "pt"})
+    with pytest.raises(SpecError, match=f"{re.escape(name)} holds NaN or infinity; leave this model out"):
+        live(base, expert=file.parent)
+    save_file({key: part for key, part in parts.items() if key != name}, file, {"format": "pt"})
+    with pytest.raises(SpecError, match="has no two factors of rank 2"):
+        live(base, expert=file.parent)
+    file.write_bytes(b"nothing")
+    with pytest.raises(SpecError, match=r"adapter_model.safetensors is damaged or cut short"):
+        live(base, expert=file.parent)
+    file.rename(file.with_name("adapter_model.bin"))
+    with pytest.raises(SpecError, match=r"has no adapter_model.safetensors; adapter_model.bin is a pickle"):
+        live(base, expert=file.parent)
 
 
 def test_an_adapter_for_another_base_or_without_one_is_refused(tmp_path: Path) -> None:
