@@ -290,11 +290,15 @@ class EvaluatorFactory:
         return Evaluator(live, tasks, name, costs=costs, prose=prose)
 
     def _guarded(self) -> Guarded | None:
-        """What the guard is about."""
+        """What the guard is about; a SpecError if its task is unknown, or cannot be loaded."""
         if self.scorer is not None or self.guard is None:
             return None
-        asked = self.guard.asked(self.fitness.include)
-        return Path(str(self.guard.text)) if asked is None else next(iter(open_banks(asked, self._say).values()))
+        if (asked := self.guard.asked(self.fitness.include)) is None:
+            return Path(str(self.guard.text))
+        try:
+            return next(iter(open_banks(asked, self._say).values()))
+        except SpecError as error:
+            raise SpecError(f"guard.task: {error}") from None
 
     def _say(self, what: str) -> None:
         if self.progress is not None:

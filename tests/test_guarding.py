@@ -72,9 +72,10 @@ def test_right_answers_of_a_task_are_kept(guarded: Callable[..., Path], cli: Cli
 @pytest.mark.parametrize(
     ("guard", "said"),
     [
-        ({"task": "nothing"}, "nothing"),
+        ({"task": "nothing"}, "guard.task: "),
         ({"task": "lists", "text": "text.txt"}, "text and task are both given"),
         ({"text": None}, "text and task are both missing"),
+        ({"task": "lists"}, "guard.task: 'lists' is measured by an objective already"),
     ],
 )
 def test_a_guard_that_cannot_be_is_refused(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from evomerge.assemble.means import QUIET, Listener
 from evomerge.assemble.single import opened
-from evomerge.errors import SpecError
+from evomerge.errors import EvomergeError, SpecError
 from evomerge.estimate import Grader
 from evomerge.files import Target
 from evomerge.results import Results, Row
@@ -41,6 +41,9 @@ def export(
     """
     from evomerge.export import AsAdapter, export_run, export_target
 
+    adapted = any(isinstance(format, AsAdapter) for format in formats)
+    if adapted and not {"model", "all"}.isdisjoint(formats):
+        raise SpecError("--format: a folder holds a model or an adapter, not both; export them to folders of their own")
     target = export_target(out, force=force, needed=[results.store.folder])
     if pick.startswith(WORD):
         return _export_between(results, pick, target, formats, listener)
@@ -51,11 +54,7 @@ def export(
     files = _opened_again(results, listener)
     listener.say(f"writing candidate {row.number}")
     remarks = [*_doubts(results, row), *export_run(results, row, files, target, formats)]
-    if (
-        any(isinstance(format, AsAdapter) for format in formats)
-        and row.confirmed is not None
-        and results.file.scorer is None
-    ):
+    if adapted and row.confirmed is not None and results.file.scorer is None:
         remarks += _effect(results, row, out, listener)
     return remarks
 
@@ -68,12 +67,16 @@ def _effect(results: Results, row: Row, out: Path, listener: Listener) -> list[s
     models = Models(
         base=run.models.base, experts={NAME: str(out.absolute())}, trust_remote_code=run.models.trust_remote_code
     )
-    evaluator = EvaluatorFactory(models, run.fitness, run.seed, progress=listener.say).build()
-    listener.say("scoring the adapter on the confirm items")
-    found, wanted = (
-        evaluator.marks(unchanged(evaluator.parents, NAME), draw, "the adapter"),
-        results.marks(row.number, "confirm"),
-    )
+    made = EvaluatorFactory(models, run.fitness, run.seed, run.device, guard=run.guard, progress=listener.say)
+    try:
+        evaluator = made.build()
+        if (change := evaluator.table.changes_since(results.store.table)) is not None:
+            return [f"the adapter was not scored: {change} than when the run was opened"]
+        listener.say("scoring the adapter on the confirm items")
+        found = evaluator.marks(unchanged(evaluator.parents, NAME), draw, "the adapter")
+    except EvomergeError as error:
+        return [f"the adapter was not scored: {error}"]
+    wanted = results.marks(row.number, "confirm")
     assert wanted is not None, "it is confirmed"
     grader = Grader(run.fitness, evaluator.table)
     values, gaps = grader.values(found, draw), grader.differences(found, wanted, draw)

@@ -188,7 +188,11 @@ def _learned(
 
     shares, operator = Shares(recipe, anatomy), space.spec.operator
     voices = 2 if operator.pair else len(space.parents.experts)
-    for name, place in shares.places():
+    places = dict(shares.places())
+    # What was learned is kept as one vector: its order must never change. Names of a deeper model come last.
+    known = [name for name in anatomy.places if name in places]
+    for name in dict.fromkeys((*known, *places)):
+        place = places[name]
         blend = shares.mix(place).blend
         if blend.operator.kind == operator.kind and len(blend.sources) == voices:
             yield name, place, blend

@@ -5,6 +5,7 @@ from evomerge.checkpoint.adapter import ADAPTER_PREFIX, ADAPTER_WEIGHTS, Adapter
 from evomerge.checkpoint.anatomy import Anatomy, Place
 from evomerge.checkpoint.depth import moved_config, renumbered, text_part
 from evomerge.checkpoint.folder import Checkpoint
+from evomerge.checkpoint.inspect import finite
 from evomerge.checkpoint.parents import ParentFiles, Source, open_parents
 from evomerge.checkpoint.read import as_tied, blank_model, quiet, read_config, read_tokenizer, understood
 from evomerge.checkpoint.shares import Fine, Mix, Shares
@@ -32,6 +33,7 @@ __all__ = [
     "as_tied",
     "blank_model",
     "costs_of",
+    "finite",
     "in_run_file",
     "moved_config",
     "open_parents",

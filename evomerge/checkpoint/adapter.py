@@ -230,6 +230,10 @@ class AdapterFolder(Checkpoint):
 
     def _change(self, name: str, disk: str, parts: Mapping[str, Tensor], *, embeds: bool) -> Change:
         rank, alpha = (self._setting(key, name.rpartition(".")[0]) for key in ("rank", "alpha"))
+        if "magnitude" in parts and parts["magnitude"].numel() not in self._base.shape(disk):
+            raise SpecError(f"{self.at(ADAPTER_WEIGHTS)}: {name} has other outputs than its magnitudes; copy it anew")
+        if "plus" in parts and tuple(parts["plus"].shape) != self._base.shape(disk):
+            raise SpecError(f"{self.at(ADAPTER_WEIGHTS)}: {name} has another shape than what is added to it")
         change = Change(parts, scale=alpha / (math.sqrt(rank) if self._settings.get("use_rslora") else rank))
         if not {"down", "up"} & parts.keys():
             return change
@@ -255,8 +259,13 @@ class AdapterFolder(Checkpoint):
     def _setting(self, what: str, module: str) -> float:
         """Rank, or alpha, of a module: that of the first pattern that its name ends in, or else the adapter's."""
         patterns = self._settings.get(f"{what}_pattern") or {}
+        if not isinstance(patterns, dict):
+            raise SpecError(f"{self.at(ADAPTER)}: {what}_pattern is {patterns!r}, no mapping; copy the adapter anew")
         whole = self._settings.get("r" if what == "rank" else "lora_alpha")
-        found = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), whole)
+        try:
+            found = next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), whole)
+        except re.error as error:
+            raise SpecError(f"{self.at(ADAPTER)}: {what}_pattern holds no pattern ({error}); copy it anew") from None
         if not isinstance(found, int | float) or found <= 0:
             raise SpecError(f"{self.at(ADAPTER)}: {what} is {found!r} for {module}; copy the adapter anew")
         return float(found)

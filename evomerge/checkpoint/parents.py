@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import TypeAlias
@@ -13,7 +13,7 @@ from evomerge.checkpoint.account import Account, Pairing, account_of, has_own, p
 from evomerge.checkpoint.adapter import AdapterFolder, is_adapter
 from evomerge.checkpoint.anatomy import Anatomy, anatomy_of
 from evomerge.checkpoint.configs import same_architecture
-from evomerge.checkpoint.fit import TOKENIZER, same_shapes, same_tokenizer
+from evomerge.checkpoint.fit import same_shapes, same_tokenizer
 from evomerge.checkpoint.folder import Checkpoint
 from evomerge.checkpoint.inspect import digest
 from evomerge.checkpoint.read import TIED, read_config, read_model, understood, untied
@@ -54,7 +54,8 @@ class ParentFiles:
         name = self.parents.template
         while name in self.recipes:
             name = self.recipes[name].template
-        return name
+        adapter = self.adapter(name)
+        return name if adapter is None else adapter.over
 
     @property
     def template(self) -> Checkpoint:
@@ -154,9 +155,11 @@ def open_parents(
     for name, folder in folders.items():
         if is_adapter(Path(folder.path)):
             opening.add_adapter(name, folder, called(name))
-    for name, source in sources.items():
-        if isinstance(source, Recipe):
-            opening.add_recipe(name, source, called(name))
+    recipes = {name: source for name, source in sources.items() if isinstance(source, Recipe)}
+    for name, source in recipes.items():
+        opening.add_folders(name, source, called(name))  # All of them first: one may untie what the others tie.
+    for name, source in recipes.items():
+        opening.add_recipe(name, source, called(name))
     return opening.opened(tuple(sources), seed, terms.template)
 
 
@@ -217,6 +220,9 @@ class _Opening:
             name: account_of(checkpoint, self._pairings[name], ties[name], self.anatomy)
             for name, checkpoint in self.checkpoints.items()
         }
+        for name, checkpoint in self.checkpoints.items():
+            if isinstance(checkpoint, AdapterFolder):  # What it changes is fp32, whatever it is merged to.
+                self.accounts[name] = replace(self.accounts[name], dtype=self.accounts[checkpoint.over].dtype)
 
     def _build(self, first: Checkpoint, config: PretrainedConfig) -> None:
         self._model = read_model(first, config)
@@ -246,17 +252,26 @@ class _Opening:
         elif BASE in self.checkpoints and name != BASE:
             over = BASE
         else:
-            raise SpecError(f"{label}: {folder.path} is an adapter; let models.base be the model folder that it is for")
+            raise SpecError(
+                f"{label}: {folder.path} is an adapter; let models.base be the model folder that it is for"
+                " (evomerge score takes a recipe over both)"
+            )
         adapter = AdapterFolder(Path(folder.path), label, self.checkpoints[over], over, self._pairings[over].places)
         first, *_ = self.checkpoints.values()
-        if (adapter.path / TOKENIZER).is_file():
-            same_tokenizer(first, adapter)
         self.checkpoints[name], self._configs[name] = adapter, self._configs[over]
         self._fit(first, {name: adapter})
         same_shapes(self.anatomy, adapter, self.accounts[name].read)
         base = self.models[over]
         address = address_of(adapter, base, self._progress)
         self.models[name] = folder.model_copy(update={"digest": address, "base": base})
+
+    def add_folders(self, name: str, recipe: Recipe, label: str) -> None:
+        """Open the folders that a recipe is made of in the end."""
+        for inner, parent in recipe.only_used().parents.items():
+            if isinstance(parent, Recipe):
+                self.add_folders(f"{name}/{inner}", parent, f"{label}.parents.{inner}")
+            else:
+                self._add_inner(f"{name}/{inner}", parent, f"{label}.parents.{inner}")
 
     def add_recipe(self, name: str, recipe: Recipe, label: str) -> str:
         """Open what a recipe is made of, and take it in under this name."""

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from evomerge.checkpoint import ADAPTER, ADAPTER_PREFIX, ADAPTER_WEIGHTS, ParentFiles, blank_model
-from evomerge.errors import SpecError
+from evomerge.checkpoint import ADAPTER, ADAPTER_PREFIX, ADAPTER_WEIGHTS, ParentFiles, blank_model, finite
+from evomerge.errors import RunError, SpecError
 from evomerge.materialize import MAPPED, GainError, HeldParents, Merger, Weights, check_gains
-from evomerge.recipe import BASE, Blend, Recipe
+from evomerge.recipe import BASE, Blend, Folder, Recipe
 from evomerge.space import span_of
 
 WHOLE = 2048
@@ -68,21 +69,30 @@ def write_adapter(folder: Path, recipe: Recipe, files: ParentFiles, rank: int | 
     Raises:
         SpecError: there is no base, or none of the merge's depth; a rank is to be given; or what changes is no matter
             of an adapter: embeddings that the head is tied to.
+        RunError: a tensor is not finite.
     """
     base = _checked_base(recipe, files)
     wanted = rank or exact_rank(recipe, files)
     if wanted is None:
         raise SpecError("--rank: this merge is no sum of adapters, so that a rank has to be given, such as --rank 16")
     model = blank_model(files.config, trusted=files.template.trusted)
-    plan = _Plan(wanted, model)
+    read = files.accounts[base].read
+    shared = Counter(read.values())
+    plan = _Plan(wanted, model, {name for name, disk in read.items() if shared[disk] > 1} | _ties(model))
     weights, cpu = _in_fp32(recipe, files), torch.device("cpu")
     held = HeldParents(files, MAPPED, cpu)
     for place in weights.places():
         name = weights.source(place)
         before = held.read(base, None, name).view(weights.shape(place)).float()
-        plan.take(name, before, weights.tensor(place))
-    plan.write(folder, str(files.checkpoints[base].path))
+        plan.take(name, before, weights.tensor(place).float())
+    found = files.models[base]
+    assert isinstance(found, Folder), "it was checked to be one"
+    plan.write(folder, found)
     return Adapted(wanted, plan.error)
+
+
+def _ties(model: PreTrainedModel) -> set[str]:
+    return {*model.all_tied_weights_keys, *model.all_tied_weights_keys.values()}
 
 
 def _checked_base(recipe: Recipe, files: ParentFiles) -> str:
@@ -109,17 +119,18 @@ def _in_fp32(recipe: Recipe, files: ParentFiles) -> Weights:
 
 
 class _Plan:
-    """An adapter as it grows, tensor by tensor."""
+    """An adapter as it grows, tensor by tensor; `tied` are tensors of the base that stand for several."""
 
-    def __init__(self, rank: int, model: PreTrainedModel) -> None:
+    def __init__(self, rank: int, model: PreTrainedModel, tied: Collection[str]) -> None:
         self._rank = rank
         self._model = model
-        self._tied = {*model.all_tied_weights_keys, *model.all_tied_weights_keys.values()}
+        self._tied = tied
         self._tensors: dict[str, Tensor] = {}
         self._ranks: dict[str, int] = {}
         self._saved: dict[str, dict[str, Tensor]] = {}
-        self._whole: dict[str, bool] = {}
+        self._whole: set[str] = set()
         self._biases: dict[str, Tensor] = {}
+        self._matrix: tuple[str, torch.Size] | None = None
         self._lost = self._all = 0.0
 
     @property
@@ -128,23 +139,32 @@ class _Plan:
         return math.sqrt(max(0.0, self._lost) / self._all) if self._all else 0.0
 
     def take(self, name: str, before: Tensor, after: Tensor) -> None:
-        """One tensor of the base, and what the merge has in its place."""
-        added = after.float() - before
-        size = float(added.square().sum())
-        changed = size > (NOTHING**2) * float(before.square().sum())
+        """One tensor of the base, and what the merge has in its place, in fp32.
+
+        Raises:
+            RunError: that is not finite.
+        """
+        if not finite(after):
+            raise RunError(f"nothing was written: {name} holds NaN or infinity; give smaller weights or scales")
+        added = after - before
+        size = float(added.double().square().sum())
+        changed = size > (NOTHING**2) * float(before.double().square().sum())
+        self._all += size if changed else 0.0
         module, _, part = name.rpartition(".")
         owner = self._model.get_submodule(module)
         if part == "weight" and isinstance(owner, nn.Linear | Conv1D | nn.Embedding):
+            if self._matrix is None and isinstance(owner, nn.Linear | Conv1D):
+                self._matrix = module, before.T.shape if isinstance(owner, Conv1D) else before.shape
             if changed:
-                self._factorise(module, owner, added, size, tied=name in self._tied)
+                self._factorise(module, owner, added, tied=name in self._tied)
         elif part == "bias" and isinstance(owner, nn.Linear | Conv1D):
             if changed:
-                self._biases[f"{ADAPTER_PREFIX}{module}.base_layer.bias"] = after.float()
+                self._biases[module] = after
         else:
-            self._saved.setdefault(module, {})[part] = after.float()
-            self._whole[module] = self._whole.get(module, False) or changed
+            self._saved.setdefault(module, {})[part] = after
+            self._whole |= {module} if changed else set()
 
-    def _factorise(self, module: str, owner: nn.Module, added: Tensor, size: float, *, tied: bool) -> None:
+    def _factorise(self, module: str, owner: nn.Module, added: Tensor, *, tied: bool) -> None:
         if tied:
             raise SpecError(
                 f"--format adapter: {module} is changed, and embeddings and head are one tensor, of which an adapter"
@@ -152,41 +172,50 @@ class _Plan:
             )
         turned = isinstance(owner, Conv1D | nn.Embedding)
         up, down = _factors(added.T if turned else added, self._rank)
-        kinds = ("lora_embedding_A", "lora_embedding_B") if isinstance(owner, nn.Embedding) else _LINEAR
+        self._put(module, up, down, embeds=isinstance(owner, nn.Embedding))
+        product = up @ down
+        self._lost += float((added - (product.T if turned else product)).double().square().sum())
+
+    def _put(self, module: str, up: Tensor, down: Tensor, *, embeds: bool = False) -> None:
+        kinds = ("lora_embedding_A", "lora_embedding_B") if embeds else ("lora_A.weight", "lora_B.weight")
         for kind, factor in zip(kinds, (down, up), strict=True):
             self._tensors[f"{ADAPTER_PREFIX}{module}.{kind}"] = factor.contiguous()
         self._ranks[module] = len(down)
-        product = up @ down
-        self._lost += float((added - (product.T if turned else product)).square().sum())
-        self._all += size
 
-    def write(self, folder: Path, base: str) -> None:
-        """Both files of the adapter."""
-        suffixes = sorted({module.rpartition(".")[2] for module, whole in self._whole.items() if whole})
+    def write(self, folder: Path, base: Folder) -> None:
+        """Both files of the adapter.
+
+        Raises:
+            SpecError: there is nothing to write.
+        """
+        if not (self._ranks or self._biases or self._whole):
+            raise SpecError("--format adapter: the candidate is the base, unchanged, to which an adapter adds nothing")
+        if not self._ranks and self._matrix is not None:  # PEFT wants one module at least.
+            module, shape = self._matrix
+            self._put(module, torch.zeros(shape[0], 1), torch.zeros(1, shape[1]))
         saved = {
             f"{ADAPTER_PREFIX}{module}.{part}": tensor
-            for module, parts in self._saved.items()
-            for part, tensor in parts.items()
-            if module.rpartition(".")[2] in suffixes
+            for module in self._whole
+            for part, tensor in self._saved[module].items()
         }
-        tensors = {**self._tensors, **self._biases, **saved}
-        if not tensors:
-            raise SpecError("--format adapter: the candidate is the base, unchanged, to which an adapter adds nothing")
-        save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-        (folder / ADAPTER).write_text(json.dumps(self._config(base, suffixes), indent=2) + "\n", encoding="utf-8")
+        biases = {
+            f"{ADAPTER_PREFIX}{module}.{'base_layer.' if module in self._ranks else ''}bias": bias
+            for module, bias in self._biases.items()
+        }
+        save_file({**self._tensors, **biases, **saved}, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        (folder / ADAPTER).write_text(json.dumps(self._config(base), indent=2) + "\n", encoding="utf-8")
 
-    def _config(self, base: str, saved: list[str]) -> Mapping[str, Any]:
+    def _config(self, base: Folder) -> Mapping[str, Any]:
         odd = {module: rank for module, rank in self._ranks.items() if rank != self._rank}
         turned = any(isinstance(self._model.get_submodule(module), Conv1D) for module in self._ranks)
+        name, _, revision = base.shown().partition("@") if base.hub is not None else (base.path, "", "")
         return {
-            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "inference_mode": True,
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": name,
+            "revision": revision or None, "inference_mode": True,
             "r": self._rank, "lora_alpha": self._rank, "lora_dropout": 0.0, "fan_in_fan_out": turned,
             "rank_pattern": odd, "alpha_pattern": odd, "target_modules": sorted(self._ranks),
-            "bias": "all" if self._biases else "none", "modules_to_save": saved or None,
+            "bias": "all" if self._biases else "none", "modules_to_save": sorted(self._whole) or None,
         }  # fmt: skip
-
-
-_LINEAR = ("lora_A.weight", "lora_B.weight")
 
 
 def _factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -195,8 +224,9 @@ def _factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     if max(matrix.shape) <= WHOLE or count + BESIDE >= min(matrix.shape):
         left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
     else:
-        torch.manual_seed(0)
-        left, sizes, turned = torch.svd_lowrank(matrix, q=count + BESIDE, niter=ROUNDS)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            left, sizes, turned = torch.svd_lowrank(matrix, q=count + BESIDE, niter=ROUNDS)
         right = turned.T
     roots = sizes[:count].clamp_min(0).sqrt()
     return left[:, :count] * roots, right[:count] * roots[:, None]

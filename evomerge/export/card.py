@@ -8,21 +8,27 @@ import yaml
 from evomerge.export.markdown import markdown, row_of, table_row
 from evomerge.export.recipe_table import recipe_table
 from evomerge.items import PoolName
-from evomerge.recipe import Folder, Parent, Recipe
+from evomerge.recipe import BASE, Folder, Parent, Recipe
 from evomerge.results import RIVALS, Results, Row, Which, difference, number
 
 AGAIN = """\
 `reproduce.json` holds the digests of all parents, seeds and versions.
 
 ```sh
-evomerge merge recipe.yaml --out again    # the same weights, byte for byte, from the parents
+evomerge merge recipe.yaml --out again    # {what}, from the parents
 evomerge search run.yaml --out RUN        # the search that found it
 sha256sum -c SHA256SUMS                   # these files are whole
 ```"""
 
 
-def model_card(results: Results, row: Row, recipe: Recipe, out: Path, *, note: str | None = None) -> str:
-    """README.md of an export, with the metadata that the Hugging Face hub reads; `note` is on how it was made."""
+def model_card(
+    results: Results, row: Row, recipe: Recipe, out: Path, *, note: str | None = None, adapter: bool = False
+) -> str:
+    """README.md of an export, with the metadata that the Hugging Face hub reads; `note` is on how it was made.
+
+    Beside it lies an `adapter`, or else a model.
+    """
+    what = "the whole merged model" if adapter else "the same weights, byte for byte"
     sections = [
         f"# {markdown(out.absolute().name)}",
         _summary(results, row, recipe),
@@ -30,16 +36,18 @@ def model_card(results: Results, row: Row, recipe: Recipe, out: Path, *, note: s
         "## Recipe\n\n"
         + "\n\n".join([recipe_table(recipe), *([markdown(f"{note[0].upper()}{note[1:]}.")] if note else [])]),
         "## Results\n\n" + _results(results, row),
-        "## Make it again\n\n" + AGAIN,
+        "## Make it again\n\n" + AGAIN.format(what=what),
     ]
-    return _front_matter(recipe) + "\n\n".join(sections) + "\n"
+    folders = [results.file.parents.models[BASE]] if adapter else recipe.folders()
+    return _front_matter(folders, adapter=adapter) + "\n\n".join(sections) + "\n"
 
 
-def _front_matter(recipe: Recipe) -> str:
-    hubs = sorted({folder.hub.partition("@")[0] for folder in recipe.folders() if folder.hub})
-    plain: dict[str, object] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+def _front_matter(folders: Sequence[Parent], *, adapter: bool) -> str:
+    hubs = sorted({folder.hub.partition("@")[0] for folder in folders if isinstance(folder, Folder) and folder.hub})
+    plain: dict[str, object] = {"library_name": "peft" if adapter else "transformers"}
+    plain |= {"pipeline_tag": "text-generation"}
     if hubs:
-        plain |= {"base_model": hubs, "base_model_relation": "merge"}
+        plain |= {"base_model": hubs, "base_model_relation": "adapter" if adapter else "merge"}
     return f"---\n{yaml.safe_dump({**plain, 'tags': ['merge', 'evomerge']}, sort_keys=False)}---\n\n"
 
 

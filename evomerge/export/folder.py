@@ -55,15 +55,13 @@ def export_run(
 
     Raises:
         SpecError: `out` exists; only `mergekit` is wanted and has no words for the recipe; the models cannot have such
-            layers or scales; a model and an adapter are both wanted.
+            layers or scales.
         RunError: the disk is full, a weight is not finite, or something came to be at `out` meanwhile.
     """
     recipe = results.recipe(row.number).only_used()
     remarks: list[str] = []
     note = None
     wanted = {part for format in formats for part in _parts(format)}
-    if {"model", "adapter"} <= wanted:
-        raise SpecError("--format: a folder holds a model or an adapter, not both; export them to folders of their own")
     target = _spared(out, [results.store.folder, *_folders(files)])
     with new_folder(target, rescue=True) as folder:
         write_recipe(folder / RECIPE, recipe)
@@ -76,8 +74,10 @@ def export_run(
         for adapter in (format for format in formats if isinstance(format, AsAdapter)):
             note = _write_adapter(folder, recipe, files, adapter.rank)
             remarks.append(note)
-        _write(folder / "README.md", model_card(results, row, recipe, target.path, note=note))
-        how = _how(results, row, target.path)
+        _write(
+            folder / "README.md", model_card(results, row, recipe, target.path, note=note, adapter="adapter" in wanted)
+        )
+        how = _how(results, row, target.path, formats)
         _write(folder / "reproduce.json", json.dumps(how, indent=2, ensure_ascii=False) + "\n")
         write_sums(folder)
     return remarks
@@ -196,12 +196,14 @@ def _write_mergekit(path: Path, recipe: Recipe, files: ParentFiles, *, insist: b
     return [f"{path.name}: {note}" for note in notes]
 
 
-def _how(results: Results, row: Row, out: Path) -> dict[str, Any]:
+def _how(results: Results, row: Row, out: Path, formats: Sequence[Wanted]) -> dict[str, Any]:
     """What it takes to make this folder again."""
     opened = results.state.opened
     spec = results.file.to_plain()
     run = results.store.folder
-    export = ["evomerge", "export", run.name, "--pick", f"number:{row.number}", "--out", out.name]
+    adapted = [format for format in formats if isinstance(format, AsAdapter)]
+    words = ["--format", "adapter", *(["--rank", str(adapted[0].rank)] if adapted[0].rank else [])] if adapted else []
+    export = ["evomerge", "export", run.name, "--pick", f"number:{row.number}", "--out", out.name, *words]
     return {
         "candidate": row.number,
         "recipe": row.recipe,

@@ -36,6 +36,8 @@ from evomerge.recipe import Recipe
 def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
     """Merge tensor by tensor into safetensors files, on the CPU: the same bytes on every machine.
 
+    Only what adapters add are matrix products, whose last bits are the machine's.
+
     The model is as deep as the recipe, and scales are folded into its weights.
 
     Raises:

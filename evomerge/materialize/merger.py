@@ -83,8 +83,9 @@ class Merger:
         single = single_source(mix)
         if single is None or dtype != compute:
             return None
-        tensor = self._read(single.parent, single.layer, name)
-        return tensor if tensor.dtype == compute else None
+        tensor, again = (self._read(single.parent, single.layer, name) for _ in range(2))
+        # What is made anew whenever it is read, as an adapter's is, is nobody's to refer to.
+        return tensor if tensor.dtype == compute and tensor.data_ptr() == again.data_ptr() else None
 
     @torch.no_grad()
     def write(self, job: Job) -> None:
@@ -123,8 +124,10 @@ class Merger:
             lefts.append(pair[0] * weight[:, None] if by_row else pair[0])
             rights.append(pair[1] if by_row else pair[1] * weight)
         left, right = torch.cat(lefts, 1), torch.cat(rights)
-        base = self._read(job.base.parent, job.base.layer, job.name).view(len(left), right.shape[1])
-        job.out.copy_(torch.addmm(base.float(), left, right).view(-1).to(job.dtype))
+        base = self._read(job.base.parent, job.base.layer, job.name)
+        if len(right):
+            base = torch.addmm(base.view(len(left), right.shape[1]).float(), left, right).view(-1)
+        job.out.copy_(base.to(job.dtype))
         return True
 
     def _weights(self, job: Job) -> Tensor:

@@ -114,6 +114,8 @@ class HeldParents:
         if (parent, moved) in self._held:
             return self._held[parent, moved].to(self._device, non_blocking=True)
         merged = parent in self._files.recipes
+        if merged and (copied := self._copied(parent, layer, name)) is not None:
+            return copied
         tensor = self._merged(parent, layer, name) if merged else self._stored(parent, moved)
         if self._placement.where == "device":
             tensor = self._held[parent, moved] = tensor.to(self._device)
@@ -168,8 +170,21 @@ class HeldParents:
     def _stored(self, parent: str, name: str) -> Tensor:
         return self._files.checkpoints[parent].tensor(self._files.accounts[parent].read[name]).view(-1)
 
+    def _copied(self, parent: str, layer: int | None, name: str) -> Tensor | None:
+        """What a recipe among the parents copies as it is, where `name` stands in this layer, on the device."""
+        weights, place = self._made(parent), self._files.anatomy.places[name].in_layer(layer)
+        source = weights.copied(place)
+        if source is None:
+            return None
+        tensor, dtype = self.read(source.parent, source.layer, name), self._files.recipes[parent].dtype
+        return tensor if dtype == "float32" or tensor.dtype == getattr(torch, dtype) else None
+
     def _merged(self, parent: str, layer: int | None, name: str) -> Tensor:
-        """A tensor (flat) of the model that a recipe among the parents makes, where `name` stands in this layer.
+        """A tensor (flat) of the model that a recipe among the parents makes, where `name` stands in this layer."""
+        return self._made(parent).tensor(self._files.anatomy.places[name].in_layer(layer)).view(-1)
+
+    def _made(self, parent: str) -> Weights:
+        """The weights of the model that a recipe among the parents makes.
 
         Raises:
             SpecError: the recipe has scales, which this class of models cannot have.
@@ -182,4 +197,4 @@ class HeldParents:
                 check_gains(self._files.recipes[parent])
             except GainError as error:
                 raise SpecError(f"{parent}: {error}; merge another") from None
-        return self._weights[parent].tensor(self._files.anatomy.places[name].in_layer(layer)).view(-1)
+        return self._weights[parent]

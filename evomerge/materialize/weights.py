@@ -7,8 +7,8 @@ from torch import Tensor
 
 from evomerge.checkpoint import ParentFiles, Place, Shares, blank_model, read_config
 from evomerge.materialize.fold import Last, last_of
-from evomerge.materialize.merger import Job, Merger
-from evomerge.recipe import Recipe
+from evomerge.materialize.merger import Job, Merger, single_source
+from evomerge.recipe import Recipe, Source
 
 
 class Weights:
@@ -61,6 +61,11 @@ class Weights:
         if last is None or place.layer is None:
             return merged
         return last.scaled(merged, self._gains[place.layer]).to(dtype)
+
+    def copied(self, place: Place) -> Source | None:
+        """The source that the tensor at a place is a copy of, if it has no gain."""
+        plain = place.layer is None or self._gains[place.layer] == 1.0
+        return single_source(self._shares.mix(place)) if plain else None
 
     def _last(self, layer: int, name: str) -> Last | None:
         """The tensor if the layer's contribution is proportional to it, and has a gain."""

@@ -215,11 +215,18 @@ class Recipe(Value):
             plain.pop("seed", None)
         return digest_of(_renamed(plain, names))
 
-    def walked(self, other: "str | Recipe", base: str | None = None) -> "Recipe":
+    def walked(self, other: "str | Recipe", base: str | None = None, dtype: Dtype | None = None) -> "Recipe":
         """Another model, of a folder or a recipe, with the layers of the model folders that this one has, in order.
 
-        In the folder there may be an adapter over this `base`.
+        In the folder there may be an adapter over this `base`. Without a `dtype` nothing is rounded.
+
+        Raises:
+            SpecError: the recipe has its layers in an order or number of its own.
         """
+        if isinstance(other, Recipe) and other.origins() != tuple(range(len(other.layers))):
+            raise SpecError(
+                "an expert has layers in an order or number of its own, along which no path leads; leave it out"
+            )
         name = "model"
 
         def there(layer: int | None) -> Blend:
@@ -232,7 +239,7 @@ class Recipe(Value):
         over = Folder(path=base) if base is not None else None
         parent = Folder(path=other, base=over) if isinstance(other, str) else other
         return Recipe(
-            parents={name: parent}, template=name, dtype=self.dtype, layers=tuple(layers),
+            parents={name: parent}, template=name, dtype="float32" if dtype is None else dtype, layers=tuple(layers),
             outer={group: there(None) for group in self.outer},
         )  # fmt: skip
 

@@ -27,6 +27,11 @@ class GuardSpec(Value):
             raise ValueError(f"text and task {both}; give one of them: a text file, or a task")
         return self
 
+    def check(self, fitness: Fitness) -> None:
+        """See that its task is none that is measured, with items held out; a validator's ValueError otherwise."""
+        if self.task is not None and any(use.task == self.task for use in fitness.uses().values()):
+            raise ValueError(f"guard.task: {self.task!r} is measured by an objective already; guard another")
+
     def asked(self, include: tuple[str, ...]) -> Fitness | None:
         """Its task, out of these folders or lm-eval's own, as a fitness that measures it; None if it has a text."""
         return None if self.task is None else Fitness(include=include, objectives={"guard": Objective(task=self.task)})

@@ -99,5 +99,6 @@ def _anchored_parent(parent: Any, where: Path) -> Any:
     if not isinstance(parent, dict):
         return parent
     if isinstance(parent.get("path"), str):
-        return {**parent, "path": str(absolute(parent["path"], where))}
+        over = {"base": _anchored_parent(parent["base"], where)} if "base" in parent else {}
+        return {**parent, **over, "path": str(absolute(parent["path"], where))}
     return anchored_recipe(parent, where)

@@ -115,6 +115,8 @@ class RunSpec(Value):
     @model_validator(mode="after")
     def _aims_at_objectives(self) -> Self:
         check_target(self.budget, self.fitness)
+        if self.guard is not None:
+            self.guard.check(self.fitness)
         for name, label in self.models.owners.items():
             if not self.fitness.owned(label):
                 known = [key for key, each in self.fitness.objectives.items() if each.cost is None]

@@ -24,8 +24,8 @@ class StageSpec(Value):
     """One search of several. What is left out is the run's; `share` is the part of the run's budget that it gets.
 
     `keep` says how many of its best the next stage may merge, or begin with; `parents` whether it merges all experts
-    and what the stage before it kept, only the latter, or the experts, and begins with what was kept. `along` names one
-    of those kept, which is merged with the layers, in its order, of all others.
+    and what the stage before it kept, only the latter, or the experts, and begins with what was kept. `along` names the
+    best of those kept, which is then merged with the layers, in its order, of all others.
     """
 
     name: ExpertName | None = None
@@ -78,6 +78,8 @@ class StagedSpec(Value):
     def _aim_at_objectives(self) -> Self:
         for place, stage in enumerate(self.stages):
             check_target(self.budget_of(place), stage.fitness or self.fitness)
+            if self.guard is not None:
+                self.guard.check(stage.fitness or self.fitness)
         return self
 
     @model_validator(mode="after")
@@ -95,12 +97,12 @@ class StagedSpec(Value):
         return self
 
     def _check_along(self, place: int, stage: StageSpec) -> None:
-        known = self.kept_names(place - 1) if place else ()
         if stage.along is None:
             return
-        if stage.along not in known:
-            has = f"it keeps {', '.join(known)}" if known else "there is none"
-            raise ValueError(f"stages.{place}.along: {stage.along!r} is not kept by the stage before; {has}")
+        best = self.kept_names(place - 1)[0] if place else None  # Of others it may not keep so many.
+        if stage.along != best:
+            way = f"write {best}" if best is not None else "leave it out"
+            raise ValueError(f"stages.{place}.along: {stage.along!r} is not the best of the stage before; {way}")
         if stage.parents != "all":
             raise ValueError(f"stages.{place}.parents: {stage.parents} has no meaning with along; leave it out")
         if REGMEAN in stage.start:
@@ -124,12 +126,11 @@ class StagedSpec(Value):
         given: dict[str, Any] = {} if stage.parents == "kept" else {**self.models.experts}
         base = self.models.base
         if stage.along is not None:
-            if (by := kept.get(stage.along)) is None:
-                raise SpecError(f"stages.{place}.along: the stage before kept {', '.join(kept)} alone; write that")
+            by = kept[stage.along]
             merged = {stage.along: by}
             over = base if isinstance(base, str) else None
             given = {name: by.walked(source, over) for name, source in given.items()}
-            base = None if base is None else by.walked(base)
+            base = None if base is None else by.walked(base, dtype=by.dtype)
         experts = {**given, **merged}
         models = self.models.model_copy(update={"base": base, "experts": experts})
         if models.template is not None and models.template not in (*experts, *(("base",) if models.base else ())):

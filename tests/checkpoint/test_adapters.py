@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from evomerge.checkpoint import Fine, open_parents
+from evomerge.checkpoint import Fine, Terms, open_parents
 from evomerge.errors import SpecError
 from evomerge.materialize import MAPPED, HeldParents, LiveModel, Merger
 from evomerge.materialize.merger import Job
@@ -203,6 +203,33 @@ def test_an_adapter_for_another_base_or_without_one_is_refused(tmp_path: Path) -
         open_parents(None, {"expert": str(trained(base, tmp_path / "C", r=2)), "other": str(base)}, 0)
     with pytest.raises(SpecError, match=r"models.base: .* is an adapter"):
         open_parents(str(trained(base, tmp_path / "D", r=2)), {"other": str(base)}, 0)
+
+
+def test_an_adapter_lends_nothing_but_stands_for_its_base(tmp_path: Path) -> None:
+    base = make_family("llama", tmp_path, ("base",), dtype="bfloat16")["base"]
+    adapter = str(trained(base, tmp_path / "A", r=2, target_modules="all-linear"))
+    files = open_parents(str(base), {"expert": adapter}, 0, terms=Terms(template="expert"))
+    assert files.template.path == base
+    assert {account.dtype for account in files.accounts.values()} == {"bfloat16"}
+    LiveModel(files, torch.device("cpu")).load(unchanged(files.parents, "expert"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_may_untie_what_its_base_ties_also_along_a_path(tmp_path: Path) -> None:
+    base = make_family("llama", tmp_path, ("base",))["base"]
+    adapter = trained(base, tmp_path / "A", r=2, modules_to_save=["embed_tokens", "lm_head"])
+    model = live(base, expert=adapter)
+    path = unchanged(model.files.parents, "base")
+    path = path.model_copy(update={"layers": path.layers[:2]}).only_used()
+    walked = {"expert": path.walked(str(adapter), str(base))}
+    files = open_parents(path.walked(str(base), dtype="float32"), walked, 0)
+    assert files.parents.layers == 2
+    found = LiveModel(files, torch.device("cpu"))
+    found.load(unchanged(files.parents, "expert"))
+    wanted = PeftModel.from_pretrained(plain(base), adapter).merge_and_unload().state_dict()
+    state = found.model.state_dict()
+    for name in ("lm_head.weight", "model.embed_tokens.weight", "model.layers.1.self_attn.q_proj.weight"):
+        torch.testing.assert_close(state[name], wanted[name], atol=1e-6, rtol=1e-6)
 
 
 def test_what_an_adapter_is_is_told_by_both_folders(tmp_path: Path) -> None:

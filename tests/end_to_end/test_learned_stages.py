@@ -11,12 +11,14 @@ from conftest import DEMO_MODELS, ROOT, Typed, small_fitness
 from transformers import AutoModelForCausalLM
 
 from evomerge.assemble import load, search
+from evomerge.assemble.learn import _layout
 from evomerge.assemble.stages import kept
 from evomerge.assemble.start import wanted_genomes
 from evomerge.checkpoint import open_parents
 from evomerge.errors import SpecError
-from evomerge.recipe import Recipe
+from evomerge.recipe import Grain, Recipe
 from evomerge.space import BlendSpec, bind, folded
+from evomerge.space.blend import BlendSpace
 from evomerge.spec import load_spec
 
 Cli = Callable[..., Typed]
@@ -137,7 +139,7 @@ def test_what_a_path_left_of_the_layers_is_learned_on(cli: Cli, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"along": "maths"}, "stages.1.along: 'maths' is not kept by the stage before; it keeps path 1"),
+        ({"along": "maths"}, "stages.1.along: 'maths' is not the best of the stage before; write path 1"),
         ({"along": "path 1", "parents": "kept"}, "stages.1.parents: kept has no meaning with along"),
         ({"along": "path 1", "start": ["regmean"]}, "stages.1.start: regmean reads models as they are"),
     ],
@@ -147,3 +149,12 @@ def test_along_what_cannot_be_is_refused(cli: Cli, tmp_path: Path, changes: dict
     found = cli("plan", staged(tmp_path, *stages, fitness=SUMS))
     assert found.status == 2
     assert said in found.err
+
+
+@pytest.mark.parametrize("grain", ["tensor", "column"])
+def test_what_is_learned_keeps_the_order_of_the_models_tensors(grain: Grain) -> None:
+    """States of a descent are vectors: in another order a resumed run would go on with other tensors' weights."""
+    files = open_parents(str(DEMO_MODELS / "base"), {n: str(DEMO_MODELS / n) for n in NAMES}, 0)
+    space = BlendSpace(BlendSpec(groups="model", grain=grain), files.parents)
+    layout = _layout(space, space.frame((0.5,) * len(space.genes)), files.anatomy)
+    assert [block.name for block in layout.blocks] == list(files.anatomy.places)

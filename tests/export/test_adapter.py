@@ -84,6 +84,25 @@ def test_any_merge_is_an_adapter_of_full_rank(tmp_path: Path, family: str, outer
     torch.testing.assert_close(as_peft_reads(base, tmp_path / "out"), wanted, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("changed", ["model.norm.weight", "model.layers.1.self_attn.k_proj.bias", "input_layernorm"])
+@pytest.mark.parametrize("matrix", [False, True])
+def test_norms_and_biases_alone_are_an_adapter_too(tmp_path: Path, changed: str, matrix: bool) -> None:
+    base = make_family("qwen2", tmp_path, ("base",))["base"]
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="float32")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if changed in name or (matrix and name == "model.layers.0.mlp.up_proj.weight"):
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(tmp_path / "one")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "one" / file).write_bytes((base / file).read_bytes())
+    files = open_parents(str(base), {"one": str(tmp_path / "one")}, 0)
+    (tmp_path / "out").mkdir()
+    assert write_adapter(tmp_path / "out", unchanged(files.parents, "one"), files, 32).error < 1e-4
+    torch.testing.assert_close(as_peft_reads(base, tmp_path / "out"), logits(model.eval()), atol=1e-4, rtol=1e-3)
+
+
 def test_what_a_smaller_rank_lacks_is_said(tmp_path: Path) -> None:
     folders = make_family("llama", tmp_path)
     base = folders.pop("base")
@@ -95,8 +114,11 @@ def test_what_a_smaller_rank_lacks_is_said(tmp_path: Path) -> None:
     )
     lost = whole = 0.0
     for name, tensor in one.items():
-        if "layers" in name and tensor.ndim == 2:
-            sizes = torch.linalg.svdvals(WEIGHTS[0] * (two[name] - tensor) + WEIGHTS[1] * (three[name] - tensor)) ** 2
+        added = WEIGHTS[0] * (two[name] - tensor) + WEIGHTS[1] * (three[name] - tensor)
+        if "layers" in name and tensor.ndim == 1:  # Norms are written whole.
+            whole += float(added.square().sum())
+        elif "layers" in name:
+            sizes = torch.linalg.svdvals(added) ** 2
             lost, whole = lost + float(sizes[4:].sum()), whole + float(sizes.sum())
     assert made.error == pytest.approx(math.sqrt(lost / whole), rel=1e-3)
 
@@ -112,6 +134,8 @@ def test_what_no_adapter_can_be_is_refused(tmp_path: Path) -> None:
         write_adapter(tmp_path, added_up(files), files, 4)
     with pytest.raises(SpecError, match=r"layers in another order or number than the base"):
         write_adapter(tmp_path, added_up(files, moved=True), files, 4)
+    with pytest.raises(SpecError, match=r"the candidate is the base, unchanged"):
+        write_adapter(tmp_path, unchanged(files.parents, "base"), files, 4)
     alone = open_parents(None, {"first": str(base), **experts}, 0)
     with pytest.raises(SpecError, match=r"an adapter is over a base; name models.base"):
         write_adapter(tmp_path, unchanged(alone.parents, "first"), alone, 4)
