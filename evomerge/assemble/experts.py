@@ -18,7 +18,9 @@ def with_recipes(models: Models, say: Callable[[str], None]) -> Models:
         SpecError: there is no such recipe, or the base is one.
     """
     base = models.base
-    if isinstance(base, str) and (base.endswith(YAML) or is_run(Path(split_pick(base)[0]))):
+    if isinstance(base, Recipe):
+        raise SpecError("models.base: it is a recipe, as in a stage along a path; give a folder or a hub id")
+    if base is not None and (base.endswith(YAML) or is_run(Path(split_pick(base)[0]))):
         raise SpecError(
             f"models.base: {base} is a recipe or a run, and the base is a folder or a hub id; export it, and name that"
         )

@@ -132,7 +132,8 @@ class StagedSpec(Value):
             given = {name: by.walked(source, over) for name, source in given.items()}
             base = None if base is None else by.walked(base, dtype=by.dtype)
         experts = {**given, **merged}
-        models = self.models.model_copy(update={"base": base, "experts": experts})
+        owners = {name: label for name, label in self.models.owners.items() if name in experts}
+        models = self.models.model_copy(update={"base": base, "experts": experts, "owners": owners})
         if models.template is not None and models.template not in (*experts, *(("base",) if models.base else ())):
             raise SpecError(f"models.template: {models.template!r} is none of stage {self.names[place]}'s models")
         return RunSpec(

@@ -17,9 +17,9 @@ from evomerge.assemble.start import wanted_genomes
 from evomerge.checkpoint import open_parents
 from evomerge.errors import SpecError
 from evomerge.recipe import Grain, Recipe
-from evomerge.space import BlendSpec, bind, folded
+from evomerge.space import BlendSpec, bind, folded, unchanged
 from evomerge.space.blend import BlendSpace
-from evomerge.spec import load_spec
+from evomerge.spec import StagedSpec, load_spec
 
 Cli = Callable[..., Typed]
 NAMES = ("maths", "japanese")
@@ -158,3 +158,14 @@ def test_what_is_learned_keeps_the_order_of_the_models_tensors(grain: Grain) -> 
     space = BlendSpace(BlendSpec(groups="model", grain=grain), files.parents)
     layout = _layout(space, space.frame((0.5,) * len(space.genes)), files.anatomy)
     assert [block.name for block in layout.blocks] == list(files.anatomy.places)
+
+
+def test_whose_objective_it_is_is_forgotten_with_the_expert(tmp_path: Path) -> None:
+    experts = {name: {"path": str(DEMO_MODELS / name), "objective": "math_ja"} for name in NAMES}
+    stages = [LEARN | {"name": "learned"}, {"space": "per-layer", "parents": "kept", "budget": {"evaluations": 8}}]
+    models = {"base": str(DEMO_MODELS / "base"), "experts": experts}
+    spec = load_spec(staged(tmp_path, *stages, models=models, fitness=SUMS))
+    files = open_parents(str(DEMO_MODELS / "base"), {"maths": str(DEMO_MODELS / "maths")}, 0)
+    assert isinstance(spec, StagedSpec)
+    assert set(spec.run(0, {}).models.owners) == set(NAMES)
+    assert spec.run(1, {"learned 1": unchanged(files.parents, "maths")}).models.owners == {}
