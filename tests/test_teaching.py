@@ -1,6 +1,7 @@
 """A worker's lessons: what comes back for a work that asks for losses and slopes, and what goes wrong with one."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,6 +82,8 @@ def test_a_model_without_finite_losses_fails(evaluator: Evaluator) -> None:
 
 
 def test_a_scorer_of_ones_own_gives_no_slopes(evaluator: Evaluator) -> None:
-    alone = Evaluator(evaluator.live, evaluator.scorer, "alone")
+    scorer = evaluator.scorer
+    own = SimpleNamespace(table=scorer.table, notes=set(), marks=scorer.marks, scored=scorer.scored)
+    alone = Evaluator(evaluator.live, own, "alone")
     with pytest.raises(SpecError, match="no gradients go back through a scorer of your own; choose.*surrogate"):
         alone(work(evaluator, Lesson(grain="tensor", weights={"math_ja": 1.0})))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from transformers import PretrainedConfig
 
@@ -268,10 +268,13 @@ class _Opening:
     def add_folders(self, name: str, recipe: Recipe, label: str) -> None:
         """Open the folders that a recipe is made of in the end."""
         for inner, parent in recipe.only_used().parents.items():
-            if isinstance(parent, Recipe):
-                self.add_folders(f"{name}/{inner}", parent, f"{label}.parents.{inner}")
-            else:
-                self._add_inner(f"{name}/{inner}", parent, f"{label}.parents.{inner}")
+            match parent:
+                case Recipe():
+                    self.add_folders(f"{name}/{inner}", parent, f"{label}.parents.{inner}")
+                case Folder():
+                    self._add_inner(f"{name}/{inner}", parent, f"{label}.parents.{inner}")
+                case _:
+                    assert_never(parent)
 
     def add_recipe(self, name: str, recipe: Recipe, label: str) -> str:
         """Open what a recipe is made of, and take it in under this name."""

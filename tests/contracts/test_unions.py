@@ -132,6 +132,9 @@ UNIONS = {
 REASONS = {
     "assemble/experts.py: with_recipes": "of an expert, which is a source or a recipe, not a parent",
     "checkpoint/parents.py: open_parents": "of an expert",
+    "recipe/recipe.py: walked": "of an expert",
+    "export/card.py: _front_matter": "whatever is no folder has no name on the hub",
+    "export/adapter.py: write_adapter": "a base with a checkpoint is a folder",
     "spec/run.py: _form": "of an expert",
     "recipe/recipe.py: _kind": "reads a parent that says no kind; what is new has to say one",
     "checkpoint/parents.py: _parents": "whatever is no recipe has to have been opened as a checkpoint",
