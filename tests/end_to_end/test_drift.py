@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from evomerge.evaluate import EvaluatorFactory
 from evomerge.fitness import Fitness
 from evomerge.items import TEXT
-from evomerge.spec import Models
+from evomerge.spec import GuardSpec, Models
 from evomerge.trial import Draw
 
 Cli = Callable[..., Typed]
@@ -39,7 +39,8 @@ def test_losses_are_those_of_stock_transformers(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text(" ".join(f"Anna has {i} books and buys {i % 7} more; nobody knows why." for i in range(220)))
     models = Models(base=None, experts={"maths": str(DEMO_MODELS / "maths")})
-    factory = EvaluatorFactory(models, Fitness.model_validate_json(json.dumps(small_fitness())), 0, text=str(path))
+    fitness, guard = Fitness.model_validate_json(json.dumps(small_fitness())), GuardSpec(text=str(path))
+    factory = EvaluatorFactory(models, fitness, 0, guard=guard)
     evaluator = factory.build()
     text, prose = evaluator.table.text, evaluator._prose
     assert text is not None
