@@ -28,10 +28,20 @@ def test_the_json_is_what_the_design_says(cli: Cli, finished: dict[str, Path]) -
     assert {"base", "maths", "japanese", "lists", "uniform average", "ties 0.2"} <= set(names)
     assert len(names) == len(set(names))
     for baseline in found["baselines"]:
-        assert set(baseline) == {"name", "search", "confirmed", "interval"}
+        assert set(baseline) == {"name", "search", "confirmed", "interval", "drift"}
     assert found["best"] in [entry["number"] for entry in found["front"]]
     for entry in found["front"]:
-        assert set(entry) == {"number", "recipe", "items", "search", "shrunken", "confirmed", "interval", "paired"}
+        assert set(entry) == {
+            "number",
+            "recipe",
+            "items",
+            "search",
+            "shrunken",
+            "confirmed",
+            "interval",
+            "paired",
+            "drift",
+        }
         assert entry["recipe"].startswith("sha256:")
         assert set(entry["paired"]) == {"best_parent", "best_fixed", "uniform"}
         for value, error in entry["confirmed"].values():
