@@ -98,10 +98,7 @@ class ParentFiles:
             SpecError: a file holds something else, though it may look as it did.
         """
         for name, checkpoint in self.checkpoints.items():
-            if isinstance(checkpoint, AdapterFolder):
-                now = address_of(checkpoint, self.models[checkpoint.over], fresh=True)
-            else:
-                now = digest(checkpoint, self.accounts[name].read.values(), fresh=True)
+            now = _address(checkpoint, self.accounts[name], self.models, fresh=True)
             if now != self.models[name].content():
                 raise SpecError(f"{checkpoint.at()} has other content than when it was last read; restore it")
 
@@ -131,8 +128,7 @@ def open_parents(
 ) -> ParentFiles:
     """Open base and experts, check that they fit, and address them by content.
 
-    Each is a folder, a hub id, or a recipe, whose folders are opened too. An expert may be an adapter over the base, or
-    over the base that it says it has.
+    Each is a folder, a hub id, or a recipe, whose folders are opened too. An expert may be an adapter over the base.
 
     Raises:
         SpecError: one cannot be read, or differs from the first in architecture, shapes or tokenizer; a recipe was
@@ -200,7 +196,7 @@ class _Opening:
         for name, checkpoint in new.items():
             same_shapes(self.anatomy, checkpoint, self.accounts[name].read)
         for name, folder in folders.items():
-            address = digest(new[name], self.accounts[name].read.values(), self._progress)
+            address = _address(new[name], self.accounts[name], self.models, self._progress)
             self.models[name] = folder.model_copy(update={"digest": address, "base": None})
 
     def _fit(self, first: Checkpoint, new: Mapping[str, Checkpoint]) -> None:
@@ -261,9 +257,8 @@ class _Opening:
         self.checkpoints[name], self._configs[name] = adapter, self._configs[over]
         self._fit(first, {name: adapter})
         same_shapes(self.anatomy, adapter, self.accounts[name].read)
-        base = self.models[over]
-        address = address_of(adapter, base, self._progress)
-        self.models[name] = folder.model_copy(update={"digest": address, "base": base})
+        address = _address(adapter, self.accounts[name], self.models, self._progress)
+        self.models[name] = folder.model_copy(update={"digest": address, "base": self.models[over]})
 
     def add_folders(self, name: str, recipe: Recipe, label: str) -> None:
         """Open the folders that a recipe is made of in the end."""
@@ -346,12 +341,19 @@ class _Opening:
         )
 
 
-def address_of(
-    adapter: AdapterFolder, base: Parent, progress: Callable[[str], None] = lambda _: None, *, fresh: bool = False
+def _address(
+    checkpoint: Checkpoint,
+    account: Account,
+    models: Mapping[str, Parent],
+    progress: Callable[[str], None] = lambda _: None,
+    *,
+    fresh: bool = False,
 ) -> str:
-    """Content address of an adapter over its base."""
-    own = digest(adapter, adapter.parts, progress, fresh=fresh)
-    return digest_of({"adapter": own, "base": base.content()})
+    """Content address of a model folder, or of an adapter over its base, one of the `models`."""
+    if not isinstance(checkpoint, AdapterFolder):
+        return digest(checkpoint, account.read.values(), progress, fresh=fresh)
+    own = digest(checkpoint, checkpoint.parts, progress, fresh=fresh)
+    return digest_of({"adapter": own, "base": models[checkpoint.over].content()})
 
 
 def _locate(given: str | Folder, label: str, trusted: bool) -> Folder:
