@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from evomerge.checkpoint import ADAPTER, ADAPTER_PREFIX, ADAPTER_WEIGHTS, ParentFiles, blank_model, finite
 from evomerge.errors import RunError, SpecError
-from evomerge.materialize import MAPPED, GainError, HeldParents, Merger, Weights, check_gains
+from evomerge.export.weights import check_foldable, weights_of
 from evomerge.recipe import BASE, Blend, Folder, Recipe
 from evomerge.space import span_of
 
@@ -44,13 +44,13 @@ class Adapted:
 
 def exact_rank(recipe: Recipe, files: ParentFiles) -> int | None:
     """The rank with which an adapter is the merge; None if its experts are no adapters, or not just added up."""
-    used = recipe.used() - {BASE}
-    adapters = [files.adapter(name) for name in used]
-    if not all(map(_keeps_base, recipe.blends())) or any(
-        adapter is None or adapter.has_magnitudes for adapter in adapters
-    ):
+    adapters = [files.adapter(name) for name in recipe.used() - {BASE}]
+    plain = [adapter for adapter in adapters if adapter is not None and not adapter.has_magnitudes]
+    own = bool(recipe.tensors) or recipe.arrays is not None  # With other weights than the blend's it may not keep it.
+    kept = all(_keeps_base(blend) and (blend.operator.needs_base or not own) for blend in recipe.blends())
+    if len(plain) < len(adapters) or not kept or any(gain != 1.0 for gain in recipe.gains()):
         return None
-    return sum(max(adapter.ranks, default=0) for adapter in adapters if adapter is not None)
+    return sum(max(adapter.ranks, default=0) for adapter in plain)
 
 
 def _keeps_base(blend: Blend) -> bool:
@@ -79,12 +79,11 @@ def write_adapter(folder: Path, recipe: Recipe, files: ParentFiles, rank: int | 
     read = files.accounts[base].read
     shared = Counter(read.values())
     plan = _Plan(wanted, model, {name for name, disk in read.items() if shared[disk] > 1} | _ties(model))
-    weights, cpu = _in_fp32(recipe, files), torch.device("cpu")
-    held = HeldParents(files, MAPPED, cpu)
+    # Before it is rounded to the merge's dtype: an adapter has nothing to round.
+    weights = weights_of(recipe.model_copy(update={"dtype": "float32"}), files)
     for place in weights.places():
         name = weights.source(place)
-        before = held.read(base, None, name).view(weights.shape(place)).float()
-        plan.take(name, before, weights.tensor(place).float())
+        plan.take(name, files.checkpoints[base].tensor(read[name]).float(), weights.tensor(place))
     found = files.models[base]
     assert isinstance(found, Folder), "it was checked to be one"
     plan.write(folder, found)
@@ -104,18 +103,8 @@ def _checked_base(recipe: Recipe, files: ParentFiles) -> str:
             "--format adapter: the merge has its layers in another order or number than the base, which no adapter can"
             " say; export it as a model"
         )
-    try:
-        check_gains(recipe)
-    except GainError as error:
-        raise SpecError(f"{error}; choose another candidate, or narrow the range of scales") from None
+    check_foldable(recipe, files)
     return parents.base
-
-
-def _in_fp32(recipe: Recipe, files: ParentFiles) -> Weights:
-    """The merge's tensors before they are rounded to its dtype: an adapter has nothing to round."""
-    held = HeldParents(files, MAPPED, torch.device("cpu"))
-    exact = recipe.model_copy(update={"dtype": "float32"})
-    return Weights(exact, files, Merger(held.read, held.mask_key, torch.device("cpu"), product=held.product))
 
 
 class _Plan:

@@ -44,9 +44,7 @@ def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
         SpecError: this class of models cannot have scales, or cannot have its layers in another order.
         RunError: a weight is not finite.
     """
-    cpu = torch.device("cpu")
-    held = HeldParents(files, MAPPED, cpu)
-    weights = Weights(recipe, files, Merger(held.read, held.mask_key, cpu, product=held.product))
+    weights = weights_of(recipe, files)
     config = _checked_config(folder, recipe, files)
     account = files.accounts[files.lender]
     places = {}
@@ -55,6 +53,27 @@ def write_weights(folder: Path, recipe: Recipe, files: ParentFiles) -> None:
         places[name if place.layer is None else renumbered(name, place.layer)] = place
     shapes = {name: weights.shape(place) for name, place in places.items()}
     write_model(folder, files.template, config, shapes, lambda name: weights.tensor(places[name]))
+
+
+def weights_of(recipe: Recipe, files: ParentFiles) -> Weights:
+    """A recipe's tensors, each made on the CPU when it is asked for."""
+    cpu = torch.device("cpu")
+    held = HeldParents(files, MAPPED, cpu)
+    return Weights(recipe, files, Merger(held.read, held.mask_key, cpu, product=held.product))
+
+
+def check_foldable(recipe: Recipe, files: ParentFiles) -> None:
+    """See that a recipe's scales can be folded into weights.
+
+    Raises:
+        SpecError: they are beyond what weights bear, or this class of models cannot have any.
+    """
+    try:
+        check_gains(recipe)
+    except GainError as error:
+        raise SpecError(f"{error}; choose another candidate, or narrow the range of scales") from None
+    if any(gain != 1.0 for gain in recipe.gains()):
+        check_scales(files.template, files.anatomy)
 
 
 def check_exportable(recipe: Recipe, files: ParentFiles) -> None:
@@ -69,12 +88,7 @@ def check_exportable(recipe: Recipe, files: ParentFiles) -> None:
 
 def _checked_config(folder: Path, recipe: Recipe, files: ParentFiles) -> dict[str, Any]:
     """Write the config, and see that it gives a model that does what was scored."""
-    try:
-        check_gains(recipe)
-    except GainError as error:
-        raise SpecError(f"{error}; choose another candidate, or narrow the range of scales") from None
-    if any(gain != 1.0 for gain in recipe.gains()):
-        check_scales(files.template, files.anatomy)
+    check_foldable(recipe, files)
     config = write_config(folder, _config(recipe, files), recipe.dtype)
     if recipe.origins() != tuple(range(files.anatomy.layers)):
         _check_moved(folder, files, recipe.origins())

@@ -16,7 +16,7 @@ from evomerge.errors import SpecError
 from evomerge.export.adapter import exact_rank, write_adapter
 from evomerge.export.folder import export_recipe
 from evomerge.recipe import Blend, Layer, Recipe, Source, TaskArithmetic
-from evomerge.space import unchanged
+from evomerge.space import fixed_recipes, unchanged
 
 WEIGHTS = (0.7, -0.4)
 
@@ -64,6 +64,22 @@ def test_adapters_added_up_are_an_adapter_of_all_their_ranks(tmp_path: Path) -> 
     export_recipe(recipe, files, tmp_path / "M")
     wanted = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "M", dtype="float32"))
     torch.testing.assert_close(as_peft_reads(base, tmp_path / "out"), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_what_keeps_not_the_base_as_it_is_has_no_rank_of_its_own(tmp_path: Path) -> None:
+    base = make_family("llama", tmp_path, ("base",))["base"]
+    experts = {name: str(trained(base, tmp_path / name, r=2, seed=seed)) for seed, name in enumerate(("one", "two"))}
+    files = open_parents(str(base), experts, 0)
+    recipe = added_up(files)
+    assert exact_rank(recipe, files) == 4
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert exact_rank(recipe.model_copy(update={"tensors": {name: (0.2, 0.9)}}), files) == 4
+    scaled = recipe.layers[1].model_copy(update={"scale": 0.5})
+    moved = recipe.model_copy(update={"layers": (recipe.layers[0], scaled, *recipe.layers[2:])})
+    assert exact_rank(moved, files) is None
+    mean = fixed_recipes(files.parents)["uniform average"]
+    assert exact_rank(mean, files) == 4
+    assert exact_rank(mean.model_copy(update={"tensors": {name: (0.2, 0.9)}}), files) is None
 
 
 @pytest.mark.filterwarnings("ignore")
